@@ -1,0 +1,45 @@
+# Everything here makes its own virtual environment when needed, with nothing but python3 and pip.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test test-fast lint format bench proto clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing what is needed into $(VENV) (about a minute the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## The whole story with two real Envoys, under a minute
+	@PYTHONPATH=deploy/demo $(BIN)/python -m meshpki_demo
+
+test: $(STAMP) ## Every test, on real servers
+	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+test-fast: $(STAMP) ## The tests that need no server of their own
+	$(BIN)/python -m pytest -n auto -m 'not e2e' -q
+
+lint: $(STAMP) ## Format, lint, types, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP) ## Put the format right
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Ratios against the physical limit, into benchmarks/results
+	$(BIN)/python -m benchmarks
+
+proto: $(STAMP) ## Regenerate core/meshpki/wire/*_pb2.py
+	$(BIN)/python -m meshpki.wire.generate
+
+clean: ## Remove what make made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/results

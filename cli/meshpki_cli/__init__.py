@@ -1,0 +1,1 @@
+"""The `meshpki` command: one sub-command, one small file, no logic."""

@@ -1,0 +1,1 @@
+"""The certificate authority: profile, prepare, issue; the audit log; the gRPC server."""

@@ -1,0 +1,1 @@
+"""Detect, plan, apply, verify: the change is data first, journalled second, made last."""

@@ -1,0 +1,83 @@
+"""Logging without secrets: JSON lines for machines, short lines on a terminal, tokens and keys cut out of both."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Final, TextIO
+
+from meshpki.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+_SECRET: Final = re.compile(
+    r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,2}"  # a JWT, whole or cut: base64url of '{"'
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    re.DOTALL,
+)
+_STANDARD: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
+    "message",
+    "asctime",
+    "taskName",
+}
+
+
+def redact(text: str) -> str:
+    """Replace whatever looks like a JWT or a private key. The last net: nothing of ours logs one knowingly."""
+    return _SECRET.sub("[redacted]", text)
+
+
+def fields_of(record: logging.LogRecord) -> Mapping[str, object]:
+    """The values given by `extra=`, in the order in which they were given."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, then the `extra` fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render the record; the traceback, if any, goes into `error`."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, object] = {
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return redact(json.dumps(line, default=str, ensure_ascii=False))
+
+
+class TextFormatter(logging.Formatter):
+    """For a person: time of day, level, message, then the `extra` fields as key=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render the record on one line, followed by its traceback, if any."""
+        moment = time.strftime("%H:%M:%S", time.localtime(record.created))
+        extra = "".join(f" {key}={value}" for key, value in fields_of(record).items())
+        line = f"{moment} {record.levelname.lower():7} {record.getMessage()}{extra}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return redact(line)
+
+
+def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
+    """Send this process's log to `stream` (stderr): text on a terminal, JSON lines elsewhere.
+
+    Raises UsageError for an unknown level.
+    """
+    if level not in LEVELS:
+        raise UsageError(f"log level {level!r}", wanted=f"one of {', '.join(LEVELS)}")
+    target = stream or sys.stderr
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(TextFormatter() if target.isatty() else JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())

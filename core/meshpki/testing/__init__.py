@@ -1,0 +1,1 @@
+"""Simulated effects and fixtures that plugin authors use in their own tests."""

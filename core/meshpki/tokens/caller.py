@@ -1,0 +1,34 @@
+"""Who a verified token speaks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meshpki.identity import ServiceAccountRef
+
+
+@dataclass(frozen=True, slots=True)
+class BoundObject:
+    """A Kubernetes object that a token is bound to: its name, and the UID that tells it from a namesake."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A workload whose token was verified for our audience, for this cluster. Times are epoch seconds."""
+
+    cluster: str
+    """The name we configured for the cluster, never a string out of the token."""
+    issuer: str
+    service_account: ServiceAccountRef
+    service_account_uid: str
+    pod: BoundObject | None
+    node: BoundObject | None
+    token_id: str | None
+    """The token's `jti`; absent from tokens of Kubernetes below 1.29."""
+    issued_at: int
+    expires_at: int

@@ -1,0 +1,14 @@
+"""Paths and type URLs of the wire protocols, as their peers spell them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CREATE_CERTIFICATE: Final = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
+STREAM_SECRETS: Final = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
+DELTA_SECRETS: Final = "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
+FETCH_SECRETS: Final = "/envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets"
+HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
+HEALTH_WATCH: Final = "/grpc.health.v1.Health/Watch"
+
+SECRET_TYPE_URL: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
