@@ -62,6 +62,7 @@ class Platform:
     """Answer of the hook `platform`: who this plugin is, and what its changes are made of."""
 
     name: str
+    """The name of the entry point that brought the plugin: lower case, words joined by `-`."""
     summary: str
     api_version: int
     options: tuple[Option, ...] = ()
@@ -116,7 +117,11 @@ class Change:
     """One planned change, as pure data: it is shown, saved, digested and journalled. No secret may be in it."""
 
     id: str
-    """Stable and unique in its plan, for example `ca.material`."""
+    """Stable and unique in its plan, for example `ca.material`.
+
+    One id stands for one place in the world: the same id with other parameters brings that place up to date; what
+    acts somewhere else gets another id, and the engine undoes the old one because no plan names it any more.
+    """
     kind: str
     """A key of the platform's `effects`."""
     title: str
@@ -199,7 +204,12 @@ class Effect(Protocol):
         ...
 
     def undo_record(self) -> Params:
-        """What `undo` will need. Called before `apply`, and durable in the journal before `apply` is called."""
+        """What `undo` needs to bring back the world as it stands now. Durable in the journal before `apply` is called.
+
+        Without secrets: what must be kept of a key is kept beside it, and the record says where. Asked once per
+        change, however often the run is broken off and resumed before the change is done. `deprovision` gets the
+        record of the first `apply` under this id, the undoing of a failed update gets that update's own.
+        """
         ...
 
     def apply(self, progress: Progress) -> None:
@@ -207,11 +217,14 @@ class Effect(Protocol):
         ...
 
     def gate(self, progress: Progress) -> None:
-        """Return once the change has proven healthy; raise MeshpkiError when it has not within its own bound."""
+        """Return once the change has proven healthy; raise MeshpkiError when it has not within its own bound.
+
+        Called after `apply`, and again after a resumed run that finds the change made but not yet proven.
+        """
         ...
 
     def undo(self, record: Params, progress: Progress) -> None:
-        """Take back what `apply` made, and nothing else. Nothing left to take back is no error."""
+        """Take back what `apply` made, whole or cut short, and nothing else. Nothing left to take back is no error."""
         ...
 
 
@@ -219,7 +232,7 @@ class EffectFactory(Protocol):
     """Builds an effect from a change's parameters, as they stand in a plan or a journal."""
 
     def __call__(self, state_dir: Path, params: Params) -> Effect:
-        """Raise MeshpkiError for parameters that make no sense; touch nothing."""
+        """Raise MeshpkiError for parameters that make no sense; touch nothing. Called at plan time too."""
         ...
 
 
@@ -284,7 +297,11 @@ class Probe(Protocol):
         ...
 
     def mint(self, account: ServiceAccountRef, *, audience: str, lifetime_seconds: int) -> str:
-        """Ask the platform for a token of that account. The caller never stores, logs or shows it."""
+        """Ask the platform for a token of that account. The caller never stores, logs or shows it.
+
+        A negative lifetime asks for a token that expired that many seconds ago. Raises RefusedError where the
+        platform cannot make such a token (no API server can): `verify` then says that it skipped that check.
+        """
         ...
 
     def components(self) -> Sequence[ComponentStatus]:
