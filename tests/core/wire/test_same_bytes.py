@@ -1,0 +1,123 @@
+"""Our messages and their originals: the same bytes in both directions (PyPI `xds-protos` holds Envoy's originals)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from envoy.config.core.v3 import base_pb2, extension_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import struct_pb2
+from google.rpc import status_pb2  # type: ignore[import-untyped]  # googleapis-common-protos ships no types
+
+from meshpki.wire import methods, sds_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+ORIGINALS: dict[str, type[Message]] = {
+    "Node": base_pb2.Node,
+    "Status": status_pb2.Status,
+    "DiscoveryRequest": discovery_pb2.DiscoveryRequest,
+    "DiscoveryResponse": discovery_pb2.DiscoveryResponse,
+    "DataSource": base_pb2.DataSource,
+    "TlsCertificate": common_pb2.TlsCertificate,
+    "TypedExtensionConfig": extension_pb2.TypedExtensionConfig,
+    "CertificateValidationContext": common_pb2.CertificateValidationContext,
+    "Secret": secret_pb2.Secret,
+}
+OURS = dict(sds_pb2.DESCRIPTOR.message_types_by_name)
+
+
+def test_every_message_of_ours_has_an_original() -> None:
+    assert set(OURS) == set(ORIGINALS)
+
+
+@pytest.mark.parametrize("name", sorted(ORIGINALS))
+def test_fields_have_the_originals_numbers_and_types(name: str) -> None:
+    original = ORIGINALS[name].DESCRIPTOR
+    for field in OURS[name].fields:
+        twin = original.fields_by_name[field.name]
+        assert (field.number, field.type, field.is_repeated) == (twin.number, twin.type, twin.is_repeated), field.name
+
+
+def metadata() -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    struct.update({"CLUSTER_ID": "east", "list": [1, True, None]})
+    return struct
+
+
+def request(module: type[Message], node: type[Message], status: type[Message]) -> Message:
+    return module(
+        version_info="2026-11-23T00:00:00Z/7",
+        node=node(id="sidecar~10.0.0.1~web.default~x", cluster="web", metadata=metadata(), user_agent_name="envoy"),
+        resource_names=["default", "ROOTCA"],
+        type_url=methods.SECRET_TYPE_URL,
+        response_nonce="n-1",
+        error_detail=status(code=13, message="no such key"),
+    )
+
+
+def test_a_request_reads_the_same_in_both() -> None:
+    ours = request(sds_pb2.DiscoveryRequest, sds_pb2.Node, sds_pb2.Status)
+    theirs = request(discovery_pb2.DiscoveryRequest, base_pb2.Node, status_pb2.Status)
+    assert ours.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
+    assert sds_pb2.DiscoveryRequest.FromString(theirs.SerializeToString()) == ours
+
+
+def test_fields_that_we_do_not_know_are_no_reason_to_fail() -> None:
+    """A real Envoy sends its build, its extensions, its locality; all of that is skipped, the rest is read."""
+    node = base_pb2.Node(id="n", locality=base_pb2.Locality(region="r"), client_features=["envoy.lb"])
+    node.extensions.add(name="envoy.filters.http.router", category="envoy.filters.http")
+    theirs = discovery_pb2.DiscoveryRequest(node=node, resource_names=["default"])
+    ours = sds_pb2.DiscoveryRequest.FromString(theirs.SerializeToString())
+    assert (ours.node.id, list(ours.resource_names)) == ("n", ["default"])
+
+
+def test_a_certificate_secret_has_the_originals_bytes() -> None:
+    ours = sds_pb2.Secret(
+        name="default",
+        tls_certificate=sds_pb2.TlsCertificate(
+            certificate_chain=sds_pb2.DataSource(inline_bytes=b"chain"),
+            private_key=sds_pb2.DataSource(inline_bytes=b"key"),
+        ),
+    )
+    theirs = secret_pb2.Secret(
+        name="default",
+        tls_certificate=common_pb2.TlsCertificate(
+            certificate_chain=base_pb2.DataSource(inline_bytes=b"chain"),
+            private_key=base_pb2.DataSource(inline_bytes=b"key"),
+        ),
+    )
+    assert ours.SerializeToString() == theirs.SerializeToString()
+
+
+def test_a_bundle_in_a_response_has_the_originals_bytes() -> None:
+    ours_secret = sds_pb2.Secret(
+        name="ROOTCA",
+        validation_context=sds_pb2.CertificateValidationContext(trusted_ca=sds_pb2.DataSource(inline_bytes=b"roots")),
+    )
+    their_secret = secret_pb2.Secret(
+        name="ROOTCA",
+        validation_context=common_pb2.CertificateValidationContext(
+            trusted_ca=base_pb2.DataSource(inline_bytes=b"roots")
+        ),
+    )
+    ours = sds_pb2.DiscoveryResponse(version_info="v", type_url=methods.SECRET_TYPE_URL, nonce="n")
+    ours.resources.add(type_url=methods.SECRET_TYPE_URL, value=ours_secret.SerializeToString())
+    theirs = discovery_pb2.DiscoveryResponse(version_info="v", type_url=methods.SECRET_TYPE_URL, nonce="n")
+    theirs.resources.add().Pack(their_secret)
+    assert ours.SerializeToString() == theirs.SerializeToString()
+
+
+def test_paths_and_type_url_are_the_originals() -> None:
+    from envoy.service.secret.v3 import sds_pb2 as original
+
+    service = original.DESCRIPTOR.services_by_name["SecretDiscoveryService"]
+    assert {f"/{service.full_name}/{method.name}" for method in service.methods} == {
+        methods.STREAM_SECRETS,
+        methods.DELTA_SECRETS,
+        methods.FETCH_SECRETS,
+    }
+    assert f"type.googleapis.com/{secret_pb2.Secret.DESCRIPTOR.full_name}" == methods.SECRET_TYPE_URL
