@@ -1,0 +1,1 @@
+"""One command, one small file: parse, call core, render."""

@@ -1,0 +1,165 @@
+"""The one place that turns errors into words on stderr and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from meshpki.errors import ExitCode, MeshpkiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells have it."""
+OUTPUT_CLOSED: Final = 141
+"""128 + SIGPIPE: whoever read our output has had enough; nothing is said about it."""
+
+
+class OutputClosed(Exception):  # noqa: N818 - no error: `| head` does it every day
+    """Nobody reads our stdout any more."""
+
+
+class InterruptedRun(Exception):  # noqa: N818 - the user's wish, no error
+    """Ctrl-C while something was half done: `state` says how things stand, `todo` how to go on."""
+
+    def __init__(self, state: str, todo: str = "") -> None:
+        super().__init__(state)
+        self.state = state
+        self.todo = todo
+
+
+class _Settings:
+    debug = False
+
+
+def set_debug(wanted: bool) -> None:
+    """Log in detail and show tracebacks from now on, or not."""
+    _Settings.debug = wanted
+
+
+def tame_streams() -> None:
+    """Let no character of a file name or a foreign certificate make printing fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def guarded(command: Callable[[], object], output: str) -> int:
+    """Run a command's function; its exit status, or that of its error after having told it.
+
+    With `output` "json" an error is one JSON object on stderr, so that a script reads both streams alike.
+    """
+    from meshpki.runtime import logs
+
+    logs.configure("debug" if _Settings.debug else "warning")
+    try:
+        status = command()
+        _flush()
+    except MeshpkiError as error:
+        _tell(error, as_json=output == "json")
+        return error.exit_code
+    except OutputClosed:
+        return _silenced()
+    except InterruptedRun as interrupted:
+        _lines(("interrupted", interrupted.state), ("to do", interrupted.todo))
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        _lines(("interrupted", "nothing was changed"))
+        return INTERRUPTED
+    except (typer.Exit, typer.Abort, typer.TyperException):
+        raise
+    except Exception as error:  # noqa: BLE001 - the boundary: a person reads it next
+        _tell_bug(error)
+        return ExitCode.ERROR
+    return int(status) if isinstance(status, int) else ExitCode.DONE
+
+
+def parsed(program: Callable[[], object]) -> int:
+    """Run the whole program: the status it left with, or 2 for a command line that cannot be meant."""
+    try:
+        status = program()
+        _flush()
+    except typer.TyperException as error:
+        return _tell_usage(error)
+    except typer.Abort:
+        _lines(("interrupted", "nothing was changed"))
+        return INTERRUPTED
+    except OutputClosed:
+        return _silenced()
+    return status if isinstance(status, int) else ExitCode.DONE
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise OutputClosed from error
+
+
+def _silenced() -> int:
+    """Point stdout elsewhere, or the interpreter complains about the closed pipe when it leaves."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OUTPUT_CLOSED
+
+
+def _tell(error: MeshpkiError, *, as_json: bool) -> None:
+    from meshpki.runtime.logs import redact
+
+    if _Settings.debug:
+        _tell_traceback(error)
+    if as_json:
+        import json
+
+        document = {
+            "error": type(error).__name__,
+            "seen": error.seen,
+            "wanted": error.wanted,
+            "todo": error.todo,
+            "evidence": list(error.evidence),
+            "exit_code": int(error.exit_code),
+        }
+        typer.echo(redact(json.dumps(document, ensure_ascii=False)), err=True)
+        return
+    evidence = tuple(("evidence", line) for line in error.evidence)
+    _lines(("error", error.seen), ("wanted", error.wanted), ("to do", error.todo), *evidence)
+
+
+def _tell_usage(error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(error.format_message(), err=True)
+    else:
+        todo = f"{context.command_path} --help" if context is not None else "meshpki --help"
+        _lines(("error", error.format_message()), ("to do", todo))
+    return error.exit_code
+
+
+def _tell_bug(error: Exception) -> None:
+    if _Settings.debug:
+        _tell_traceback(error)
+    _lines(
+        ("error", f"meshpki itself failed: {type(error).__name__}: {error}"),
+        ("to do", "run the same again as `meshpki --debug ...`, and report the traceback that it shows"),
+    )
+
+
+def _tell_traceback(error: BaseException) -> None:
+    import traceback
+
+    from meshpki.runtime.logs import redact
+
+    typer.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
+
+
+def _lines(*parts: tuple[str, str]) -> None:
+    """Write `label: text` lines, aligned and wrapped on a terminal, on one line each elsewhere."""
+    from meshpki.runtime.logs import redact
+    from meshpki_cli.text import clean, columns, labelled
+
+    for label, text in parts:
+        if text:
+            typer.echo("\n".join(labelled(label, clean(redact(text)), columns(sys.stderr))), err=True)

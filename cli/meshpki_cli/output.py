@@ -1,0 +1,55 @@
+"""Where data leaves: stdout, as text for people, JSON or YAML."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from meshpki.errors import MachineError
+from meshpki_cli.failures import OutputClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshpki_cli.page import Page
+
+
+class Output(StrEnum):
+    """How a command writes what it found."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def emit(output: Output, record: object, view: Callable[[Page], None]) -> None:
+    """Write `record` as one JSON or YAML document, or let `view` draw it for people.
+
+    Raises OutputClosed when nobody reads any more, MachineError when stdout cannot take it.
+    """
+    try:
+        _write(output, record, view)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise OutputClosed from error
+    except OSError as error:
+        raise MachineError(
+            f"could not write the output: {error.strerror or error}", todo="see where stdout goes"
+        ) from error
+
+
+def _write(output: Output, record: object, view: Callable[[Page], None]) -> None:
+    match output:
+        case Output.TABLE:
+            from meshpki_cli.page import Page
+
+            view(Page(sys.stdout))
+        case Output.JSON:
+            from meshpki_cli.documents import as_json
+
+            sys.stdout.write(as_json(record) + "\n")
+        case Output.YAML:
+            from meshpki_cli.documents import as_yaml
+
+            sys.stdout.write(as_yaml(record) + "\n")

@@ -1,0 +1,130 @@
+"""Text for people: headings, labelled values, tables that become blocks where the terminal is narrow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from meshpki_cli.text import NARROWEST, clean, columns, wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TextIO
+
+GAP: Final = 2
+LAST_COLUMN: Final = 24
+"""A table's last column may be wrapped, but not to less than this."""
+
+GOOD: Final = "green"
+WARN: Final = "yellow"
+BAD: Final = "red"
+QUIET: Final = "dim"
+TITLE: Final = "bold"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Text with a style. The style repeats what the words say: nothing is told by colour alone."""
+
+    text: str
+    style: str = ""
+
+
+class Page:
+    """Writes to one stream, as wide as it is; in colour only on a terminal, and never when NO_COLOR is set."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.width = columns(stream)
+        self._console = Console(
+            file=stream, width=self.width, highlight=False, markup=False, emoji=False, soft_wrap=True
+        )
+
+    def blank(self) -> None:
+        """Leave a line free."""
+        self._console.print()
+
+    def line(self, text: str | Cell, *, indent: int = 0) -> None:
+        """Write a line; on a terminal wrap it between words, the rest under its beginning."""
+        cell = _cell(text)
+        for part in wrap(cell.text, self.width - indent):
+            self._console.print(Text(" " * indent + part, style=cell.style))
+
+    def title(self, text: str) -> None:
+        """Write a heading."""
+        self.line(Cell(text, TITLE))
+
+    def verbatim(self, text: str | Cell, *, indent: int = 0) -> None:
+        """Write a line as it is: a command, a path, a line of a diff. The terminal breaks it, if need be."""
+        cell = _cell(text)
+        self._console.print(Text(" " * indent + cell.text, style=cell.style))
+
+    def pairs(self, pairs: Iterable[tuple[str, str | Cell]], *, indent: int = 0) -> None:
+        """Write `label  value` lines, values in one column, each wrapped within it; without the empty ones."""
+        cells = [(label, _cell(value)) for label, value in pairs]
+        cells = [(label, value) for label, value in cells if value.text]
+        column = indent + GAP + max((len(label) for label, _ in cells), default=0)
+        for label, value in cells:
+            first, *others = wrap(value.text, self.width - column)
+            start = Text((" " * indent + label).ljust(column), style=QUIET)
+            self._console.print(start.append_text(Text(first, style=value.style or "not dim")))
+            for other in others:
+                self._console.print(Text(" " * column + other, style=value.style))
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str | Cell]], *, indent: int = 0) -> None:
+        """Write rows under headers; where they do not fit the width, write each row as a block of labelled values.
+
+        Only the last column is ever wrapped. A column in which no row has a value is left out.
+        """
+        cells = [[_cell(value) for value in row] for row in rows]
+        kept = [index for index in range(len(headers)) if any(row[index].text for row in cells)]
+        names = [headers[index] for index in kept]
+        cells = [[row[index] for index in kept] for row in cells]
+        if not cells:
+            return
+        widths = [max(cell_len(text) for text in column) for column in _columns(names, cells)]
+        rest = self.width - indent - sum(widths[:-1]) - GAP * (len(widths) - 1)
+        if rest >= min(widths[-1], LAST_COLUMN) and rest >= _longest_word(row[-1] for row in cells):
+            self._rows([[Cell(name, QUIET) for name in names], *cells], widths[:-1], rest, indent)
+        else:
+            self._blocks(names, cells, indent)
+
+    def _rows(self, rows: list[list[Cell]], widths: list[int], rest: int, indent: int) -> None:
+        for row in rows:
+            start = Text(" " * indent)
+            for cell, width in zip(row, widths, strict=False):
+                start.append(cell.text, style=cell.style)
+                start.append(" " * (width - cell_len(cell.text) + GAP))
+            margin = " " * cell_len(start.plain)
+            first, *others = wrap(row[-1].text, rest)
+            self._print(start.append(first, style=row[-1].style))
+            for other in others:
+                self._print(Text(margin).append(other, style=row[-1].style))
+
+    def _print(self, text: Text) -> None:
+        text.rstrip()
+        self._console.print(text)
+
+    def _blocks(self, names: list[str], rows: list[list[Cell]], indent: int) -> None:
+        for number, row in enumerate(rows):
+            if number:
+                self.blank()
+            self.verbatim(Cell(row[0].text, row[0].style or TITLE), indent=indent)
+            self.pairs(zip(names[1:], row[1:], strict=True), indent=indent + 2)
+
+
+def _cell(value: str | Cell) -> Cell:
+    cell = value if isinstance(value, Cell) else Cell(value)
+    return Cell(clean(cell.text), cell.style)
+
+
+def _columns(names: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+    return [[name, *(row[index].text for row in rows)] for index, name in enumerate(names)]
+
+
+def _longest_word(cells: Iterable[Cell]) -> int:
+    words = (word for cell in cells for word in cell.text.split())
+    return min(max((cell_len(word) for word in words), default=0), NARROWEST * 2)
