@@ -1,0 +1,72 @@
+"""Runs `meshpki` as a user does: another process, arguments, an exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from meshpki.errors import MeshpkiError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+TIMEOUT_SECONDS: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command wrote and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True)
+class Meshpki:
+    """The command of this very environment, run in `directory` so that paths in its arguments stay short."""
+
+    directory: Path
+
+    def shown(self, *arguments: str) -> str:
+        """Write the command as a user would type it."""
+        return shlex.join(["meshpki", *arguments])
+
+    def run(self, *arguments: str) -> Done:
+        """Run it to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "meshpki_cli", *arguments],
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_SECONDS,
+            env={**os.environ, "COLUMNS": "74", "NO_COLOR": "1"},
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def check(self, *arguments: str) -> str:
+        """Run it, give its standard output. Raises MeshpkiError unless it ends with status 0."""
+        done = self.run(*arguments)
+        if done.status:
+            said = (done.err or done.out).strip()[-1500:]
+            raise MeshpkiError(f"`{self.shown(*arguments)}` ended with status {done.status}: {said}", wanted="status 0")
+        return done.out
+
+    def data(self, *arguments: str) -> dict[str, Any]:  # Any: JSON of a command; each use picks known fields
+        """Run it with `--output json` and read that. Raises MeshpkiError."""
+        out = self.check(*arguments, "--output", "json")
+        try:
+            data = json.loads(out)
+        except ValueError as error:
+            raise MeshpkiError(f"`{self.shown(*arguments, '--output', 'json')}` wrote no JSON") from error
+        if not isinstance(data, dict):
+            raise MeshpkiError(f"`{self.shown(*arguments, '--output', 'json')}` wrote no JSON object")
+        return data
