@@ -1,0 +1,57 @@
+"""The only code near the signing key: what was prepared and linted goes in once, a signed certificate comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshpki.ca import der, pem
+
+if TYPE_CHECKING:
+    from meshpki.ca.lifetime import LifetimeLimit
+    from meshpki.ca.prepare import Prepared
+    from meshpki.hooks import Signer
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A signed certificate, and what an audit record says of it. Times are epoch seconds."""
+
+    leaf_pem: str
+    cert_chain: tuple[str, ...]
+    """The answer in Istio's shape: the leaf, one certificate per middle element, the root last; each ends its line."""
+    serial: int
+    not_before: int
+    not_after: int
+    limited_by: LifetimeLimit
+    spiffe_id: str
+    """Empty for the CA's own serving certificate."""
+    issuer_key_id: str
+    """The issuing certificate's key identifier in lower-case hexadecimal."""
+
+
+def issue(prepared: Prepared) -> Issued:
+    """Sign what `prepare` made. Raises IntegrityError on a second call for one value, UnavailableError of the signer.
+
+    The signature is not verified here, which would cost three times the signing: the signer was proven against its
+    certificate when it was loaded, and OpenSSL itself checks an RSA signature for faults.
+    """
+    tbs = prepared.take()
+    issuer = prepared.issuer
+    signature = issuer.signer.sign(tbs)
+    leaf = pem.encode(der.element(der.SEQUENCE, tbs + issuer.algorithm + der.bit_string(signature)))
+    return Issued(
+        leaf_pem=leaf,
+        cert_chain=(leaf, *issuer.chain_elements),
+        serial=prepared.serial,
+        not_before=prepared.lifetime.not_before,
+        not_after=prepared.lifetime.not_after,
+        limited_by=prepared.lifetime.limited_by,
+        spiffe_id=prepared.spiffe_id,
+        issuer_key_id=issuer.key_id,
+    )
+
+
+def sign_probe(signer: Signer, probe: bytes) -> bytes:
+    """Have a signer sign `probe`, so that the caller can check it against a certificate. Raises what `sign` raises."""
+    return signer.sign(probe)
