@@ -1,0 +1,249 @@
+"""The audit log that a server writes: durable before the answer, one fsync for all who wait, whole after a crash.
+
+Detected when it is opened, as by `meshpki audit verify`: an edited, missing, moved or foreign record, a log that was
+cut, a second writer. A line that a crash left unfinished is cut off, and the cut is recorded. Two limits. A power cut
+may leave the head up to a second old: records behind it are checked by the chain, but a cut of exactly those is not
+seen. And no file shows by itself that log and head were replaced together by somebody who may write both: compare
+with a number and hash noted elsewhere (they are logged at start and stop, and the number is a metric).
+
+Rotation by size is not built; its place: a next file begins with a genesis that names the last hash of the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Self
+
+from meshpki.ca.audit import AuditRecord, RecordKind, encode_fields, timestamp
+from meshpki.ca.audit_budget import RefusalBudget
+from meshpki.ca.audit_writer import AuditWriter
+from meshpki.errors import MachineError, UnavailableError
+from meshpki.runtime.files import private_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from meshpki.ca.audit_file import Head, Scan
+
+_LOG = logging.getLogger(__name__)
+SUPPRESSED_AFTER_SECONDS: Final = 10.0
+ANONYMOUS_PER_SECOND: Final = 1.0
+"""Refusals of those who proved nothing: 100 at once, then one a second; about 30 MB a day at the worst."""
+VERIFIED_PER_SECOND: Final = 10.0
+"""Refusals of callers whose token was good: an accident of theirs, worth more lines."""
+BURST: Final = 100
+GATHER_SECONDS: Final = 0.002
+GATHER_FROM: Final = 3
+"""A sync costs the processor as much as a signature. So while at least this many other calls are on their way to the
+log, the leader waits once, this long, for them to share it; a call that is alone waits for nobody."""
+
+
+class _Ticket:
+    """One record on its way to the disk, and the lock on which its thread waits."""
+
+    __slots__ = ("done", "encoded", "error", "ready")
+
+    def __init__(self, encoded: bytes) -> None:
+        self.encoded = encoded
+        self.ready = threading.Lock()
+        self.done = False
+        self.error: UnavailableError | None = None
+
+
+class AuditLog:
+    """One process's exclusive hold on an audit log. Safe for threads; `open` makes one."""
+
+    def __init__(self, writer: AuditWriter, in_flight: Callable[[], int]) -> None:
+        self._writer = writer
+        self._in_flight = in_flight
+        self._mutex = threading.Lock()
+        self._queue: list[_Ticket] = []
+        self._busy = False
+        self._notes = _Notes()
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        trust_domain: str,
+        issuer_key_id: str,
+        now: float,
+        in_flight: Callable[[], int] = lambda: 0,
+    ) -> Self:
+        """Take the log at `path` (made when there is none), check all of it, and record the start.
+
+        `in_flight` says how many calls are being served, those that wait for the log among them.
+        Raises IntegrityError for a log that is not whole or belongs to another trust domain, and MachineError when
+        the machine refuses or another server holds it.
+        """
+        private_directory(path.parent)
+        writer, found = AuditWriter.open(path, trust_domain)
+        try:
+            writer.commit([encode_fields(record) for record in _opening(found, trust_domain, issuer_key_id, now)])
+            writer.sync_head()
+        except UnavailableError as error:
+            writer.close()
+            raise MachineError(error.seen, todo=error.todo) from error
+        log = cls(writer, in_flight)
+        log._say("the audit log is open")
+        return log
+
+    @property
+    def head(self) -> Head:
+        """What is durable now."""
+        return self._writer.head
+
+    @property
+    def failure(self) -> str:
+        """Why the log cannot be written at the moment; empty when it can."""
+        return self._writer.failure
+
+    def append(self, record: AuditRecord) -> None:
+        """Return when the record is on the disk. Raises UnavailableError when it cannot be brought there.
+
+        Whoever comes first writes and syncs for all who came meanwhile; the next leader is the first of those who
+        came while it did so.
+        """
+        ticket = _Ticket(encode_fields(record))
+        with self._mutex:
+            self._queue.append(ticket)
+            follows, self._busy = self._busy, True
+            if follows:
+                ticket.ready.acquire()
+        if follows:
+            ticket.ready.acquire()  # until a leader has written it, or steps down for it
+        if not ticket.done:
+            self._lead(ticket)
+        if ticket.error is not None:
+            raise ticket.error
+
+    def note(self, record: AuditRecord, *, verified: bool, now: float) -> None:
+        """Record a refusal with the next commit, within the budget of its kind. Never waits for a disk or raises."""
+        self._notes.add(record, verified=verified, now=now)
+
+    def flush(self, now: float) -> None:
+        """Write refusals, and word of a recovery; look after the files. Call it about once a second."""
+        with self._mutex:
+            if self._busy:
+                return  # the leader takes the notes along
+            self._busy = True
+        try:
+            self._writer.check_place()
+            self._notes.summarise(now)
+            if self._writer.failures:
+                self._notes.resumed(self._writer.failures, now)
+            self._commit([])
+            self._writer.sync_head()
+        finally:
+            self._step_down()
+
+    def close(self, now: float) -> None:
+        """Write what waits, record the stop, let go. No thread may be in `append` any more."""
+        self._notes.summarise(now, all_of_it=True)
+        self._commit([_Ticket(encode_fields(AuditRecord(RecordKind.STOPPED, timestamp(now))))])
+        self._writer.sync_head()
+        self._say("the audit log is closed")
+        self._writer.close()
+
+    def _lead(self, leader: _Ticket) -> None:
+        if self._in_flight() - len(self._queue) >= GATHER_FROM:
+            time.sleep(GATHER_SECONDS)
+        with self._mutex:
+            batch, self._queue = self._queue, []
+        try:
+            self._commit(batch)
+        finally:
+            for ticket in batch:
+                ticket.done = True
+                if ticket is not leader:
+                    ticket.ready.release()
+            self._step_down()
+
+    def _step_down(self) -> None:
+        with self._mutex:
+            successor = self._queue[0] if self._queue else None
+            self._busy = successor is not None
+        if successor is not None:
+            successor.ready.release()
+
+    def _commit(self, batch: list[_Ticket]) -> None:
+        notes = self._notes.take()
+        encoded = [ticket.encoded for ticket in batch] + notes
+        if not encoded:
+            return
+        try:
+            self._writer.commit(encoded)
+        except UnavailableError as error:
+            self._notes.put_back(notes)
+            for ticket in batch:
+                ticket.error = UnavailableError(error.seen, todo=error.todo)
+
+    def _say(self, message: str) -> None:
+        head = self._writer.head
+        _LOG.info(
+            message,
+            extra={"path": str(self._writer.path), "audit_records": head.records, "audit_hash": head.hash.hex()},
+        )
+
+
+class _Notes:
+    """Refusals that nobody waits for: bounded in number, in rate, and in what a flood makes of them."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._lines: list[bytes] = []
+        self._anonymous = RefusalBudget(ANONYMOUS_PER_SECOND, BURST)
+        self._verified = RefusalBudget(VERIFIED_PER_SECOND, BURST)
+
+    def add(self, record: AuditRecord, *, verified: bool, now: float) -> None:
+        budget = self._verified if verified else self._anonymous
+        with self._mutex:
+            if len(self._lines) >= 4 * BURST:
+                budget.count(record.reason, now)
+            elif budget.admit(record.reason, now):
+                self._lines.append(encode_fields(record))
+
+    def take(self) -> list[bytes]:
+        if not self._lines:
+            return []
+        with self._mutex:
+            taken, self._lines = self._lines, []
+        return taken
+
+    def put_back(self, lines: list[bytes]) -> None:
+        with self._mutex:
+            self._lines[:0] = [line for line in lines if not line.startswith(_RESUMED)]
+
+    def summarise(self, now: float, *, all_of_it: bool = False) -> None:
+        with self._mutex:
+            for budget in (self._anonymous, self._verified):
+                counts = budget.take_suppressed(now, after_seconds=0 if all_of_it else SUPPRESSED_AFTER_SECONDS)
+                for reason, count in counts.items():
+                    record = AuditRecord(RecordKind.SUPPRESSED, timestamp(now), reason=reason, count=count)
+                    self._lines.append(encode_fields(record))
+
+    def resumed(self, failures: int, now: float) -> None:
+        with self._mutex:
+            self._lines.append(encode_fields(AuditRecord(RecordKind.RESUMED, timestamp(now), count=failures)))
+
+
+_RESUMED: Final = b'"kind":"resumed"'
+
+
+def _opening(found: Scan, trust_domain: str, issuer_key_id: str, now: float) -> list[AuditRecord]:
+    at = timestamp(now)
+    records = []
+    if not found.records:
+        genesis = AuditRecord(RecordKind.GENESIS, at, trust_domain=trust_domain, issuer_key_id=issuer_key_id)
+        records.append(genesis)
+    if found.torn:
+        digest = hashlib.sha256(found.torn).hexdigest()
+        records.append(AuditRecord(RecordKind.CUT, at, count=len(found.torn), detail=digest))
+        _LOG.warning("the audit log ended in an unfinished line; it is cut off", extra={"bytes": len(found.torn)})
+    records.append(AuditRecord(RecordKind.STARTED, at, trust_domain=trust_domain, issuer_key_id=issuer_key_id))
+    return records
