@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshpki_cli import failures
+from meshpki_cli import failures, streams
 from meshpki_cli.catalog import SECTIONS
 from meshpki_cli.lazy import LazyGroup
 
@@ -24,7 +24,7 @@ class Root(LazyGroup):
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> None:  # type: ignore[override]
         """Run one command line and leave by SystemExit with its status."""
-        failures.tame_streams()
+        streams.tame()
         extra["standalone_mode"] = False
         sys.exit(failures.parsed(lambda: super(Root, self).main(args, prog_name or "meshpki", **extra)))
 

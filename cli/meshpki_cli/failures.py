@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Final
 
 import typer
 
 from meshpki.errors import ExitCode, MeshpkiError
+from meshpki_cli import streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,10 +17,6 @@ INTERRUPTED: Final = 130
 """128 + SIGINT, as shells have it."""
 OUTPUT_CLOSED: Final = 141
 """128 + SIGPIPE: whoever read our output has had enough; nothing is said about it."""
-
-
-class OutputClosed(Exception):  # noqa: N818 - no error: `| head` does it every day
-    """Nobody reads our stdout any more."""
 
 
 class InterruptedRun(Exception):  # noqa: N818 - the user's wish, no error
@@ -41,69 +37,55 @@ def set_debug(wanted: bool) -> None:
     _Settings.debug = wanted
 
 
-def tame_streams() -> None:
-    """Let no character of a file name or a foreign certificate make printing fail."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def guarded(command: Callable[[], object], output: str) -> int:
     """Run a command's function; its exit status, or that of its error after having told it.
 
-    With `output` "json" an error is one JSON object on stderr, so that a script reads both streams alike.
+    With `output` "json" an error is one JSON object on stderr, so that a script reads both streams alike. What the
+    command line's own parser raises passes, and is told by `parsed`.
     """
     from meshpki.runtime import logs
 
     logs.configure("debug" if _Settings.debug else "warning")
     try:
         status = command()
-        _flush()
-    except MeshpkiError as error:
-        _tell(error, as_json=output == "json")
-        return error.exit_code
-    except OutputClosed:
-        return _silenced()
-    except InterruptedRun as interrupted:
-        _lines(("interrupted", interrupted.state), ("to do", interrupted.todo))
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        _lines(("interrupted", "nothing was changed"))
-        return INTERRUPTED
-    except (typer.Exit, typer.Abort, typer.TyperException):
+        with streams.writing():
+            pass  # what the command left in the buffer
+    except (typer.Exit, typer.TyperException):
         raise
-    except Exception as error:  # noqa: BLE001 - the boundary: a person reads it next
-        _tell_bug(error)
-        return ExitCode.ERROR
+    except (Exception, InterruptedRun, KeyboardInterrupt) as error:  # noqa: BLE001 - the boundary: a person reads it next
+        return _told(error, as_json=output == "json")
     return int(status) if isinstance(status, int) else ExitCode.DONE
 
 
 def parsed(program: Callable[[], object]) -> int:
     """Run the whole program: the status it left with, or 2 for a command line that cannot be meant."""
     try:
-        status = program()
-        _flush()
+        with streams.writing():
+            status = program()
     except typer.TyperException as error:
         return _tell_usage(error)
-    except typer.Abort:
-        _lines(("interrupted", "nothing was changed"))
-        return INTERRUPTED
-    except OutputClosed:
-        return _silenced()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the boundary, for what happens before a command runs
+        return _told(error, as_json=False)
     return status if isinstance(status, int) else ExitCode.DONE
 
 
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise OutputClosed from error
-
-
-def _silenced() -> int:
-    """Point stdout elsewhere, or the interpreter complains about the closed pipe when it leaves."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return OUTPUT_CLOSED
+def _told(error: BaseException, *, as_json: bool) -> int:
+    match error:
+        case MeshpkiError():
+            _tell(error, as_json=as_json)
+            return error.exit_code
+        case streams.OutputClosed():
+            streams.silence()
+            return OUTPUT_CLOSED
+        case InterruptedRun():
+            _lines(("interrupted", error.state), ("to do", error.todo))
+            return INTERRUPTED
+        case KeyboardInterrupt() | typer.Abort():
+            _lines(("interrupted", "nothing was changed"))
+            return INTERRUPTED
+        case _:
+            _tell_bug(error)
+            return ExitCode.ERROR
 
 
 def _tell(error: MeshpkiError, *, as_json: bool) -> None:
@@ -138,7 +120,7 @@ def _tell_usage(error: typer.TyperException) -> int:
     return error.exit_code
 
 
-def _tell_bug(error: Exception) -> None:
+def _tell_bug(error: BaseException) -> None:
     if _Settings.debug:
         _tell_traceback(error)
     _lines(

@@ -11,7 +11,7 @@ import typer
 from meshpki_cli.output import Output
 
 OutputOption: TypeAlias = Annotated[
-    Output, typer.Option("--output", "-o", help="table for people, json or yaml for programs.", show_default=True)
+    Output, typer.Option("--output", "-o", metavar="FORMAT", help="table for people; json or yaml for programs.")
 ]
 
 
@@ -23,13 +23,23 @@ def default_state_dir() -> Path:
     return base / "meshpki"
 
 
+def _absolute(path: Path) -> Path:
+    return path.absolute()
+
+
 StateDirOption: TypeAlias = Annotated[
     Path,
     typer.Option(
         "--state-dir",
         envvar="MESHPKI_STATE_DIR",
         default_factory=default_state_dir,
-        show_default="$XDG_STATE_HOME/meshpki",
-        help="Where the journal, keys and logs of this installation live.",
+        callback=_absolute,
+        metavar="DIRECTORY",
+        show_default=False,
+        help="Where the journal, keys and logs of this installation live, by default $XDG_STATE_HOME/meshpki.",
     ),
+]
+
+LogLevelOption: TypeAlias = Annotated[
+    str, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 ]

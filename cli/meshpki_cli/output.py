@@ -6,8 +6,7 @@ import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from meshpki.errors import MachineError
-from meshpki_cli.failures import OutputClosed
+from meshpki_cli.streams import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,15 +27,8 @@ def emit(output: Output, record: object, view: Callable[[Page], None]) -> None:
 
     Raises OutputClosed when nobody reads any more, MachineError when stdout cannot take it.
     """
-    try:
+    with writing():
         _write(output, record, view)
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise OutputClosed from error
-    except OSError as error:
-        raise MachineError(
-            f"could not write the output: {error.strerror or error}", todo="see where stdout goes"
-        ) from error
 
 
 def _write(output: Output, record: object, view: Callable[[Page], None]) -> None:

@@ -26,6 +26,18 @@ QUIET: Final = "dim"
 TITLE: Final = "bold"
 
 
+_STYLES: Final = {
+    **dict.fromkeys(("ok", "passed", "running", "fresh", "done", "issued"), GOOD),
+    **dict.fromkeys(("overdue", "skipped", "suppressed", "different", "disabled", "cut"), WARN),
+    **dict.fromkeys(("broken", "failed", "expired", "denied", "stopped", "refused", "foreign"), BAD),
+}
+
+
+def style_of(word: str) -> str:
+    """The style for a word that says how something is."""
+    return _STYLES.get(word.lower(), "")
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """Text with a style. The style repeats what the words say: nothing is told by colour alone."""

@@ -1,0 +1,59 @@
+"""`meshpki agent run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from meshpki_cli.durations import parse_duration
+from meshpki_cli.options import LogLevelOption
+
+
+def run(
+    ca_address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the CA listens.")],
+    ca_roots: Annotated[Path, typer.Option(metavar="FILE", help="PEM certificates that the CA must chain to.")],
+    ca_server_name: Annotated[str, typer.Option(metavar="NAME", help="DNS name in the CA's certificate.")],
+    token_file: Annotated[
+        Path, typer.Option(metavar="FILE", help="The workload's token; read anew for every call to the CA.")
+    ],
+    sds_socket: Annotated[
+        Path | None, typer.Option(metavar="SOCKET", help="Serve Envoy's secret discovery on this unix socket.")
+    ] = None,
+    files: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="Keep key, chain and roots here as one atomic set.")
+    ] = None,
+    cluster: Annotated[str, typer.Option(metavar="NAME", help="Cluster to name to the CA.")] = "",
+    ttl: Annotated[
+        int, typer.Option(metavar="DURATION", parser=parse_duration, help="Life to ask for, such as 24h.")
+    ] = "24h",  # type: ignore[assignment] - the default is parsed like what is typed
+    key_type: Annotated[Literal["ec-p256", "rsa-2048"], typer.Option(help="Key to make for each renewal.")] = "ec-p256",
+    status_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write state, expiry and the last failure here, as JSON.")
+    ] = None,
+    log_level: LogLevelOption = "info",
+) -> int:
+    """Keep one workload's certificate fresh and serve it to Envoy, until SIGINT or SIGTERM.
+
+    At least one of --sds-socket and --files is needed. The token is in a file: nothing secret is in the arguments.
+    """
+    from meshpki.agent.config import AgentConfig
+    from meshpki.agent.key_request import KeyType
+    from meshpki.agent.run import run_agent
+    from meshpki.runtime import logs
+
+    logs.configure(log_level)
+    config = AgentConfig(
+        ca_address=ca_address,
+        ca_roots=ca_roots,
+        ca_server_name=ca_server_name,
+        token_file=token_file,
+        sds_socket=sds_socket,
+        files=files,
+        cluster=cluster,
+        ttl_seconds=ttl,
+        key_type=KeyType(key_type),
+        status_file=status_file,
+    )
+    return run_agent(config)
