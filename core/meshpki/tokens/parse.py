@@ -55,7 +55,7 @@ def parse(token: bytes) -> ParsedToken:
 
 
 def split(token: bytes) -> tuple[bytes, bytes, bytes]:
-    """Cut a token at its dots into header, payload and signature, still encoded. Raises TokenRefusedError: TOO_LARGE, MALFORMED."""
+    """Cut a token into header, payload and signature, still encoded. Raises TokenRefusedError: TOO_LARGE, MALFORMED."""
     if len(token) > MAX_TOKEN_BYTES:
         raise TokenRefusedError(
             TokenReason.TOO_LARGE,

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from meshpki.errors import InvalidValueError
 from meshpki.identity import ServiceAccountRef
 from meshpki.tokens.caller import BoundObject, Caller
+from meshpki.tokens.claims import (
+    LEGACY_ISSUER,
+    TokenTimes,
+    check_legacy,
+    read_account,
+    read_bound,
+    read_issuer,
+    read_kubernetes,
+    read_times,
+    read_token_id,
+    unfit,
+)
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
-from meshpki.tokens.texts import MAX_TIME, listed, moment
+from meshpki.tokens.texts import listed, moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,13 +32,7 @@ if TYPE_CHECKING:
 
 MAX_LEEWAY_SECONDS: Final = 60
 DEFAULT_AUDIENCE: Final = "istio-ca"
-LEGACY_ISSUER: Final = "kubernetes/serviceaccount"
-LEGACY_PREFIX: Final = "kubernetes.io/serviceaccount/"
-KUBERNETES: Final = "kubernetes.io"
 _MAX_LIFETIME_SECONDS: Final = 366 * 86400
-_OBJECT_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
-_UID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
-_TOKEN_ID: Final = re.compile(r"[!-~]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +69,6 @@ class ClusterPolicy:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class TokenTimes:
-    """The times a token names, in epoch seconds."""
-
-    issued_at: int
-    not_before: int
-    """`nbf`, or `iat` for a token without one."""
-    expires_at: int
-    warn_after: int | None
-    """When Kubernetes wanted the token to be gone, had it not extended its life (KEP-1205)."""
-
-
 def check_claims(parsed: ParsedToken, policy: ClusterPolicy, now: float) -> Caller:
     """Judge the claims of a token whose signature was verified. `now` is epoch seconds.
 
@@ -111,29 +103,6 @@ def check_claims(parsed: ParsedToken, policy: ClusterPolicy, now: float) -> Call
     )
 
 
-def check_legacy(claims: Claims, cluster: str = "") -> None:
-    """Refuse a secret-based token by name (LEGACY): by its issuer, or by its flat claims under any issuer."""
-    legacy = claims.get("iss") == LEGACY_ISSUER
-    for name in claims:
-        legacy = legacy or name.startswith(LEGACY_PREFIX)
-    if legacy:
-        raise TokenRefusedError(
-            TokenReason.LEGACY,
-            "this is a legacy service-account token out of a Secret: no audience, no expiry, bound to nothing",
-            wanted="a projected token (TokenRequest), bound to an audience and a pod",
-            todo="mount a projected serviceAccountToken volume; see `meshpki provision`",
-            cluster=cluster,
-        )
-
-
-def read_issuer(claims: Claims) -> str:
-    """Return `iss`. Raises TokenRefusedError: CLAIM_MISSING, CLAIM_INVALID."""
-    issuer = claims.get("iss")
-    if isinstance(issuer, str):
-        return issuer
-    raise _unfit(claims, "iss", "a text", "")
-
-
 def check_audience(claims: Claims, policy: ClusterPolicy) -> None:
     """Demand one of our audiences; `aud` is a text or a list of texts (RFC 7519, section 4.1.3).
 
@@ -142,10 +111,10 @@ def check_audience(claims: Claims, policy: ClusterPolicy) -> None:
     audience = claims.get("aud", [])
     audiences = [audience] if isinstance(audience, str) else audience
     if not isinstance(audiences, list):
-        raise _unfit(claims, "aud", "a text or a list of texts", policy.cluster)
+        raise unfit(claims, "aud", "a text or a list of texts", policy.cluster)
     for name in audiences:
         if not isinstance(name, str):
-            raise _unfit(claims, "aud", "a text or a list of texts", policy.cluster)
+            raise unfit(claims, "aud", "a text or a list of texts", policy.cluster)
     for name in audiences:
         if name in policy.audiences:
             return
@@ -167,23 +136,6 @@ def check_audience(claims: Claims, policy: ClusterPolicy) -> None:
     )
 
 
-def read_times(claims: Claims, cluster: str = "") -> TokenTimes:
-    """Return the times: integers in range, exp after iat. Raises TokenRefusedError: CLAIM_MISSING, CLAIM_INVALID."""
-    expires_at = _time(claims, "exp", cluster)
-    issued_at = _time(claims, "iat", cluster)
-    not_before = _time(claims, "nbf", cluster) if "nbf" in claims else issued_at
-    if expires_at <= issued_at:
-        raise TokenRefusedError(
-            TokenReason.CLAIM_INVALID,
-            f"the token expires at {moment(expires_at)}, not after it was issued at {moment(issued_at)}",
-            wanted="exp after iat",
-            cluster=cluster,
-        )
-    kube = claims.get(KUBERNETES)
-    extended = isinstance(kube, dict) and "warnafter" in kube
-    return TokenTimes(issued_at, not_before, expires_at, _time(kube, "warnafter", cluster) if extended else None)  # type: ignore[arg-type]
-
-
 def check_times(claims: Claims, policy: ClusterPolicy, now: float) -> TokenTimes:
     """Demand that the token lives now and not for too long; both clocks are named when it does not.
 
@@ -202,27 +154,19 @@ def check_times(claims: Claims, policy: ClusterPolicy, now: float) -> TokenTimes
     return times
 
 
-def read_kubernetes(claims: Claims, cluster: str = "") -> Mapping[str, object]:
-    """Return the claim `kubernetes.io`. Raises TokenRefusedError: CLAIM_MISSING, CLAIM_INVALID."""
-    kube = claims.get(KUBERNETES)
-    if isinstance(kube, dict):
-        return kube
-    raise _unfit(claims, KUBERNETES, "an object", cluster)
-
-
 def check_subject(claims: Claims, kube: Claims, cluster: str = "") -> tuple[ServiceAccountRef, str]:
     """Return service account and its UID; `sub` and `kubernetes.io` must name the same account.
 
     Raises TokenRefusedError: BAD_SUBJECT, CLAIM_MISSING, CLAIM_INVALID.
     """
     if "sub" not in claims:
-        raise _unfit(claims, "sub", "system:serviceaccount:<namespace>:<name>", cluster)
-    account = _account(claims["sub"])
+        raise unfit(claims, "sub", "system:serviceaccount:<namespace>:<name>", cluster)
+    account = read_account(claims["sub"])
     if account is None:
         raise _bad_subject("the token's sub names no Kubernetes service account", cluster)
     uid_of = read_bound(kube, "serviceaccount", cluster)
     if uid_of is None:
-        raise _unfit(kube, "serviceaccount", "an object with name and uid", cluster)
+        raise unfit(kube, "serviceaccount", "an object with name and uid", cluster)
     if kube.get("namespace") != account.namespace or uid_of.name != account.name:
         raise _bad_subject("the token's sub and its claim kubernetes.io name different accounts", cluster)
     return account, uid_of.uid
@@ -240,58 +184,6 @@ def check_pod(kube: Claims, policy: ClusterPolicy) -> BoundObject | None:
             cluster=policy.cluster,
         )
     return pod
-
-
-def read_bound(kube: Claims, member: str, cluster: str = "") -> BoundObject | None:
-    """Return a member {name, uid} of `kubernetes.io`, or None. Raises TokenRefusedError: CLAIM_INVALID."""
-    if member not in kube:
-        return None
-    value = kube[member]
-    if isinstance(value, dict):
-        name, uid = value.get("name"), value.get("uid")
-        if isinstance(name, str) and isinstance(uid, str) and _OBJECT_NAME.fullmatch(name) and _UID.fullmatch(uid):
-            return BoundObject(name, uid)
-    raise _unfit(kube, member, "an object with a valid name and uid", cluster)
-
-
-def read_token_id(claims: Claims, cluster: str = "") -> str | None:
-    """Return `jti`, which Kubernetes writes since 1.29. Raises TokenRefusedError: CLAIM_INVALID."""
-    if "jti" not in claims:
-        return None
-    token_id = claims["jti"]
-    if isinstance(token_id, str) and _TOKEN_ID.fullmatch(token_id):
-        return token_id
-    raise _unfit(claims, "jti", "a text of 1 to 128 printable ASCII characters", cluster)
-
-
-def _time(claims: Claims, name: str, cluster: str) -> int:
-    value = claims.get(name)
-    if type(value) is int and 0 < value <= MAX_TIME:  # no bool, which is an int to isinstance
-        return value
-    raise _unfit(claims, name, "whole seconds since 1970", cluster)
-
-
-def _account(subject: object) -> ServiceAccountRef | None:
-    return _parsed_account(subject) if isinstance(subject, str) else None
-
-
-# Few accounts, many tokens. Only verified tokens come here, so nobody else can fill the cache.
-@lru_cache(maxsize=4096)
-def _parsed_account(subject: str) -> ServiceAccountRef | None:
-    try:
-        return ServiceAccountRef.from_subject(subject)
-    except InvalidValueError:
-        return None
-
-
-def _unfit(claims: Claims, name: str, wanted: str, cluster: str) -> TokenRefusedError:
-    if name not in claims:
-        return TokenRefusedError(
-            TokenReason.CLAIM_MISSING, f"the token has no claim {name}", wanted=wanted, cluster=cluster
-        )
-    return TokenRefusedError(
-        TokenReason.CLAIM_INVALID, f"the token's claim {name} is malformed", wanted=wanted, cluster=cluster
-    )
 
 
 def _bad_subject(seen: str, cluster: str) -> TokenRefusedError:

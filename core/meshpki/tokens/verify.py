@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from meshpki.errors import UsageError
+from meshpki.tokens.claims import check_legacy, read_issuer
 from meshpki.tokens.parse import parse
-from meshpki.tokens.policy import check_claims, check_legacy, read_issuer
+from meshpki.tokens.policy import check_claims
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
 
 if TYPE_CHECKING:

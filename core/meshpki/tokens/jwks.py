@@ -1,0 +1,184 @@
+"""Sources of a cluster's keys: a file that is watched, and an https address that is asked when it is due."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from meshpki.errors import MeshpkiError, UnavailableError
+from meshpki.runtime.files import machine_errors, read_capped
+from meshpki.tokens.jwks_cache import CachePolicy, CacheState, Step, after_failure, after_success, decide
+from meshpki.tokens.keys import MAX_JWKS_BYTES, KeySet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meshpki.tokens.keys import VerificationKey
+
+logger = logging.getLogger(__name__)
+_LOOK_SECONDS: Final = 1.0
+_STALE_SECONDS: Final = 3600.0
+_GRACE_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _FileState:
+    keys: KeySet | None = None
+    identity: tuple[int, int, int, int] | None = None
+    """Inode, mtime, ctime and size of what was read last, good or bad; None if there was no file."""
+    looked_at: float = 0.0
+    broken_since: float | None = None
+    failure: str = ""
+
+
+class FileKeySource:
+    """Keys out of a JWKS file, read again whenever inode, times or size change. Safe for many threads.
+
+    The file is looked at once a second at most, and at once for a kid that is not known. While it is missing or
+    broken the last good keys are used, for `stale_seconds`; that it is broken is logged once per change.
+    """
+
+    def __init__(self, path: Path, *, stale_seconds: float = _STALE_SECONDS) -> None:
+        self._path = path
+        self._stale_seconds = stale_seconds
+        self._state = _FileState()
+        self._lock = threading.Lock()
+
+    def keys(self, kid: str | None, now: float) -> Sequence[VerificationKey]:
+        """See `KeySource.keys`. Raises UnavailableError."""
+        state = self._state
+        known = state.keys is not None and (kid is None or state.keys.candidates(kid))
+        if not known or state.failure or not 0 <= now - state.looked_at < _LOOK_SECONDS:
+            with self._lock:
+                state = self._state = self._look(self._state, now)
+        return self._answer(state, kid, now)
+
+    def _answer(self, state: _FileState, kid: str | None, now: float) -> Sequence[VerificationKey]:
+        found = () if state.keys is None else state.keys.candidates(kid)
+        too_old = state.broken_since is not None and now - state.broken_since > self._stale_seconds
+        if state.failure and (too_old or not found):
+            raise UnavailableError(
+                f"no current keys: {state.failure}", todo=f"put a valid JWKS at {self._path}, renamed into place"
+            )
+        return found
+
+    def _look(self, state: _FileState, now: float) -> _FileState:
+        identity = None
+        try:
+            # The status before the content: a file that changes in between is read again at the next look.
+            with machine_errors("could not examine", self._path):
+                status = self._path.stat()
+            identity = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+            if identity == state.identity:
+                return _FileState(state.keys, identity, now, state.broken_since, state.failure)
+            keys = KeySet.from_jwks(read_capped(self._path, limit=MAX_JWKS_BYTES))
+        except MeshpkiError as error:
+            return self._broken(state, identity, str(error), now)
+        _log_loaded(str(self._path), keys)
+        return _FileState(keys, identity, now)
+
+    def _broken(
+        self, state: _FileState, identity: tuple[int, int, int, int] | None, failure: str, now: float
+    ) -> _FileState:
+        if failure != state.failure or identity != state.identity:
+            logger.warning(
+                "keys kept as they were: the JWKS is broken", extra={"jwks": str(self._path), "why": failure}
+            )
+        since = now if state.broken_since is None else min(state.broken_since, now)
+        return _FileState(state.keys, identity, now, since, failure)
+
+
+class HttpsKeySource:
+    """Keys from one https address, cached by the rules of `jwks_cache`. Safe for many threads.
+
+    At most one fetch is under way; all who need its outcome wait for it. Due refreshes happen beside the calls.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        ca_file: Path,
+        *,
+        policy: CachePolicy | None = None,
+        timeout_seconds: float = 5.0,
+        fetch: Callable[[], bytes] | None = None,
+    ) -> None:
+        """`fetch` replaces the network in tests. Raises UsageError for a URL that is not https."""
+        from meshpki.tokens.jwks_fetch import JwksEndpoint
+        from meshpki.tokens.jwks_fetch import fetch as fetch_once
+
+        endpoint = JwksEndpoint.parse(url, ca_file, timeout_seconds=timeout_seconds)
+        self._name = str(endpoint)
+        self._fetch = fetch or (lambda: fetch_once(endpoint))
+        self._policy = policy or CachePolicy()
+        self._timeout = timeout_seconds + _GRACE_SECONDS
+        self._state = CacheState()
+        self._lock = threading.Lock()
+        self._flight: Future[None] | None = None
+
+    def keys(self, kid: str | None, now: float) -> Sequence[VerificationKey]:
+        """See `KeySource.keys`. Raises UnavailableError."""
+        step = decide(self._state, self._policy, kid, now)
+        if step in {Step.LOAD, Step.REFRESH}:
+            flight = self._start(kid, now)
+            if step is Step.LOAD:
+                self._wait(flight)
+                step = decide(self._state, self._policy, kid, now)
+        state = self._state
+        if step in {Step.LOAD, Step.UNAVAILABLE} or state.keys is None:
+            raise UnavailableError(
+                f"no current keys from {self._name}: {state.failure or 'they are being fetched'}",
+                todo="try again in some seconds",
+            )
+        return state.keys.candidates(kid)
+
+    def _start(self, kid: str | None, now: float) -> Future[None]:
+        """Join the fetch that is under way, or start one in a thread of its own."""
+        with self._lock:
+            if self._flight is not None:
+                return self._flight
+            flight = Future[None]()
+            if decide(self._state, self._policy, kid, now) not in {Step.LOAD, Step.REFRESH}:
+                flight.set_result(None)  # another fetch landed since the caller looked
+                return flight
+            self._flight = flight
+        try:
+            threading.Thread(target=self._run, args=(flight, now), name="jwks-fetch", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            self._land(flight, after_failure(self._state, str(error), now))
+        return flight
+
+    def _wait(self, flight: Future[None]) -> None:
+        try:
+            flight.result(self._timeout)
+        except FutureTimeoutError as error:
+            raise UnavailableError(f"no answer yet from {self._name}", todo="try again in some seconds") from error
+
+    def _run(self, flight: Future[None], now: float) -> None:
+        state = self._state
+        try:
+            keys = KeySet.from_jwks(self._fetch())
+        except Exception as error:  # noqa: BLE001  # whatever it was, those who wait must be told
+            logger.warning("keys could not be fetched", extra={"jwks": self._name, "why": str(error)})
+            self._land(flight, after_failure(state, str(error) or type(error).__name__, now))
+            return
+        if keys != state.keys:
+            _log_loaded(self._name, keys)
+        self._land(flight, after_success(keys, now))
+
+    def _land(self, flight: Future[None], state: CacheState) -> None:
+        with self._lock:
+            self._state = state
+            self._flight = None
+        flight.set_result(None)
+
+
+def _log_loaded(source: str, keys: KeySet) -> None:
+    logger.info("keys loaded", extra={"jwks": source, "kids": [key.kid for key in keys.keys]})
+    if keys.skipped:
+        logger.warning("keys left out", extra={"jwks": source, "why": list(keys.skipped)})
