@@ -13,9 +13,13 @@ from meshpki.provision import codec
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import TypeAlias
 
     from meshpki.hooks import Params, Value
     from meshpki.plugins import PluginSet
+
+    Given: TypeAlias = Mapping[str, Value]
+    """The options that the operator gave, by name without the dashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Facts:
     detection: Detection
 
 
-def detect(plugins: PluginSet, platform: str, state_dir: Path, given: Mapping[str, Value]) -> Facts:
+def detect(plugins: PluginSet, platform: str, state_dir: Path, given: Given) -> Facts:
     """Complete the options and ask the platform what is there; changes nothing.
 
     Raises UsageError for an option that the platform does not have, UnavailableError when it could not be found
@@ -44,7 +48,7 @@ def detect(plugins: PluginSet, platform: str, state_dir: Path, given: Mapping[st
     return Facts(platform, plugin.origin, record.api_version, options, detection)
 
 
-def complete_options(platform: Platform, given: Mapping[str, Value]) -> dict[str, Value]:
+def complete_options(platform: Platform, given: Given) -> dict[str, Value]:
     """Check the operator's options and add the defaults. Raises UsageError."""
     known = {option.name: option for option in platform.options}
     for name in given:
