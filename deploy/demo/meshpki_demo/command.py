@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 TIMEOUT_SECONDS: Final = 120
+STOP_SECONDS: Final = 10
+COLUMNS: Final = "73"
+"""What of 80 is left beside the narrator's margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +42,27 @@ class Meshpki:
         return shlex.join(["meshpki", *arguments])
 
     def run(self, *arguments: str) -> Done:
-        """Run it to its end."""
-        done = subprocess.run(
+        """Run it to its end. When we are interrupted meanwhile, it is asked to end first."""
+        with subprocess.Popen(
             [sys.executable, "-m", "meshpki_cli", *arguments],
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=TIMEOUT_SECONDS,
-            env={**os.environ, "COLUMNS": "74", "NO_COLOR": "1"},
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+            env={**os.environ, "COLUMNS": COLUMNS, "NO_COLOR": "1"},
+            start_new_session=True,  # Ctrl-C reaches us alone
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=TIMEOUT_SECONDS)
+            except BaseException:
+                process.terminate()
+                try:
+                    process.communicate(timeout=STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                raise
+        return Done(process.returncode, out, err)
 
     def check(self, *arguments: str) -> str:
         """Run it, give its standard output. Raises MeshpkiError unless it ends with status 0."""
