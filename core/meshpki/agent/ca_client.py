@@ -1,0 +1,168 @@
+"""The CA, called over gRPC: one connection per call, and every status told apart by whose fault it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from meshpki.errors import MeshpkiError, RefusedError, UnavailableError, UsageError
+from meshpki.hooks import CaEndpoint
+from meshpki.runtime.files import read_capped
+from meshpki.runtime.logs import redact
+from meshpki.wire import methods
+from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_ANSWER_BYTES: Final = 256 * 1024
+MAX_ROOTS_BYTES: Final = 1024 * 1024
+MAX_DETAIL: Final = 400
+_REFUSALS: Final = frozenset(
+    {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}
+)
+_REASON: Final = re.compile(r"([a-z][a-z0-9]*(?:_[a-z0-9]+)+)(?=[:;, ]|$)")
+_encode: Final = IstioCertificateRequest.SerializeToString
+_decode: Final = IstioCertificateResponse.FromString
+_TLS_SIGNS: Final = ("ssl", "tls", "certificate", "handshake", "peer name")
+
+
+class CaRefusedError(RefusedError):
+    """The CA examined the request and refused it."""
+
+    def __init__(self, status: str, reason: str, seen: str, *, todo: str) -> None:
+        super().__init__(seen, todo=todo)
+        self.status = status
+        """The gRPC status by name, for example UNAUTHENTICATED."""
+        self.reason = reason
+        """The CA's own word for it, such as token_wrong_audience; else the status in lower case."""
+
+
+class CaUnavailableError(UnavailableError):
+    """The CA could not be reached, was too slow, or could not answer now. `status` is the gRPC status by name."""
+
+    def __init__(self, status: str, seen: str, *, todo: str) -> None:
+        super().__init__(seen, todo=todo)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the CA sent (PEM, leaf first, roots last), and the roots that its TLS certificate was checked against."""
+
+    cert_chain: tuple[str, ...]
+    roots_pem: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CaClient:
+    """Asks for certificates. Holds no connection and no roots between calls.
+
+    Renewals are hours apart, so each call dials anew and reads the file of roots anew: there is no stale
+    connection or root to recover from (ztunnel#1679, istio-agent's redial after each error).
+    """
+
+    address: str
+    server_name: str
+    roots: Path
+    cluster: str = ""
+    deadline_seconds: float = 10.0
+
+    async def sign(self, csr_pem: str, token: str, ttl_seconds: int) -> Answer:
+        """Ask once. Raises CaRefusedError, CaUnavailableError, or MachineError for the file of roots."""
+        roots_pem = read_capped(self.roots, limit=MAX_ROOTS_BYTES)
+        endpoint = CaEndpoint(self.address, self.server_name, roots_pem)
+        request = IstioCertificateRequest(csr=csr_pem, validity_duration=ttl_seconds)
+        try:
+            async with grpc.aio.secure_channel(self.address, _credentials(endpoint), _options(endpoint)) as channel:
+                create = channel.unary_unary(methods.CREATE_CERTIFICATE, _encode, _decode)
+                response = await create(request, metadata=_metadata(token, self.cluster), timeout=self.deadline_seconds)
+        except grpc.aio.AioRpcError as error:
+            # Not chained: the error's repr holds the call's metadata of both directions.
+            raise _translate(error.code(), error.details(), endpoint, token) from None
+        return Answer(tuple(response.cert_chain), roots_pem)
+
+
+def sign_once(
+    endpoint: CaEndpoint,
+    token: str,
+    csr_pem: str,
+    ttl_seconds: int,
+    *,
+    cluster: str = "",
+    deadline_seconds: float = 10.0,
+) -> list[str]:
+    """Ask once and wait, for callers without an event loop. Raises CaRefusedError or CaUnavailableError."""
+    request = IstioCertificateRequest(csr=csr_pem, validity_duration=ttl_seconds)
+    with grpc.secure_channel(endpoint.address, _credentials(endpoint), _options(endpoint)) as channel:
+        create = channel.unary_unary(methods.CREATE_CERTIFICATE, _encode, _decode)
+        call = create.future(request, metadata=_metadata(token, cluster), timeout=deadline_seconds)
+        if call.exception() is not None:
+            raise _translate(call.code(), call.details(), endpoint, token)
+        return list(call.result().cert_chain)
+
+
+def _metadata(token: str, cluster: str) -> tuple[tuple[str, str], ...]:
+    """Build the headers as istio-agent sends them. Checked here, for gRPC's own error would show the token."""
+    for name, value in (("token", token), ("cluster's name", cluster)):
+        if not value.isascii() or not value.isprintable():
+            raise UsageError(f"the {name} holds a character that no header may hold", wanted="printable ASCII")
+    bearer = ("authorization", f"Bearer {token}")
+    return (bearer, ("clusterid", cluster)) if cluster else (bearer,)
+
+
+def _credentials(endpoint: CaEndpoint) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(root_certificates=endpoint.roots_pem)
+
+
+def _options(endpoint: CaEndpoint) -> list[tuple[str, int | str]]:
+    return [
+        ("grpc.ssl_target_name_override", endpoint.server_name),
+        ("grpc.default_authority", endpoint.server_name),
+        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+        ("grpc.use_local_subchannel_pool", 1),  # else a dead connection's backoff would be shared with the next call
+        ("grpc.enable_http_proxy", 0),  # a token goes to the CA and nowhere else
+        ("grpc.enable_retries", 0),  # the rotation core decides when to try again
+    ]
+
+
+def _translate(code: grpc.StatusCode, details: str | None, endpoint: CaEndpoint, token: str) -> MeshpkiError:
+    status = code.name
+    detail = _clean(details or "", token)
+    if code in _REFUSALS:
+        match = _REASON.match(detail)
+        return CaRefusedError(
+            status,
+            match.group(1) if match else status.lower(),
+            f"the CA at {endpoint.address} refused: {status}: {detail}",
+            todo="see the CA's log and audit record; `meshpki token inspect` explains a token offline",
+        )
+    return CaUnavailableError(
+        status,
+        f"no certificate from the CA at {endpoint.address}: {status}: {detail}",
+        todo=_advice(code, detail, endpoint),
+    )
+
+
+def _advice(code: grpc.StatusCode, detail: str, endpoint: CaEndpoint) -> str:
+    if code is grpc.StatusCode.UNAVAILABLE and any(sign in detail.lower() for sign in _TLS_SIGNS):
+        return f"check that the roots given are the CA's and that its certificate names {endpoint.server_name}"
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            return "check that the CA is running and that this machine can reach it"
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return "the CA is shedding load: nothing to do here, it is asked again later"
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return "the CA was too slow: see its load and its audit log's disk"
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return f"what listens on {endpoint.address} is no CA: check the address"
+        case _:
+            return "see the CA's log"
+
+
+def _clean(text: str, token: str) -> str:
+    """Make a peer's words fit for a log: on one line, not endless, and without the token it may echo."""
+    return redact("".join(c if c.isprintable() else " " for c in text.replace(token, "[token]")))[:MAX_DETAIL]

@@ -1,0 +1,48 @@
+"""What an agent is told: where its CA is, where its token is, and which faces to show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from meshpki.agent.key_request import KeyType
+from meshpki.errors import UsageError
+
+DAY_SECONDS: Final = 86_400
+MAX_TTL_SECONDS: Final = 90 * DAY_SECONDS
+"""The longest that any Istio CA grants (facts: MAX_WORKLOAD_CERT_TTL); more is a slip of the pen."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """One workload's agent. Raises UsageError when it cannot be meant."""
+
+    ca_address: str
+    """`HOST:PORT`."""
+    ca_roots: Path
+    """PEM file: the CA's own certificate, and every certificate it issues, must chain to one of these."""
+    ca_server_name: str
+    """The DNS name that the CA's certificate must carry."""
+    token_file: Path
+    sds_socket: Path | None = None
+    files: Path | None = None
+    """Directory for key.pem, cert-chain.pem and root-cert.pem."""
+    cluster: str = ""
+    ttl_seconds: int = DAY_SECONDS
+    key_type: KeyType = KeyType.EC_P256
+    status_file: Path | None = None
+    call_seconds: float = 10.0
+    """How long one call to the CA may take, dialling included."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would only fail later, and less clearly."""
+        host, colon, port = self.ca_address.rpartition(":")
+        if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise UsageError(f"CA address {self.ca_address[:120]!r}", wanted="HOST:PORT, for example 127.0.0.1:15012")
+        if not self.ca_server_name:
+            raise UsageError("no name for the CA's certificate", wanted="a DNS name, for example localhost")
+        if self.sds_socket is None and self.files is None:
+            raise UsageError("an agent with no face", wanted="--sds-socket, --files, or both")
+        if not 0 < self.ttl_seconds <= MAX_TTL_SECONDS:
+            raise UsageError(f"a certificate life of {self.ttl_seconds} s", wanted="1 s to 90 days")

@@ -1,0 +1,66 @@
+"""From what was raised to the failure that is recorded, and from there to one log line."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from meshpki.agent.acceptance import AnswerError
+from meshpki.agent.ca_client import CaRefusedError, CaUnavailableError
+from meshpki.agent.failure import Failure, FailureKind
+from meshpki.agent.token_file import TokenFileError
+from meshpki.errors import MeshpkiError
+
+if TYPE_CHECKING:
+    from meshpki.agent.rotation import Report
+    from meshpki.hooks import Health
+
+log = logging.getLogger(__name__)
+
+_HEADLINES = {
+    FailureKind.TOKEN: "no renewal: the token is at fault, the CA was not asked",
+    FailureKind.NETWORK: "no renewal: the CA gave no answer",
+    FailureKind.VERDICT: "no renewal: the CA refused",
+    FailureKind.ANSWER: "no renewal: the CA's answer is not fit to be served",
+    FailureKind.MACHINE: "no renewal: this machine is at fault",
+}
+
+
+def failure_of(error: Exception) -> Failure:
+    """Say whose fault it was: the token's, the network's, the CA's verdict, its answer, or this machine's."""
+    match error:
+        case TokenFileError():
+            kind, reason = FailureKind.TOKEN, error.reason.value
+        case CaRefusedError():
+            kind, reason = FailureKind.VERDICT, error.reason
+        case CaUnavailableError():
+            kind, reason = FailureKind.NETWORK, error.status.lower()
+        case AnswerError():
+            kind, reason = FailureKind.ANSWER, error.reason
+        case MeshpkiError():
+            kind, reason = FailureKind.MACHINE, "file"
+        case _:  # only the kind of an error that we did not foresee: its text might hold anything
+            return Failure(FailureKind.MACHINE, "fault", f"a fault of the agent: {type(error).__name__}", "report it")
+    wanted = f"; wanted: {error.wanted}" if error.wanted else ""
+    return Failure(kind, reason, error.seen + wanted, error.todo)
+
+
+def report(action: Report, health: Health, now: float) -> None:
+    """Log a failure: loud when it is new, and again and again only where that tells something.
+
+    A token that is missing or expired is said once: the CA is not asked meanwhile, so nothing new is learned.
+    """
+    failure = action.failure
+    quiet = action.repeated and failure.kind is FailureKind.TOKEN
+    log.log(
+        logging.DEBUG if quiet else logging.WARNING,
+        _HEADLINES[failure.kind],
+        extra={
+            "fault": failure.kind.value,
+            "reason": failure.reason,
+            "seen": failure.seen,
+            "todo": failure.todo,
+            "state": health.value,
+            "retry_in_seconds": round(action.retry_at - now, 1),
+        },
+    )
