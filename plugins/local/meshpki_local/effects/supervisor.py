@@ -1,0 +1,127 @@
+"""`local.supervisor`: the process that keeps an installation alive, in the background, gated on certificates."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import meshpki
+from meshpki.errors import MachineError, MeshpkiError
+from meshpki.hooks import EffectState, Observation
+from meshpki.runtime.files import read_capped
+from meshpki_local import agent_status, control, processes, readiness
+from meshpki_local.judgement import Seen, not_as_wanted, not_healthy
+from meshpki_local.layout import agent_name
+from meshpki_local.ports import Ports, check_free, read_ports
+from meshpki_local.processes import ProcessRef
+from meshpki_local.specs import CA, wanted_children
+from meshpki_local.standing import first_obstacle, foreign, remove_tree
+
+if TYPE_CHECKING:
+    from meshpki.hooks import Params, Progress
+    from meshpki_local.children import ChildSpec
+    from meshpki_local.layout import Layout
+    from meshpki_local.settings import Settings
+
+GATE_SECONDS: Final = 90.0
+_POLL: Final = 0.1
+_LIMIT: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorProcess:
+    """It follows changed files by itself, so an update is a nudge; only another version of meshpki restarts it."""
+
+    layout: Layout
+    settings: Settings
+    gate_seconds: float = GATE_SECONDS
+
+    def observe(self) -> Observation:
+        """DONE when exactly the wanted processes run, each from the configuration that is wanted."""
+        layout = self.layout
+        if found := first_obstacle(files=(layout.lock, layout.run_file), directories=(layout.run, layout.logs)):
+            return foreign(found)
+        if control.running(layout) is None:
+            return Observation(EffectState.ABSENT, "the supervisor does not run")
+        try:
+            missing = not_as_wanted(control.record(layout), self._wanted(), meshpki.__version__)
+        except MeshpkiError as error:
+            return Observation(EffectState.DIFFERENT, str(error))
+        return Observation(EffectState.DIFFERENT, "; ".join(missing)) if missing else Observation(EffectState.DONE)
+
+    def undo_record(self) -> Params:
+        """Whether it runs."""
+        return {"ran": control.running(self.layout) is not None}
+
+    def apply(self, progress: Progress) -> None:
+        """Start it, or make the one that runs look at its files. Raises MachineError when a port is taken."""
+        record = control.record(self.layout)
+        if record is not None and record.version != meshpki.__version__:
+            progress(f"the supervisor of version {record.version} is stopped")
+            control.stop(self.layout)
+        if control.reload(self.layout):
+            progress("the supervisor reads its configuration again")
+            return
+        if not any(found.name == CA for found in processes.find(self.layout.state)):
+            ports = self._ports()
+            check_free(ports.grpc)
+            check_free(ports.http)
+        control.start(self.layout)
+        progress(f"the supervisor runs, its log is {self.layout.log(control.SUPERVISOR)}")
+
+    def gate(self, progress: Progress) -> None:
+        """Wait until the CA is ready and every workload has a certificate of its agent's present run."""
+        deadline = time.monotonic() + self.gate_seconds
+        wanted, ports = self._wanted(), self._ports()
+        said: list[str] = []
+        while missing := not_healthy(self._look(ports), wanted, self.settings, meshpki.__version__):
+            if time.monotonic() > deadline:
+                raise self._unhealthy(missing)
+            if missing[0] != (said or [""])[0]:
+                progress(f"waiting: {missing[0]}")
+            said = missing
+            time.sleep(_POLL)
+        progress(f"the CA is ready, {len(self.settings.workloads)} workloads have their certificates")
+
+    def undo(self, record: Params, progress: Progress) -> None:
+        """Stop it and all that it started; if it ran before, keep it at work on what the other changes restore."""
+        if record.get("ran"):
+            if not control.reload(self.layout):
+                control.start(self.layout)
+            return
+        if control.stop(self.layout):
+            progress("the supervisor and its children have ended")
+        remove_tree(self.layout.run)
+        remove_tree(self.layout.logs)
+
+    def _wanted(self) -> tuple[ChildSpec, ...]:
+        return wanted_children(self.layout, self.settings, self._ports())
+
+    def _ports(self) -> Ports:
+        path = self.layout.ca_config
+        ports = read_ports(read_capped(path, limit=_LIMIT))
+        if ports is None:
+            raise MachineError(f"{path} does not name its ports as provision writes them", todo="run provision again")
+        return ports
+
+    def _look(self, ports: Ports) -> Seen:
+        record, now = control.record(self.layout), time.time()
+        statuses = {
+            account: agent_status.read(self.layout.workload(account).status) for account in self.settings.workloads
+        }
+        children = record.children if record else ()
+        refs = {child.name: ProcessRef(child.pid, child.start_ticks) for child in children if child.pid}
+        started = {name: now - processes.age(ref) for name, ref in refs.items() if name != CA}
+        return Seen(record, readiness.is_ready(ports), statuses, started, now)
+
+    def _unhealthy(self, missing: list[str]) -> MachineError:
+        names = [CA, *(agent_name(account) for account in self.settings.workloads), control.SUPERVISOR]
+        first = next((name for name in names if any(name in line for line in missing)), CA)
+        log = self.layout.log(first)
+        return MachineError(
+            f"not healthy after {self.gate_seconds:.0f} s: {missing[0]}",
+            wanted="the CA ready, and every workload with a certificate",
+            todo=f"see {log}, then run the same command again",
+            evidence=(*missing, *control.tail(log, 3)),
+        )

@@ -1,0 +1,143 @@
+"""`local.workloads`: the set of workloads that the supervisor keeps, and a directory for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from meshpki.errors import InvalidValueError, MachineError, MeshpkiError
+from meshpki.hooks import EffectState, Observation
+from meshpki.runtime.files import machine_errors, private_directory, read_capped, write_atomically
+from meshpki_local import control, installation, processes
+from meshpki_local.children import STOP_SECONDS
+from meshpki_local.layout import WorkloadPaths, account_of, agent_name
+from meshpki_local.standing import first_obstacle, foreign, remove_file, remove_if_empty, remove_tree
+
+if TYPE_CHECKING:
+    from meshpki.hooks import Params, Progress
+    from meshpki.identity import ServiceAccountRef
+    from meshpki_local.layout import Layout
+    from meshpki_local.settings import Settings
+
+_SDS_MODE: Final = 0o750
+_LIMIT: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Workloads:
+    """A running supervisor follows local.json by itself; this effect waits until it has let go of what is removed."""
+
+    layout: Layout
+    settings: Settings
+
+    def observe(self) -> Observation:
+        """DIFFERENT where local.json says something else, or where a directory is missing or left over."""
+        layout = self.layout
+        directories = [paths.directory for paths in self._wanted_paths()]
+        if found := first_obstacle(files=(layout.installation,), directories=(layout.workloads, *directories)):
+            return foreign(found)
+        if not layout.installation.exists():
+            return Observation(EffectState.ABSENT)
+        try:
+            installed = installation.read(layout.installation)
+        except MeshpkiError as error:
+            return foreign(str(error))
+        if layout.installation.read_bytes() != installation.render(self.settings):
+            return Observation(EffectState.DIFFERENT, _difference(installed, self.settings))
+        missing = [path.name for path in directories if not path.is_dir()]
+        left = [str(account) for account in self._left_over()]
+        if missing or left:
+            return Observation(EffectState.DIFFERENT, f"directories missing: {missing}, left over: {left}")
+        return Observation(EffectState.DONE)
+
+    def undo_record(self) -> Params:
+        """local.json as it stands."""
+        path = self.layout.installation
+        return {"before": read_capped(path, limit=_LIMIT).decode() if path.exists() else ""}
+
+    def apply(self, progress: Progress) -> None:
+        """Directories first, then the set; then wait for what is removed, and remove its directories."""
+        private_directory(self.layout.workloads)
+        for paths in self._wanted_paths():
+            private_directory(paths.directory)
+            with machine_errors("could not make directory", paths.sds):
+                paths.sds.mkdir(mode=_SDS_MODE, exist_ok=True)
+                paths.sds.chmod(_SDS_MODE)
+        write_atomically(self.layout.installation, installation.render(self.settings))
+        progress("workloads: " + (", ".join(map(str, self.settings.workloads)) or "none"))
+        self._remove(self._left_over(), progress)
+
+    def gate(self, progress: Progress) -> None:
+        """What runs is the supervisor's gate."""
+
+    def undo(self, record: Params, progress: Progress) -> None:
+        """Restore the set as it was; where there was none, remove every workload's directory."""
+        before = record.get("before")
+        if not isinstance(before, str):
+            raise MachineError("the journal does not say what local.json was", todo="run provision again")
+        if before:
+            Workloads(self.layout, installation.parse(before.encode())).apply(progress)
+            return
+        remove_file(self.layout.installation)
+        self._remove(self._present(), progress)
+        if not remove_if_empty(self.layout.workloads):
+            progress(f"{self.layout.workloads} is kept: it holds files that are not ours")
+
+    def _wanted_paths(self) -> list[WorkloadPaths]:
+        return [self.layout.workload(account) for account in self.settings.workloads]
+
+    def _left_over(self) -> list[ServiceAccountRef]:
+        return [account for account in self._present() if account not in self.settings.workloads]
+
+    def _present(self) -> list[ServiceAccountRef]:
+        """Every workload that has a directory with anything of ours in it."""
+        if not self.layout.workloads.is_dir():
+            return []
+        found = []
+        for path in sorted(self.layout.workloads.iterdir()):
+            try:
+                account = account_of(path.name)
+            except InvalidValueError:
+                continue
+            paths = WorkloadPaths(path)
+            ours = (paths.token, paths.sds, paths.certificates, paths.status)
+            if not path.is_symlink() and (any(entry.exists() for entry in ours) or not any(path.iterdir())):
+                found.append(account)
+        return found
+
+    def _remove(self, accounts: list[ServiceAccountRef], progress: Progress) -> None:
+        if not accounts:
+            return
+        self._end_agents({agent_name(account) for account in accounts})
+        for account in accounts:
+            paths = self.layout.workload(account)
+            remove_tree(paths.certificates)
+            remove_tree(paths.sds)
+            for file in (paths.token, paths.status):
+                remove_file(file)
+            gone = remove_if_empty(paths.directory)
+            progress(f"{account} removed" if gone else f"{paths.directory} is kept: it holds files that are not ours")
+
+    def _end_agents(self, names: set[str]) -> None:
+        """Let the supervisor end them; end those that nobody looks after."""
+        agents = [found.ref for found in processes.find(self.layout.state) if found.name in names]
+        if control.reload(self.layout):
+            agents = processes.wait_gone(agents, 2 * STOP_SECONDS)
+        processes.stop(agents, STOP_SECONDS)
+
+
+def _difference(installed: Settings | None, wanted: Settings) -> str:
+    before, after = (dict(settings.params()) if settings else {} for settings in (installed, wanted))
+    accounts = {
+        name: set(settings.workloads) if settings else set()
+        for name, settings in (("before", installed), ("after", wanted))
+    }
+    lines = [f"adds {account}" for account in sorted(accounts["after"] - accounts["before"])]
+    lines += [f"removes {account}" for account in sorted(accounts["before"] - accounts["after"])]
+    skip = {"workloads", "ca_port"}
+    lines += [
+        f"{name} {before.get(name)} -> {after[name]}"
+        for name in after
+        if name not in skip and before.get(name) != after[name]
+    ]
+    return "; ".join(lines) or "written differently"

@@ -1,0 +1,69 @@
+"""Which processes an installation consists of, and how each is started."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from typing import TYPE_CHECKING, Final
+
+import meshpki
+from meshpki.hooks import Mode
+from meshpki.runtime.files import read_capped
+from meshpki_local.children import ChildSpec
+from meshpki_local.layout import agent_name
+from meshpki_local.settings import CLUSTER, SERVER_NAME
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from meshpki.identity import ServiceAccountRef
+    from meshpki_local.layout import Layout
+    from meshpki_local.ports import Ports
+    from meshpki_local.settings import Settings
+
+CA: Final = "ca"
+CA_RANK: Final = 0
+AGENT_RANK: Final = 1
+_LIMIT: Final = 1 << 20
+
+
+def wanted_children(layout: Layout, settings: Settings, ports: Ports) -> tuple[ChildSpec, ...]:
+    """The CA, then an agent per workload. Reads the files whose content decides over a restart; MachineError."""
+    agents = tuple(_agent(layout, settings, ports, account) for account in settings.workloads)
+    return (_ca(layout), *agents)
+
+
+def _ca(layout: Layout) -> ChildSpec:
+    argv = _meshpki("ca", "serve", "--config", str(layout.ca_config))
+    return ChildSpec(CA, argv, fingerprint(argv, [layout.ca_config, layout.issuer_certificate]), CA_RANK)
+
+
+def _agent(layout: Layout, settings: Settings, ports: Ports, account: ServiceAccountRef) -> ChildSpec:
+    paths = layout.workload(account)
+    sockets = ("--sds-socket", str(paths.socket)) if settings.mode is Mode.SDS else ()
+    argv = _meshpki(
+        *("agent", "run"),
+        *("--ca-address", ports.grpc_address),
+        *("--ca-roots", str(layout.root_certificate)),
+        *("--ca-server-name", SERVER_NAME),
+        *("--token-file", str(paths.token)),
+        *sockets,
+        *("--files", str(paths.certificates)),
+        *("--cluster", CLUSTER),
+        *("--ttl", f"{settings.certificate_ttl}s"),
+        *("--status-file", str(paths.status)),
+    )
+    return ChildSpec(agent_name(account), argv, fingerprint(argv, [layout.root_certificate]), AGENT_RANK)
+
+
+def _meshpki(*arguments: str) -> tuple[str, ...]:
+    """Our own command by this interpreter. -P: no module is taken from the directory it happens to be started in."""
+    return (sys.executable, "-P", "-m", "meshpki_cli", *arguments)
+
+
+def fingerprint(argv: tuple[str, ...], files: list[Path]) -> str:
+    """What a running child was started from: program, version, arguments and the content of its files, as a digest."""
+    digest = hashlib.sha256("\0".join((meshpki.__version__, *argv)).encode())
+    for path in files:
+        digest.update(hashlib.sha256(read_capped(path, limit=_LIMIT)).digest())
+    return digest.hexdigest()[:32]
