@@ -38,7 +38,7 @@ _ALL_APPLIED: Final = "SELECT change, kind, title, params, record FROM applied O
 _ALL_OPEN: Final = (
     "SELECT change, kind, title, params, record FROM steps WHERE action='apply' AND state='intent' ORDER BY id"
 )
-_OPEN_STEP: Final = "SELECT id, record FROM steps WHERE change=? AND action='apply' AND state='intent'"
+_OPEN_STEP: Final = "SELECT id, record FROM steps WHERE change=? AND state='intent' ORDER BY action LIMIT 1"
 _NEW_STEP: Final = (
     "INSERT INTO steps (run, action, change, kind, title, params, record, state, reason, started, ended)"
     " VALUES (?,?,?,?,?,?,?,'intent','',?,0)"
@@ -108,7 +108,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An open intent to apply a change."""
+    """An open intent to apply or to undo a change, with the undo record of the world before it was applied."""
 
     id: int
     record: Params
@@ -222,7 +222,7 @@ class Journal:
             return _read_all_made(execute)
 
     def open_step(self, change_id: str) -> Step | None:
-        """Return the intent to apply `change_id` that no run has brought to an end, if there is one."""
+        """Return the intent that no run has brought to an end, if there is one: to apply it, or else to undo it."""
         with self._transaction(write=False) as execute:
             row = execute(_OPEN_STEP, (change_id,)).fetchone()
             return None if row is None else Step(row[0], _read_params(row[1]))
@@ -247,9 +247,10 @@ class Journal:
             )
 
     def intend(self, run: int, change: Change, record: Params) -> int:
-        """Write down that `change` is about to be applied, and how to take it back. Takes over an open intent."""
+        """Write down that `change` is about to be applied, and how to take it back. Takes over open intents."""
         with self._transaction() as execute:
             execute(_RESUME, (_now(), change.id, "apply"))
+            execute(_RESUME, (_now(), change.id, "undo"))
             return _insert_step(execute, run, "apply", change, record)
 
     def applied(self, step: int) -> None:

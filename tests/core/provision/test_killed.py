@@ -1,0 +1,98 @@
+"""kill -9 at every instruction that matters: the next run ends where an unbroken run ends."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from meshpki.testing import failpoints
+from meshpki.testing.killed import deprovision, killed_at, provision
+from meshpki.testing.platform import NAME, plugin_set
+
+GIVEN = {"file": ("a=first", "b=second")}
+CHANGES = ("root", "file.a", "file.b")
+PROVISION = failpoints.of_provision(CHANGES)
+DEPROVISION = failpoints.of_deprovision(CHANGES)
+
+
+def nothing(name: str) -> None:
+    pass
+
+
+def world(state_dir: Path) -> dict[str, bytes | str]:
+    """Every path with its content; the journal by what it says was applied, its files' bytes aside."""
+    parent = state_dir.parent
+    found: dict[str, bytes | str] = {}
+    for path in sorted(parent.rglob("*")):
+        if path.name.startswith("journal.db"):
+            continue
+        found[str(path.relative_to(parent))] = path.read_bytes() if path.is_file() else "directory"
+    return found
+
+
+def applied(state_dir: Path) -> list[tuple[object, ...]]:
+    with sqlite3.connect(state_dir / "journal.db") as connection:
+        rows = connection.execute("SELECT * FROM applied ORDER BY position").fetchall()
+        assert connection.execute("SELECT count(*) FROM steps WHERE state = 'intent'").fetchone() == (0,)
+        assert connection.execute("SELECT outcome FROM runs ORDER BY id DESC LIMIT 1").fetchone() == ("done",)
+    connection.close()
+    return rows
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    state_dir = tmp_path_factory.mktemp("unbroken") / "state"
+    provision(plugin_set(), NAME, state_dir, GIVEN, nothing)
+    return state_dir
+
+
+def test_every_checkpoint_of_a_run_is_named(tmp_path: Path) -> None:
+    passed = failpoints.Recorder()
+    provision(plugin_set(), NAME, tmp_path / "state", GIVEN, passed)
+    assert tuple(passed.names) == PROVISION
+    passed = failpoints.Recorder()
+    deprovision(plugin_set(), tmp_path / "state", passed)
+    assert tuple(passed.names) == DEPROVISION
+
+
+@pytest.mark.parametrize("failpoint", [*PROVISION, "file.a.half", "file.b.half"])
+def test_provision_killed_anywhere_ends_where_an_unbroken_run_ends(
+    failpoint: str, tmp_path: Path, unbroken: Path
+) -> None:
+    state_dir = tmp_path / "state"
+    assert killed_at(failpoint, "provision", NAME, state_dir, GIVEN)
+    provision(plugin_set(), NAME, state_dir, GIVEN, nothing)
+    assert world(state_dir) == world(unbroken)
+    assert applied(state_dir) == applied(unbroken)
+
+
+@pytest.mark.parametrize("failpoint", [*PROVISION, "file.a.half", "file.b.half"])
+def test_deprovision_after_a_killed_provision_leaves_nothing(failpoint: str, tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    assert killed_at(failpoint, "provision", NAME, state_dir, GIVEN)
+    deprovision(plugin_set(), state_dir, nothing)
+    assert world(state_dir) == {}
+
+
+@pytest.mark.parametrize("failpoint", DEPROVISION)
+def test_deprovision_killed_anywhere_leaves_nothing_in_the_end(failpoint: str, tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    provision(plugin_set(), NAME, state_dir, GIVEN, nothing)
+    assert killed_at(failpoint, "deprovision", NAME, state_dir, GIVEN)
+    deprovision(plugin_set(), state_dir, nothing)
+    assert world(state_dir) == {}
+
+
+@pytest.mark.parametrize("failpoint", DEPROVISION)
+def test_provision_after_a_killed_deprovision_makes_all_of_it_again(
+    failpoint: str, tmp_path: Path, unbroken: Path
+) -> None:
+    state_dir = tmp_path / "state"
+    provision(plugin_set(), NAME, state_dir, GIVEN, nothing)
+    assert killed_at(failpoint, "deprovision", NAME, state_dir, GIVEN)
+    provision(plugin_set(), NAME, state_dir, GIVEN, nothing)
+    assert world(state_dir) == world(unbroken)
+    changes = [row[0] for row in applied(state_dir)]
+    assert sorted(map(str, changes)) == sorted(CHANGES)
