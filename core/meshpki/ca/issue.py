@@ -37,17 +37,17 @@ def issue(prepared: Prepared) -> Issued:
     certificate when it was loaded, and OpenSSL itself checks an RSA signature for faults.
     """
     tbs = prepared.take()
-    issuer = prepared.issuer
+    issuer, certified = prepared.issuer, prepared.leaf
     signature = issuer.signer.sign(tbs)
     leaf = pem.encode(der.element(der.SEQUENCE, tbs + issuer.algorithm + der.bit_string(signature)))
     return Issued(
         leaf_pem=leaf,
         cert_chain=(leaf, *issuer.chain_elements),
-        serial=prepared.serial,
-        not_before=prepared.lifetime.not_before,
-        not_after=prepared.lifetime.not_after,
-        limited_by=prepared.lifetime.limited_by,
-        spiffe_id=prepared.spiffe_id,
+        serial=certified.serial,
+        not_before=certified.lifetime.not_before,
+        not_after=certified.lifetime.not_after,
+        limited_by=certified.lifetime.limited_by,
+        spiffe_id=certified.spiffe_id,
         issuer_key_id=issuer.key_id,
     )
 

@@ -13,10 +13,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshpki.ca import der, pem
 from meshpki.ca.chain import check_chain
+from meshpki.ca.csr import CsrKey
 from meshpki.ca.issue import sign_probe
 from meshpki.ca.keys import KeyKind, key_bits, kind_of_spki, spki_of
-from meshpki.ca.lint import constant_extensions
-from meshpki.ca.template import Purpose, Template, key_identifier, make_template, uri_name
+from meshpki.ca.lifetime import Lifetime, LifetimeLimit
+from meshpki.ca.lint import Linter
+from meshpki.ca.template import Leaf, Purpose, Template, key_identifier, make_template
 from meshpki.errors import IntegrityError, InvalidValueError
 
 if TYPE_CHECKING:
@@ -52,8 +54,7 @@ class Issuer:
     ztunnel reads only the first block of a middle element and needs all ends of lines (istio#55060).
     """
     templates: Mapping[tuple[Purpose, KeyKind], Template] = field(repr=False)
-    constants: Mapping[tuple[Purpose, KeyKind], tuple[x509.Extension[x509.ExtensionType], ...]] = field(repr=False)
-    """What a leaf of each template has to carry, in the library's words: the lint compares with it."""
+    linter: Linter = field(repr=False)
 
     @classmethod
     def from_signer(cls, signer: Signer) -> Issuer:
@@ -68,14 +69,14 @@ class Issuer:
         algorithm = _ALGORITHMS.get(kind, RSA_SHA256)
         name = der.children(certificates[0].tbs_certificate_bytes)[5]
         key_id = subject_key_identifier(certificates[0])
-        pairs = [(purpose, leaf) for purpose in Purpose for leaf in KeyKind]
         templates = {
             (purpose, leaf): make_template(
                 algorithm=algorithm, issuer_name=name, authority_key_id=key_id, purpose=purpose, kind=leaf
             )
-            for purpose, leaf in pairs
+            for purpose in Purpose
+            for leaf in KeyKind
         }
-        _prove(signer, key, templates[Purpose.WORKLOAD, kind])
+        _prove(signer, key, kind, templates[Purpose.WORKLOAD, kind])
         return cls(
             signer=signer,
             certificates=certificates,
@@ -86,7 +87,7 @@ class Issuer:
             algorithm=algorithm,
             chain_elements=tuple(pem.encode(each.public_bytes(Encoding.DER)) for each in certificates),
             templates=templates,
-            constants={pair: constant_extensions(*pair, key_id) for pair in pairs},
+            linter=Linter(certificates[0].subject, key_id, algorithm),
         )
 
     @property
@@ -124,15 +125,15 @@ def _key_of(certificate: x509.Certificate) -> tuple[PublicKey, KeyKind]:
     )
 
 
-def _prove(signer: Signer, key: PublicKey, template: Template) -> None:
+def _prove(signer: Signer, key: PublicKey, kind: KeyKind, template: Template) -> None:
     """Have the signer sign a leaf that can never be used, and verify it with the issuing certificate's key.
 
     The probe is what a signer expects, a TBSCertificate; it ended with the year 1970's first second, it names nobody,
     and its key is the authority's own.
     """
-    probe = template.fill(
-        serial=1, not_before=0, not_after=0, spki=spki_of(key), names=uri_name("spiffe://probe.invalid/signer")
-    )
+    epoch = Lifetime(0, 0, LifetimeLimit.REQUESTED)
+    leaf = Leaf(Purpose.WORKLOAD, CsrKey(spki_of(key), kind), 1, epoch, spiffe_id="spiffe://probe.invalid/signer")
+    probe = template.fill(leaf.holes())
     signature = sign_probe(signer, probe)
     try:
         match key:

@@ -5,20 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-
-from meshpki.ca.lifetime import Lifetime, decide
-from meshpki.ca.lint import Expected, lint
-from meshpki.ca.template import Purpose, dns_name, ip_name, uri_name
+from meshpki.ca.lifetime import decide
+from meshpki.ca.template import Leaf, Purpose
 from meshpki.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from meshpki.ca.csr import CsrKey
     from meshpki.ca.issuer import Issuer
     from meshpki.ca.profile import Profile
-    from meshpki.ca.template import Template
     from meshpki.identity import SpiffeId
 
 
@@ -27,9 +21,7 @@ class Prepared:
     """A certificate about to be signed. Made in this module only; `issue` takes what is in it, once."""
 
     issuer: Issuer = field(repr=False)
-    spiffe_id: str
-    serial: int
-    lifetime: Lifetime
+    leaf: Leaf
     _once: list[bytes] = field(repr=False)
 
     def take(self) -> bytes:
@@ -38,7 +30,7 @@ class Prepared:
             return self._once.pop()
         except IndexError:
             raise IntegrityError(
-                f"certificate {self.serial:x} was to be signed twice", wanted="one signature for one preparation"
+                f"certificate {self.leaf.serial:x} was to be signed twice", wanted="one signature for one preparation"
             ) from None
 
 
@@ -64,35 +56,13 @@ def prepare(
     lifetime = decide(
         profile, issuer, requested_seconds=requested_seconds, token_expires_at=token_expires_at, now=int(now)
     )
-    uri = str(spiffe_id)
-    constant = issuer.constants[Purpose.WORKLOAD, key.kind]
-    leaf = Expected(serial, lifetime, key.spki, [x509.UniformResourceIdentifier(uri)], constant)
-    return _build(issuer, issuer.templates[Purpose.WORKLOAD, key.kind], leaf, uri_name(uri), uri)
+    leaf = Leaf(Purpose.WORKLOAD, key, serial, lifetime, spiffe_id=str(spiffe_id))
+    return prepare_leaf(issuer, leaf)
 
 
-def prepare_serving(
-    issuer: Issuer,
-    names: Sequence[x509.DNSName | x509.IPAddress],
-    key: CsrKey,
-    *,
-    lifetime: Lifetime,
-    serial: int,
-) -> Prepared:
-    """Build and lint the CA server's own leaf: DNS and IP names, serverAuth alone. Raises IntegrityError."""
-    encoded = b"".join(
-        dns_name(name.value) if isinstance(name, x509.DNSName) else ip_name(name.value.packed) for name in names
-    )
-    leaf = Expected(serial, lifetime, key.spki, names, issuer.constants[Purpose.SERVING, key.kind])
-    return _build(issuer, issuer.templates[Purpose.SERVING, key.kind], leaf, encoded, "")
-
-
-def _build(issuer: Issuer, template: Template, leaf: Expected, names: bytes, spiffe_id: str) -> Prepared:
-    tbs = template.fill(
-        serial=leaf.serial,
-        not_before=leaf.lifetime.not_before,
-        not_after=leaf.lifetime.not_after,
-        spki=leaf.spki,
-        names=names,
-    )
-    lint(tbs, issuer.algorithm, leaf)
-    return Prepared(issuer, spiffe_id, leaf.serial, leaf.lifetime, [tbs])
+def prepare_leaf(issuer: Issuer, leaf: Leaf) -> Prepared:
+    """Build and lint any leaf: a workload's through `prepare`, the CA server's own directly. Raises IntegrityError."""
+    holes = leaf.holes()
+    tbs = issuer.templates[leaf.purpose, leaf.key.kind].fill(holes)
+    issuer.linter.lint(tbs, holes, leaf)
+    return Prepared(issuer, leaf, [tbs])

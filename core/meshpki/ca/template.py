@@ -12,6 +12,10 @@ from meshpki.ca.keys import KeyKind, key_bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from ipaddress import IPv4Address, IPv6Address
+
+    from meshpki.ca.csr import CsrKey
+    from meshpki.ca.lifetime import Lifetime
 
 _KEY_USAGE: Final = "2.5.29.15"
 _EXTENDED_KEY_USAGE: Final = "2.5.29.37"
@@ -28,6 +32,10 @@ _SAN_HEAD: Final = der.object_identifier(_SUBJECT_ALT_NAME) + der.BOOLEAN_TRUE
 _DIGITAL_SIGNATURE: Final = bytes.fromhex("03020780")
 _DIGITAL_SIGNATURE_AND_KEY_ENCIPHERMENT: Final = bytes.fromhex("030205a0")
 _KEY_ID_BYTES: Final = 20
+_URI: Final = 0x86
+_DNS: Final = 0x82
+_IP: Final = 0x87
+"""Tags of GeneralName (RFC 5280 section 4.2.1.6): [6], [2] and [7], implicit."""
 
 
 class Purpose(Enum):
@@ -48,19 +56,37 @@ def key_identifier(bits: bytes) -> bytes:
     return hashlib.sha256(bits).digest()[:_KEY_ID_BYTES]
 
 
-def uri_name(uri: str) -> bytes:
-    """A GeneralName of kind uniformResourceIdentifier."""
-    return der.element(0x86, uri.encode("ascii"))
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A certificate that is to be, before it has bytes."""
 
+    purpose: Purpose
+    key: CsrKey
+    serial: int
+    lifetime: Lifetime
+    spiffe_id: str = ""
+    """The one URI name of a workload; empty for the CA's own server."""
+    server_names: tuple[str | IPv4Address | IPv6Address, ...] = ()
+    """DNS names and addresses of the CA's own server; empty for a workload."""
 
-def dns_name(name: str) -> bytes:
-    """A GeneralName of kind dNSName."""
-    return der.element(0x82, name.encode("ascii"))
+    def holes(self) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
+        """All that is this leaf's own, in DER, in the order of the certificate: serial number, notBefore, notAfter,
+        SubjectPublicKeyInfo, key identifier (bare octets), GeneralNames.
+        """
+        return (
+            der.integer(self.serial),
+            der.moment(self.lifetime.not_before),
+            der.moment(self.lifetime.not_after),
+            self.key.spki,
+            key_identifier(key_bits(self.key.spki, self.key.kind)),
+            der.element(_URI, self.spiffe_id.encode("ascii")) if self.spiffe_id else self._server_names(),
+        )
 
-
-def ip_name(packed: bytes) -> bytes:
-    """A GeneralName of kind iPAddress: 4 or 16 octets."""
-    return der.element(0x87, packed)
+    def _server_names(self) -> bytes:
+        return b"".join(
+            der.element(_DNS, name.encode("ascii")) if isinstance(name, str) else der.element(_IP, name.packed)
+            for name in self.server_names
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +98,20 @@ class Template:
     """keyUsage, extKeyUsage, basicConstraints, and the head of the subject key identifier."""
     extensions_after: bytes
     """The authority key identifier."""
-    kind: KeyKind
 
-    def fill(self, *, serial: int, not_before: int, not_after: int, spki: bytes, names: bytes) -> bytes:
-        """Return the DER TBSCertificate. `names` are encoded GeneralNames."""
+    def fill(self, holes: tuple[bytes, bytes, bytes, bytes, bytes, bytes]) -> bytes:
+        """Return the DER TBSCertificate (RFC 5280 section 4.1) with what `Leaf.holes` gave in its places."""
+        serial, not_before, not_after, spki, key_id, names = holes
         san = _SAN_HEAD + der.element(der.OCTET_STRING, der.element(der.SEQUENCE, names))
-        extensions = (
-            self.extensions_before
-            + key_identifier(key_bits(spki, self.kind))
-            + self.extensions_after
-            + der.element(der.SEQUENCE, san)
-        )
-        validity = der.moment(not_before) + der.moment(not_after)
+        extensions = self.extensions_before + key_id + self.extensions_after + der.element(der.SEQUENCE, san)
         return der.element(
             der.SEQUENCE,
             b"".join(
                 (
                     _VERSION_3,
-                    der.integer(serial),
+                    serial,
                     self.algorithm_and_issuer,
-                    der.element(der.SEQUENCE, validity),
+                    der.element(der.SEQUENCE, not_before + not_after),
                     _EMPTY_SUBJECT,
                     spki,
                     der.element(0xA3, der.element(der.SEQUENCE, extensions)),
@@ -119,7 +139,6 @@ def make_template(
         + der.extension(_BASIC_CONSTRAINTS, der.element(der.SEQUENCE, b""), critical=True)
         + subject_key_id[: -len(hole)],
         extensions_after=der.extension(_AUTHORITY_KEY_ID, authority),
-        kind=kind,
     )
 
 
