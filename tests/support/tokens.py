@@ -17,10 +17,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from meshpki.tokens.keys import KeySet
+from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason
+from meshpki.tokens.verify import TokenVerifier, TrustedCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from meshpki.tokens.keys import VerificationKey
 
 NOW = 1_800_000_000
 """A fixed moment for tests that need no real clock: 2027-01-15T08:00:00Z."""
@@ -339,3 +344,30 @@ class TokenMaker:
             ("jti a number", claims(jti=1), reason.CLAIM_INVALID),
         ]
         return [BrokenToken(*row) for row in table]
+
+
+@dataclass(frozen=True)
+class StaticKeys:
+    """A key source that always has the same keys."""
+
+    key_set: KeySet
+
+    @classmethod
+    def of(cls, *makers: TokenMaker) -> StaticKeys:
+        return cls(KeySet.from_jwks(makers[0].jwks(*makers[1:])))
+
+    def keys(self, kid: str | None, now: float) -> Sequence[VerificationKey]:
+        return self.key_set.candidates(kid)
+
+
+def verifier(*makers: TokenMaker, **policy: object) -> TokenVerifier:
+    """A verifier that trusts these makers as clusters c1, c2, ...; keywords go into every ClusterPolicy."""
+    return TokenVerifier(
+        [
+            TrustedCluster(
+                ClusterPolicy(cluster=f"c{number}", issuer=maker.issuer, **policy),  # type: ignore[arg-type]
+                StaticKeys.of(maker),
+            )
+            for number, maker in enumerate(makers, start=1)
+        ]
+    )

@@ -74,8 +74,8 @@ def read_times(claims: Claims, cluster: str = "") -> TokenTimes:
             cluster=cluster,
         )
     kube = claims.get(KUBERNETES)
-    extended = isinstance(kube, dict) and "warnafter" in kube
-    return TokenTimes(issued_at, not_before, expires_at, _time(kube, "warnafter", cluster) if extended else None)  # type: ignore[arg-type]
+    warn_after = _time(kube, "warnafter", cluster) if isinstance(kube, dict) and "warnafter" in kube else None
+    return TokenTimes(issued_at, not_before, expires_at, warn_after)
 
 
 def read_kubernetes(claims: Claims, cluster: str = "") -> Mapping[str, object]:
@@ -120,7 +120,7 @@ def read_account(subject: object) -> ServiceAccountRef | None:
     return _parsed_account(subject) if isinstance(subject, str) else None
 
 
-# Few accounts, many tokens. Only verified tokens come here, so nobody else can fill the cache.
+# Few accounts, many tokens. A verifier comes here with verified tokens only, so strangers cannot fill the cache.
 @lru_cache(maxsize=4096)
 def _parsed_account(subject: str) -> ServiceAccountRef | None:
     try:

@@ -113,7 +113,7 @@ def _read_jwk(entry: object) -> VerificationKey:
     if not isinstance(entry, dict):
         raise _UnusableKeyError("no JSON object")
     kind = entry.get("kty")
-    if kind not in _NUMBERS:
+    if not isinstance(kind, str) or kind not in _NUMBERS:
         raise _UnusableKeyError("kty is neither RSA nor EC")
     if "d" in entry:
         raise InvalidValueError(
