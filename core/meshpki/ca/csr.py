@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -24,12 +24,10 @@ LABEL: Final = "CERTIFICATE REQUEST"
 WANTED_KEY: Final = f"one of {', '.join(KeyKind)}; RSA with exponent 65537, EC with a named curve, uncompressed"
 WANTED_SIGNATURE: Final = "ECDSA or RSASSA-PKCS1-v1_5, with SHA-256, SHA-384 or SHA-512"
 
-_ECDSA: Final = {
+_SCHEMES: Final[dict[x509.ObjectIdentifier, ec.ECDSA | hashes.HashAlgorithm]] = {
     SignatureAlgorithmOID.ECDSA_WITH_SHA256: ec.ECDSA(hashes.SHA256()),
     SignatureAlgorithmOID.ECDSA_WITH_SHA384: ec.ECDSA(hashes.SHA384()),
     SignatureAlgorithmOID.ECDSA_WITH_SHA512: ec.ECDSA(hashes.SHA512()),
-}
-_RSA: Final = {
     SignatureAlgorithmOID.RSA_WITH_SHA256: hashes.SHA256(),
     SignatureAlgorithmOID.RSA_WITH_SHA384: hashes.SHA384(),
     SignatureAlgorithmOID.RSA_WITH_SHA512: hashes.SHA512(),
@@ -84,7 +82,7 @@ def _read(text: str | bytes) -> CsrKey:
     kind = kind_of_spki(spki)
     if kind is None:
         _refuse_key(request, spki)
-    _check_signature(request, _public_key(request))
+    _check_signature(request, kind)
     _check_extensions(request)
     return CsrKey(spki, kind)
 
@@ -99,13 +97,6 @@ def _parse(text: str | bytes) -> x509.CertificateSigningRequest:
         return x509.load_der_x509_csr(content)
     except (ValueError, x509.InvalidVersion) as error:
         raise _refused(CsrReason.MALFORMED, "a block that holds no request", "PKCS #10 in DER (RFC 2986)") from error
-
-
-def _public_key(request: x509.CertificateSigningRequest) -> CertificatePublicKeyTypes:
-    try:
-        return request.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise _refused(CsrReason.KEY_INVALID, "a public key that is none of its kind", WANTED_KEY) from error
 
 
 def _refuse_key(request: x509.CertificateSigningRequest, spki: bytes) -> NoReturn:
@@ -131,26 +122,29 @@ def _describe(key: CertificatePublicKeyTypes) -> str:
             return type(key).__name__.removesuffix("PublicKey")
 
 
-def _check_signature(request: x509.CertificateSigningRequest, key: CertificatePublicKeyTypes) -> None:
-    """Verify with the key itself: `is_signature_valid` loads the key a second time (13 us)."""
+def _check_signature(request: x509.CertificateSigningRequest, kind: KeyKind) -> None:
+    """Verify with the key itself, under an algorithm of the list: `is_signature_valid` also takes SHA-1 and PSS."""
     oid = request.signature_algorithm_oid
+    scheme = _SCHEMES.get(oid)
+    if scheme is None or kind.is_rsa is isinstance(scheme, ec.ECDSA):
+        raise _refused(
+            CsrReason.SIGNATURE_ALGORITHM_NOT_ALLOWED, f"a signature algorithm {oid.dotted_string}", WANTED_SIGNATURE
+        )
     try:
-        if isinstance(key, ec.EllipticCurvePublicKey) and (ecdsa := _ECDSA.get(oid)):
-            key.verify(request.signature, request.tbs_certrequest_bytes, ecdsa)
-        elif isinstance(key, rsa.RSAPublicKey) and (digest := _RSA.get(oid)):
-            key.verify(request.signature, request.tbs_certrequest_bytes, _PKCS1, digest)
+        # The bytes of the key have already told its kind, and with it the class: no need to ask again.
+        key = request.public_key()
+        if isinstance(scheme, ec.ECDSA):
+            cast("ec.EllipticCurvePublicKey", key).verify(request.signature, request.tbs_certrequest_bytes, scheme)
         else:
-            raise _refused(
-                CsrReason.SIGNATURE_ALGORITHM_NOT_ALLOWED,
-                f"a signature algorithm {oid.dotted_string}",
-                WANTED_SIGNATURE,
-            )
+            cast("rsa.RSAPublicKey", key).verify(request.signature, request.tbs_certrequest_bytes, _PKCS1, scheme)
     except InvalidSignature as error:
         raise _refused(
             CsrReason.BAD_SIGNATURE,
             "a signature that the request's own key did not make",
             "a request signed with the private half of its key",
         ) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _refused(CsrReason.KEY_INVALID, "a public key that is none of its kind", WANTED_KEY) from error
 
 
 def _check_extensions(request: x509.CertificateSigningRequest) -> None:

@@ -30,7 +30,7 @@ class KeyKind(StrEnum):
     @property
     def is_rsa(self) -> bool:
         """Whether the key may also encipher keys: RSA may, an elliptic curve may not (RFC 8813 section 3)."""
-        return self.value.startswith("rsa-")
+        return self in _RSA_BITS
 
 
 _CURVES: Final[dict[KeyKind, type[ec.EllipticCurve]]] = {

@@ -16,7 +16,7 @@ from meshpki.errors import IntegrityError, InvalidValueError
 from meshpki.runtime import files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from meshpki.ca.keys import PrivateKey
@@ -29,7 +29,7 @@ _PKCS1: Final = padding.PKCS1v15()
 class SoftwareSigner:
     """`hooks.Signer` over a private key in memory. Immutable, so any number of threads may sign at once."""
 
-    __slots__ = ("_chain", "_key", "_scheme")
+    __slots__ = ("_chain", "_sign")
 
     def __init__(self, chain: Sequence[x509.Certificate], key: PrivateKey) -> None:
         """Take the issuing certificate first, the root last. Raises IntegrityError when the key is another's."""
@@ -45,9 +45,7 @@ class SoftwareSigner:
                 todo="put the pair that `meshpki ca init` made back in place",
             )
         self._chain = tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
-        self._key = key
-        curve = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else ""
-        self._scheme = ec.ECDSA(hashes.SHA384() if curve == "secp384r1" else hashes.SHA256())
+        self._sign = _signing(key)
 
     def __repr__(self) -> str:
         return f"SoftwareSigner({len(self._chain)} certificates)"
@@ -72,9 +70,16 @@ class SoftwareSigner:
 
     def sign(self, tbs: bytes) -> bytes:
         """Sign: ECDSA with the hash of the curve's size, or RSASSA-PKCS1-v1_5 with SHA-256."""
-        if isinstance(self._key, ec.EllipticCurvePrivateKey):
-            return self._key.sign(tbs, self._scheme)
-        return self._key.sign(tbs, _PKCS1, hashes.SHA256())
+        return self._sign(tbs)
+
+
+def _signing(key: PrivateKey) -> Callable[[bytes], bytes]:
+    """Settle once how a key signs."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        scheme = ec.ECDSA(hashes.SHA384() if key.curve.name == "secp384r1" else hashes.SHA256())
+        return lambda tbs: key.sign(tbs, scheme)
+    digest = hashes.SHA256()
+    return lambda tbs: key.sign(tbs, _PKCS1, digest)
 
 
 def load_certificates(path: Path) -> list[x509.Certificate]:
