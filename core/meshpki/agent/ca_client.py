@@ -110,8 +110,8 @@ def _metadata(token: str, cluster: str) -> tuple[tuple[str, str], ...]:
     for name, value in (("token", token), ("cluster's name", cluster)):
         if not value.isascii() or not value.isprintable():
             raise UsageError(f"the {name} holds a character that no header may hold", wanted="printable ASCII")
-    bearer = ("authorization", f"Bearer {token}")
-    return (bearer, ("clusterid", cluster)) if cluster else (bearer,)
+    bearer = (("authorization", f"Bearer {token}"),) if token else ()  # `verify` asks without one, to be refused
+    return (*bearer, ("clusterid", cluster)) if cluster else bearer
 
 
 def _credentials(endpoint: CaEndpoint) -> grpc.ChannelCredentials:
@@ -165,4 +165,5 @@ def _advice(code: grpc.StatusCode, detail: str, endpoint: CaEndpoint) -> str:
 
 def _clean(text: str, token: str) -> str:
     """Make a peer's words fit for a log: on one line, not endless, and without the token it may echo."""
-    return redact("".join(c if c.isprintable() else " " for c in text.replace(token, "[token]")))[:MAX_DETAIL]
+    without = text.replace(token, "[token]") if token else text
+    return redact("".join(c if c.isprintable() else " " for c in without))[:MAX_DETAIL]

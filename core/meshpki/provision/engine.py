@@ -20,13 +20,14 @@ from meshpki.hooks import EffectState
 from meshpki.provision import codec, journal_file
 from meshpki.provision import plan as plans
 from meshpki.provision.journal import Outcome, RunKind, Undo, locked, no_checkpoint
+from meshpki.provision.mode import ChosenBy, lower
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from meshpki.hooks import Change, Effect, Observation, Params, Progress
     from meshpki.plugins import PluginSet
-    from meshpki.provision.journal import Journal, Made
+    from meshpki.provision.journal import History, Journal, Made
     from meshpki.provision.plan import Plan
 
     Checkpoint = Callable[[str], None]
@@ -110,6 +111,7 @@ def apply(
     """
     _refuse_foreign(survey(plugins, plan))
     _refuse_unknown(plan, journal)
+    _refuse_lowering(plan, journal.history())
     return _Run(plugins, plan, journal, progress, checkpoint).provision()
 
 
@@ -159,6 +161,17 @@ def _foreign(change: Change, observation: Observation, others: tuple[str, ...] =
         todo="look at it, move it away if it can go, then run the same command again",
         evidence=tuple(f"also in the way: {title}" for title in others),
     )
+
+
+def _refuse_lowering(plan: Plan, history: History) -> None:
+    """Refuse a plan that was made before somebody installed a higher mode: no run goes down by itself."""
+    installed = history.installed
+    if installed is not None and plan.choice.by is ChosenBy.EVIDENCE and lower(plan.mode, installed.mode):
+        raise OperatorNeededError(
+            f"{installed.mode} is installed, the plan is for {plan.mode}",
+            wanted="the operator's word to go down",
+            todo=f"make the plan anew; if {plan.mode} is meant, say --fallback {plan.mode}",
+        )
 
 
 def _refuse_unknown(plan: Plan, journal: Journal) -> None:

@@ -43,16 +43,17 @@ def choose(detection: Detection, *, word: Mode | None = None, installed: ModeCho
     """Choose a mode. `word` is the operator's, `installed` the choice that the last finished run wrote down.
 
     The operator's word decides, as far as the evidence allows it, and holds for later runs until another word. Without
-    one the best rung is taken, but never one below what is installed. Raises OperatorNeededError.
+    one the best rung is taken, but never one below what is installed. Asking for the best rung, where that goes not
+    down, is no more than the evidence says. Raises OperatorNeededError.
     """
     possible = detection.modes
     if not possible:
         raise _needed("no mode is possible on this platform", detection, "see the evidence for what is missing")
     best = possible[0]
-    if word is not None:
-        return _by_word(word, detection, "the operator asked for it")
-    if installed is not None and installed.by is ChosenBy.OPERATOR:
-        return _by_word(installed.mode, detection, "the operator asked for it in an earlier run")
+    if word is not None and not (word is best and (installed is None or not lower(word, installed.mode))):
+        return _by_word(word, detection)
+    if word is None and installed is not None and installed.by is ChosenBy.OPERATOR:
+        return _by_word(installed.mode, detection)
     if installed is not None and lower(best, installed.mode):
         raise _needed(
             f"{installed.mode} is installed, and the evidence allows only {_list(possible)} now",
@@ -62,14 +63,12 @@ def choose(detection: Detection, *, word: Mode | None = None, installed: ModeCho
     return ModeChoice(best, ChosenBy.EVIDENCE, f"the best of what the evidence allows ({_list(possible)})")
 
 
-def _by_word(mode: Mode, detection: Detection, reason: str) -> ModeChoice:
+def _by_word(mode: Mode, detection: Detection) -> ModeChoice:
+    allowed = _list(detection.modes)
     if mode not in detection.modes:
         ways = f"say --fallback {detection.modes[0]}, or bring about what {mode} needs"
-        raise _needed(f"{mode} was asked for, the evidence allows {_list(detection.modes)}", detection, ways)
-    best = detection.modes[0]
-    if mode is best:
-        return ModeChoice(mode, ChosenBy.EVIDENCE, f"the best of what the evidence allows ({_list(detection.modes)})")
-    return ModeChoice(mode, ChosenBy.OPERATOR, f"{reason}; the evidence would allow {best}")
+        raise _needed(f"{mode} was asked for, the evidence allows {allowed}", detection, ways)
+    return ModeChoice(mode, ChosenBy.OPERATOR, f"the operator's word; the evidence allows {allowed}")
 
 
 def _needed(seen: str, detection: Detection, todo: str) -> OperatorNeededError:
