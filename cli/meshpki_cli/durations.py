@@ -21,7 +21,7 @@ def parse_duration(text: str) -> int:
 
 def show_duration(seconds: int) -> str:
     """Write seconds in the two largest units that count, such as `23h 59m`."""
-    parts = []
+    parts: list[tuple[int, str]] = []
     rest = max(seconds, 0)
     for unit, size in reversed(UNITS.items()):
         count, rest = divmod(rest, size)

@@ -43,3 +43,5 @@ StateDirOption: TypeAlias = Annotated[
 LogLevelOption: TypeAlias = Annotated[
     str, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 ]
+
+YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

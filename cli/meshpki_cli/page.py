@@ -28,8 +28,8 @@ TITLE: Final = "bold"
 
 _STYLES: Final = {
     **dict.fromkeys(("ok", "passed", "running", "fresh", "done", "issued"), GOOD),
-    **dict.fromkeys(("overdue", "skipped", "suppressed", "different", "disabled", "cut"), WARN),
-    **dict.fromkeys(("broken", "failed", "expired", "denied", "stopped", "refused", "foreign"), BAD),
+    **dict.fromkeys(("overdue", "skipped", "suppressed", "different", "unknown", "disabled", "cut"), WARN),
+    **dict.fromkeys(("broken", "problem", "failed", "expired", "denied", "stopped", "refused", "foreign"), BAD),
 }
 
 
@@ -44,6 +44,18 @@ class Cell:
 
     text: str
     style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was examined: how it is in a word, what it is, what was seen, what to do about it."""
+
+    mark: str
+    subject: str
+    text: str
+    todo: str = ""
+    optional: bool = False
+    """Whether the text may be left out where it does not fit beside the subject."""
 
 
 class Page:
@@ -78,13 +90,44 @@ class Page:
         """Write `label  value` lines, values in one column, each wrapped within it; without the empty ones."""
         cells = [(label, _cell(value)) for label, value in pairs]
         cells = [(label, value) for label, value in cells if value.text]
-        column = indent + GAP + max((len(label) for label, _ in cells), default=0)
+        column = indent + GAP + max((cell_len(label) for label, _ in cells), default=0)
+        if self.width - column < LAST_COLUMN:
+            self._stacked(cells, indent)
+            return
         for label, value in cells:
-            first, *others = wrap(value.text, self.width - column)
-            start = Text((" " * indent + label).ljust(column), style=QUIET)
-            self._console.print(start.append_text(Text(first, style=value.style or "not dim")))
-            for other in others:
-                self._console.print(Text(" " * column + other, style=value.style))
+            head = Text((" " * indent + label).ljust(column), style=QUIET)
+            for part in wrap(value.text, self.width - column):
+                self._print(Text.assemble(head, (part, value.style)))
+                head = Text(" " * column)
+
+    def _stacked(self, cells: Sequence[tuple[str, Cell]], indent: int) -> None:
+        for label, value in cells:
+            self._print(Text(" " * indent + label, style=QUIET))
+            self.line(value, indent=indent + 2)
+
+    def checks(self, checks: Sequence[Check]) -> None:
+        """Write one line per check; its text goes under its subject where the width is too small for both."""
+        marks = max((len(check.mark) for check in checks), default=0) + GAP
+        subjects = max((cell_len(check.subject) for check in checks), default=0) + GAP
+        for check in checks:
+            texts = [clean(check.text), *([f"to do: {clean(check.todo)}"] if check.todo else [])]
+            head = Text.assemble(
+                (check.mark.ljust(marks), style_of(check.mark)), (clean(check.subject).ljust(subjects), "")
+            )
+            margin = marks + subjects
+            if not self._fits(texts, self.width - margin):
+                self._print(head)
+                if check.optional:
+                    continue
+                margin = marks
+                head = Text(" " * margin)
+            for text in texts:
+                for part in wrap(text, self.width - margin):
+                    self._print(head.append(part))
+                    head = Text(" " * margin)
+
+    def _fits(self, texts: Sequence[str], room: int) -> bool:
+        return room >= LAST_COLUMN and all(cell_len(word) <= room for text in texts for word in text.split(" "))
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str | Cell]], *, indent: int = 0) -> None:
         """Write rows under headers; where they do not fit the width, write each row as a block of labelled values.
@@ -106,15 +149,14 @@ class Page:
 
     def _rows(self, rows: list[list[Cell]], widths: list[int], rest: int, indent: int) -> None:
         for row in rows:
-            start = Text(" " * indent)
+            head = Text(" " * indent)
             for cell, width in zip(row, widths, strict=False):
-                start.append(cell.text, style=cell.style)
-                start.append(" " * (width - cell_len(cell.text) + GAP))
-            margin = " " * cell_len(start.plain)
-            first, *others = wrap(row[-1].text, rest)
-            self._print(start.append(first, style=row[-1].style))
-            for other in others:
-                self._print(Text(margin).append(other, style=row[-1].style))
+                head.append(cell.text, style=cell.style)
+                head.append(" " * (width - cell_len(cell.text) + GAP))
+            margin = cell_len(head.plain)
+            for part in wrap(row[-1].text, rest):
+                self._print(head.append(part, style=row[-1].style))
+                head = Text(" " * margin)
 
     def _print(self, text: Text) -> None:
         text.rstrip()

@@ -26,7 +26,7 @@ def tame() -> None:
 
 @contextlib.contextmanager
 def writing() -> Iterator[None]:
-    """Write and flush stdout. Raises OutputClosed when nobody reads any more, MachineError when it cannot be written."""
+    """Flush stdout at the end. Raises OutputClosed when nobody reads any more, MachineError when it cannot write."""
     try:
         yield
         sys.stdout.flush()

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from support import command_line
 
 from meshpki_cli.app import app
 from meshpki_cli.catalog import SECTIONS, Entry
+from support import command_line
 
 HEAVY = {
     "attr",
@@ -59,7 +59,7 @@ def imported_by(*args: str) -> set[str]:
         (["ca", "--help"], {"pydantic"}),
         (["audit", "verify", "--help"], {"pydantic"}),
     ],
-    ids=lambda value: " ".join(value),
+    ids=" ".join,
 )
 def test_help_imports_nothing_heavy(args: list[str], allowed: set[str]) -> None:
     modules = imported_by(*args)
@@ -141,5 +141,3 @@ def test_completion_knows_commands_and_options() -> None:
     assert complete("meshpki pro") == ["provision"]
     assert complete("meshpki audit ") == ["verify", "tail"]
     assert "--state-dir" in complete("meshpki status --st")
-
-

@@ -18,6 +18,7 @@ def run(
     token_file: Annotated[
         Path, typer.Option(metavar="FILE", help="The workload's token; read anew for every call to the CA.")
     ],
+    *,
     sds_socket: Annotated[
         Path | None, typer.Option(metavar="SOCKET", help="Serve Envoy's secret discovery on this unix socket.")
     ] = None,
@@ -26,8 +27,8 @@ def run(
     ] = None,
     cluster: Annotated[str, typer.Option(metavar="NAME", help="Cluster to name to the CA.")] = "",
     ttl: Annotated[
-        int, typer.Option(metavar="DURATION", parser=parse_duration, help="Life to ask for, such as 24h.")
-    ] = "24h",  # type: ignore[assignment] - the default is parsed like what is typed
+        int, typer.Option(metavar="DURATION", parser=parse_duration, help="Life to ask for, such as 12h.")
+    ] = "24h",  # type: ignore[assignment]  # the default is parsed as what is typed is
     key_type: Annotated[Literal["ec-p256", "rsa-2048"], typer.Option(help="Key to make for each renewal.")] = "ec-p256",
     status_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write state, expiry and the last failure here, as JSON.")

@@ -1,0 +1,69 @@
+"""`meshpki deprovision`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from meshpki_cli import consent, progress
+from meshpki_cli.failures import InterruptedRun
+from meshpki_cli.options import OutputOption, StateDirOption, YesOption
+from meshpki_cli.output import Output, emit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from meshpki.provision.engine import Report
+    from meshpki.provision.journal import Made
+    from meshpki_cli.page import Page
+
+
+def run(state_dir: StateDirOption, yes: YesOption = False, output: OutputOption = Output.TABLE) -> None:
+    """Remove all that provision made, and nothing else. Shows what that is, and asks.
+
+    What was there before comes back, what meshpki did not make stays. Broken off, the same command goes on.
+    """
+    from meshpki.provision import journal
+
+    made = tuple(reversed(journal.read(state_dir).made))
+    if made:
+        if output is Output.TABLE or sys.stderr.isatty():
+            _announce(made, state_dir)
+        consent.obtain("Remove all of this?", yes=yes, otherwise="after a look at `meshpki status`")
+    report = _remove(state_dir)
+    emit(output, {"state_dir": str(state_dir), **_plain(report)}, lambda page: _show(page, report, state_dir))
+
+
+def _announce(made: Sequence[Made], state_dir: Path) -> None:
+    """On stderr: it is there to be agreed to, the result follows on stdout."""
+    from meshpki_cli.page import BAD, Cell, Page
+
+    page = Page(sys.stderr)
+    page.title(f"To be removed from {state_dir}")
+    for item in made:
+        page.line(Cell(f"remove   {item.title} ({item.id})", BAD), indent=2)
+
+
+def _remove(state_dir: Path) -> Report:
+    from meshpki import plugins
+    from meshpki.provision import engine
+
+    try:
+        with progress.reported() as told:
+            return engine.deprovision(plugins.load(), state_dir, progress=told)
+    except engine.InterruptedRunError as error:
+        raise InterruptedRun(error.seen.removeprefix("interrupted "), error.todo) from error
+
+
+def _plain(report: Report) -> dict[str, object]:
+    return {"removed": report.results, "left": report.left}
+
+
+def _show(page: Page, report: Report, state_dir: Path) -> None:
+    if not report.results:
+        page.line(f"Nothing was provisioned in {state_dir}.")
+    else:
+        page.line(f"Removed: {len(report.results)} parts, all that provision made in {state_dir}.")
+    if report.left:
+        page.line(f"Left there, because meshpki did not make it: {', '.join(report.left)}")

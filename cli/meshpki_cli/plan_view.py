@@ -1,0 +1,84 @@
+"""A plan as people read it: what was found, what will change and why, how to take it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from meshpki.hooks import EffectState
+from meshpki_cli.page import BAD, GOOD, QUIET, WARN, Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshpki.provision.engine import Standing
+    from meshpki.provision.plan import Plan
+    from meshpki_cli.page import Page
+
+_VERBS: Final = {
+    EffectState.ABSENT: Cell("make", GOOD),
+    EffectState.DIFFERENT: Cell("update", WARN),
+    EffectState.DONE: Cell("keep", QUIET),
+    EffectState.FOREIGN: Cell("BLOCKED", BAD),
+}
+_DIFF: Final = {"+": GOOD, "-": BAD, "~": WARN}
+
+
+def show_plan(page: Page, plan: Plan, standings: Sequence[Standing]) -> None:
+    """Write the whole plan; changes that stand already get one line each."""
+    page.title(f"Plan for {plan.platform}")
+    page.pairs(
+        [
+            ("digest", plan.digest),
+            ("state", plan.state_dir),
+            ("plugin", plan.origin),
+            ("found", f"{plan.detection.distribution} {plan.detection.version}".strip()),
+            ("mode", f"{plan.mode}: {plan.choice.reason}"),
+        ],
+        indent=2,
+    )
+    if plan.detection.evidence:
+        page.blank()
+        page.title("Evidence")
+        page.pairs([(item.question, f"{item.answer} ({item.source})") for item in plan.detection.evidence], indent=2)
+    page.blank()
+    page.title("Changes")
+    for standing in standings:
+        _show_change(page, standing)
+    if plan.removals:
+        page.blank()
+        page.title("Removals: made by an earlier run, and no part of this plan")
+        for removal in plan.removals:
+            page.line(Cell(f"remove   {removal.title} ({removal.id})", BAD), indent=2)
+    page.blank()
+    page.line(summary(plan, standings))
+
+
+def summary(plan: Plan, standings: Sequence[Standing]) -> str:
+    """The plan in one sentence."""
+    pending = sum(one.pending for one in standings)
+    if not pending and not plan.removals:
+        return f"Nothing to change: all {len(standings)} parts stand as planned."
+    parts = [f"{pending} to change", f"{len(standings) - pending} to keep"]
+    if plan.removals:
+        parts.append(f"{len(plan.removals)} to remove")
+    return f"{', '.join(parts)}."
+
+
+def _show_change(page: Page, standing: Standing) -> None:
+    change, seen = standing.change, standing.observation
+    verb = _VERBS[seen.state]
+    page.line(Cell(f"{verb.text:8} {change.title} ({change.id})", verb.style), indent=2)
+    if not standing.pending:
+        return
+    page.pairs(
+        [
+            ("seen", seen.detail),
+            ("why", change.why),
+            ("needs", change.precondition),
+            ("gate", change.gate),
+            ("undo", change.undo),
+        ],
+        indent=11,
+    )
+    for line in change.diff:
+        page.verbatim(Cell(line, _DIFF.get(line[:1], "")), indent=11)

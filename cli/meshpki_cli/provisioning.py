@@ -1,0 +1,216 @@
+"""What `provision` and `apply` share once there is a plan: show, ask, apply, verify, say what is next."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meshpki.errors import ExitCode, MeshpkiError, OperatorNeededError
+from meshpki.hooks import EffectState
+from meshpki_cli import consent, progress
+from meshpki_cli.failures import InterruptedRun
+from meshpki_cli.output import Output, emit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshpki.hooks import WorkloadStatus
+    from meshpki.plugins import PluginSet
+    from meshpki.provision.engine import Report, Standing
+    from meshpki.provision.journal import History
+    from meshpki.provision.plan import Plan
+    from meshpki.provision.verify import VerifyReport
+    from meshpki_cli.page import Page
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A plan, and how the world stands with regard to it."""
+
+    plugins: PluginSet
+    plan: Plan
+    history: History
+    standings: tuple[Standing, ...]
+
+    @property
+    def pending(self) -> bool:
+        """Whether applying the plan would change anything."""
+        return bool(self.plan.removals) or any(one.pending for one in self.standings)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the journal says that just this plan was applied to the end."""
+        written = self.history.plan
+        return self.history.unfinished is None and written is not None and written.digest == self.plan.digest
+
+    def document(self) -> dict[str, object]:
+        """For `--output json`: the plan as it is saved, and what it would do."""
+        from meshpki.provision.plan import to_json
+
+        states = {
+            one.change.id: {"state": one.observation.state, "detail": one.observation.detail} for one in self.standings
+        }
+        return {
+            "digest": self.plan.digest,
+            "pending": self.pending,
+            "observed": states,
+            "plan": to_json(self.plan),
+        }
+
+
+def prospect(plugins: PluginSet, plan: Plan, history: History) -> Prospect:
+    """Look at the world with the plan in hand; changes nothing."""
+    from meshpki.provision.engine import survey
+
+    return Prospect(plugins, plan, history, survey(plugins, plan))
+
+
+def show_only(ahead: Prospect, output: Output) -> int:
+    """Write the plan and nothing else; exit status 3 when changes are pending."""
+    emit(output, ahead.document(), lambda page: _show_prospect(page, ahead))
+    return ExitCode.OPERATOR_NEEDED if ahead.pending else ExitCode.DONE
+
+
+def _show_prospect(page: Page, ahead: Prospect) -> None:
+    from meshpki_cli.plan_view import show_plan
+
+    show_plan(page, ahead.plan, ahead.standings)
+
+
+def carry_out(ahead: Prospect, output: Output, *, yes: bool) -> int:
+    """Show the plan, ask, apply it, verify, and say what is next."""
+    if ahead.pending or not ahead.recorded:
+        _show_before(ahead, output)
+        _refuse_blocked(ahead)
+    if ahead.pending:
+        consent.obtain("Apply this plan?", yes=yes, otherwise="or save the plan with --plan-out, and apply it later")
+    report = None if ahead.recorded and not ahead.pending else _apply(ahead)
+    checked = _verify(ahead) if report is not None and report.changed else None
+    workloads = _workloads(ahead)
+    document = {
+        "digest": ahead.plan.digest,
+        "changed": report is not None and report.changed,
+        "results": report.results if report else (),
+        "verified": checked,
+        "workloads": workloads,
+    }
+    emit(output, document, lambda page: _show_after(page, ahead, report, checked, workloads))
+    return ExitCode.DONE if checked is None or checked.passed else ExitCode.ERROR
+
+
+def _show_before(ahead: Prospect, output: Output) -> None:
+    """A table is for people and comes first; a document is for programs, and there is only one, at the end."""
+    if output is Output.TABLE:
+        emit(output, None, lambda page: _show_prospect(page, ahead))
+    elif sys.stderr.isatty():
+        from meshpki_cli.page import Page
+
+        _show_prospect(Page(sys.stderr), ahead)
+
+
+def _refuse_blocked(ahead: Prospect) -> None:
+    blocked = [one for one in ahead.standings if one.observation.state is EffectState.FOREIGN]
+    if blocked:
+        raise OperatorNeededError(
+            f"{len(blocked)} of {len(ahead.standings)} changes are blocked by what meshpki did not make",
+            wanted="nothing there, or what an earlier run made",
+            todo="look at it, move it away if it can go, then run the same command again",
+            evidence=tuple(f"{one.change.title}: {one.observation.detail or one.change.id}" for one in blocked),
+        )
+
+
+def _apply(ahead: Prospect) -> Report:
+    from meshpki.provision import engine, journal
+
+    try:
+        with journal.locked(Path(ahead.plan.state_dir)) as opened, progress.reported() as told:
+            return engine.apply(ahead.plugins, ahead.plan, opened, progress=told)
+    except engine.InterruptedRunError as error:
+        raise InterruptedRun(error.seen.removeprefix("interrupted "), error.todo) from error
+
+
+def _verify(ahead: Prospect) -> VerifyReport:
+    return verified(ahead.plugins, ahead.plan)
+
+
+def verified(plugins: PluginSet, plan: Plan) -> VerifyReport:
+    """Make the real round against an installation, with progress on stderr."""
+    import time
+
+    from meshpki.provision.status import probe_of
+    from meshpki.provision.verify import verify
+
+    try:
+        with progress.reported("verifying") as told:
+            return verify(probe_of(plugins, plan), time.time(), progress=told)
+    except KeyboardInterrupt as error:
+        raise InterruptedRun("everything is applied, it was not verified", "meshpki verify") from error
+
+
+def _workloads(ahead: Prospect) -> Sequence[WorkloadStatus]:
+    """Where each workload finds its identity; nothing when the platform cannot say so now."""
+    from meshpki.plugins import isolated
+    from meshpki.provision.status import probe_of
+
+    try:
+        plugin, probe = ahead.plugins.plugin(ahead.plan.platform), probe_of(ahead.plugins, ahead.plan)
+        return isolated(plugin, "workloads of the probe", probe.workloads)
+    except MeshpkiError:
+        return ()
+
+
+def _show_after(
+    page: Page,
+    ahead: Prospect,
+    report: Report | None,
+    checked: VerifyReport | None,
+    workloads: Sequence[WorkloadStatus],
+) -> None:
+    from meshpki_cli.page import GOOD, Cell
+    from meshpki_cli.status_view import show_workload_paths
+    from meshpki_cli.verify_view import show_checks
+
+    if report is None or not report.changed:
+        page.line(f"Nothing to change: all {len(ahead.standings)} parts stand as planned ({ahead.plan.digest}).")
+    else:
+        page.blank()
+        page.line(Cell(f"Applied: {_deeds(report)}.", GOOD))
+    if checked is not None:
+        page.blank()
+        show_checks(page, checked)
+    if workloads:
+        page.blank()
+        show_workload_paths(page, workloads)
+    page.blank()
+    page.title("Next")
+    directory = ahead.plan.state_dir
+    page.pairs(
+        [
+            ("see how it is", command_for("status", directory)),
+            ("prove it again", command_for("verify", directory)),
+            ("take it all back", command_for("deprovision", directory)),
+        ],
+        indent=2,
+    )
+
+
+def _deeds(report: Report) -> str:
+    counts: dict[str, int] = {}
+    for result in report.results:
+        counts[result.deed] = counts.get(result.deed, 0) + 1
+    return ", ".join(f"{count} {deed}" for deed, count in counts.items())
+
+
+def command_for(name: str, state_dir: str) -> str:
+    """A command line to type for that installation; without the directory where it is the default one."""
+    import shlex
+
+    from meshpki_cli.options import default_state_dir
+
+    return (
+        f"meshpki {name}"
+        if Path(state_dir) == default_state_dir()
+        else f"meshpki {name} --state-dir {shlex.quote(state_dir)}"
+    )

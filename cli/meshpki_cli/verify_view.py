@@ -1,0 +1,30 @@
+"""The checks of a verification, as people read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshpki_cli.page import BAD, GOOD, Cell, Check
+
+if TYPE_CHECKING:
+    from meshpki.provision.verify import VerifyReport
+    from meshpki_cli.page import Page
+
+
+def show_checks(page: Page, report: VerifyReport) -> None:
+    """Write one line per check, and the sum; what was seen in a passed check only where there is room for it."""
+    page.checks(
+        [
+            Check(
+                "FAILED" if check in report.failed else check.verdict,
+                check.name,
+                "; ".join((check.detail, *check.evidence)),
+                optional=check.passed,
+            )
+            for check in report.checks
+        ]
+    )
+    page.blank()
+    passed = sum(check.passed for check in report.checks)
+    text = f"{passed} of {len(report.checks)} checks passed, {len(report.failed)} failed."
+    page.line(Cell(text, GOOD if report.passed else BAD))
