@@ -44,13 +44,13 @@ class Meshpki:
     def run(self, *arguments: str) -> Done:
         """Run it to its end. When we are interrupted meanwhile, it is asked to end first."""
         with subprocess.Popen(
-            [sys.executable, "-m", "meshpki_cli", *arguments],
+            [sys.executable, "-P", "-m", "meshpki_cli", *arguments],
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "COLUMNS": COLUMNS, "NO_COLOR": "1"},
+            env=_environment(),
             start_new_session=True,  # Ctrl-C reaches us alone
         ) as process:
             try:
@@ -82,3 +82,9 @@ class Meshpki:
         if not isinstance(data, dict):
             raise MeshpkiError(f"`{self.shown(*arguments, '--output', 'json')}` wrote no JSON object")
         return data
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what configures meshpki: the story is told the same way everywhere."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MESHPKI_")}
+    return {**kept, "COLUMNS": COLUMNS, "NO_COLOR": "1"}

@@ -1,0 +1,169 @@
+"""What the documentation shows is what happens: commands are run, configurations are loaded, links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from meshpki.ca import config as ca_config
+from meshpki_demo import leftovers
+from meshpki_demo.envoy import find_envoy
+from support import refusals
+from support.command_line import invoke
+from support.doc_pages import ROOT, Shell, blocks, commands, matches, normalised, pages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
+RUN = {"console"}
+CHECKED = {"yaml", "envoy", "envoy-cluster", "python", "toml", "sh", "text", "mermaid"}
+NAMES = [str(page.relative_to(ROOT)) for page in pages()]
+WITH_COMMANDS = [name for name in NAMES if blocks(ROOT / name, "console")]
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    directory = Path(tempfile.mkdtemp(prefix="mp-"))
+    yield Shell(directory)
+    leftovers.end(directory)
+    shutil.rmtree(directory)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", WITH_COMMANDS)
+def test_commands_do_what_the_page_shows(name: str, shell: Shell) -> None:
+    for block in blocks(ROOT / name, "console"):
+        for command in commands(block):
+            real = shell.run(command.line)
+            shown, came = normalised(command.shown), normalised(real)
+            assert matches(shown, came), f"$ {command.line}\n" + "\n".join(real)
+    assert leftovers.processes_in(shell.directory) == (), "a page cleans up what it starts"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    missing = [found[1] for found in LINK.finditer(page.read_text()) if not (page.parent / found[1]).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_block_says_what_it_is(name: str) -> None:
+    """A block in a language that no test knows would be a block that no test looks at."""
+    fences = re.findall(r"^```(\w*[-\w]*)$", (ROOT / name).read_text(), re.MULTILINE)
+    assert set(fences[::2]) <= RUN | CHECKED
+    assert set(fences[1::2]) <= {""}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_make_targets_exist(name: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for block in blocks(ROOT / name, "sh"):
+        for line in block.text.splitlines():
+            words = shlex.split(line, comments=True)
+            assert words[0] == "make", f"{line}: a command belongs into a console block"
+            for target in words[1:]:
+                assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), target
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    names = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert {name for name in names if f"({name})" not in index} == set()
+
+
+def test_every_decision_is_listed_and_has_its_parts() -> None:
+    folder = ROOT / "docs" / "adr"
+    index = (folder / "README.md").read_text()
+    decisions = [path for path in folder.glob("[0-9]*.md") if path.name != "0000-template.md"]
+    numbers = sorted(path.name[:4] for path in decisions)
+    assert numbers == [f"{number:04d}" for number in range(1, len(decisions) + 1)]
+    for path in decisions:
+        text = path.read_text()
+        assert f"({path.name})" in index
+        assert re.match(rf"# {path.name[:4]}: ", text)
+        for heading in ("## Context", "## Options", "## Decision", "## Consequences", "- Good:", "- Bad:", "- Status:"):
+            assert heading in text, f"{path.name}: {heading}"
+
+
+def test_refused_tokens_are_listed_as_they_are_refused() -> None:
+    page = ROOT / "docs" / "token-refusals.md"
+    assert page.read_text() == refusals.render(), "PYTHONPATH=tests python -m support.refusals > docs/token-refusals.md"
+
+
+def test_the_ca_configuration_is_one() -> None:
+    (block,) = blocks(ROOT / "docs" / "ca-configuration.md", "yaml")
+    config = ca_config.parse(block.text.encode(), base=Path("/etc/meshpki"))
+    assert [cluster.name for cluster in config.clusters] == ["east", "west"]
+
+
+def test_the_defaults_in_the_ca_configuration_are_the_defaults() -> None:
+    (block,) = blocks(ROOT / "docs" / "ca-configuration.md", "yaml")
+    shown = ca_config.parse(block.text.encode(), base=Path("/etc/meshpki"))
+    document = yaml.safe_load(block.text)
+    least = {name: document[name] for name in ("trust_domain", "listen", "http", "server_names", "issuer", "audit")}
+    clusters = [{name: cluster[name] for name in ("name", "issuer", "jwks")} for cluster in document["clusters"]]
+    text = yaml.safe_dump({**least, "clusters": clusters}).encode()
+    assert ca_config.parse(text, base=Path("/etc/meshpki")) == shown
+
+
+def test_the_agents_arguments_exist() -> None:
+    (block,) = blocks(ROOT / "docs" / "agent-and-envoy.md", "yaml")
+    arguments = yaml.safe_load(block.text)["containers"][0]["args"]
+    help_text = invoke("agent", "run", "--help").out
+    assert arguments[:2] == ["agent", "run"]
+    for argument in arguments[2:]:
+        assert argument.split("=")[0] in help_text
+
+
+@pytest.mark.e2e
+def test_envoy_reads_the_configurations_to_copy(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "agent-and-envoy.md"
+    (server,) = blocks(page, "envoy")
+    (transport,) = re.findall(r"^```envoy-cluster\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    config = yaml.safe_load(server.text)
+    config["static_resources"]["clusters"][0]["transport_socket"] = yaml.safe_load(transport)
+    path = tmp_path / "envoy.json"
+    path.write_text(json.dumps(config))
+    argv: list[str | Path] = [find_envoy(), "--mode", "validate", "-c", path, "--log-level", "error"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_plugin_to_copy_is_one() -> None:
+    from meshpki import hooks, plugins
+
+    page = ROOT / "docs" / "plugins.md"
+    (block,) = blocks(page, "python")
+    namespace: dict[str, object] = {"__name__": "meshpki_acme"}
+    exec(compile(block.text, str(page), "exec"), namespace)  # noqa: S102 - our own page
+    named = {hook.__name__ for hook in hooks.HOOKS}
+    implemented = {name for name in named if hasattr(namespace.get(name), f"{plugins.PROJECT}_impl")}
+    assert {"platform", "detect", "plan_token_projection"} <= implemented
+    platform = namespace["platform"]
+    assert callable(platform)
+    assert platform().api_version == hooks.API_VERSION
+
+
+def test_every_hook_is_in_the_page_on_plugins() -> None:
+    from meshpki import hooks
+
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    assert [hook.__name__ for hook in hooks.HOOKS if f"| `{hook.__name__}` |" not in text] == []
+
+
+def test_every_exit_status_is_in_the_page_on_errors() -> None:
+    from meshpki.errors import ExitCode
+
+    text = (ROOT / "docs" / "errors.md").read_text()
+    assert [code for code in ExitCode if f"\n| {code.value} | " not in text] == []
