@@ -40,7 +40,7 @@ class OwnSocket:
 
     def remove(self) -> None:
         """Unlink it if it is still ours."""
-        with contextlib.suppress(FileNotFoundError), machine_errors("could not remove", self.path):
+        with machine_errors("could not remove", self.path), contextlib.suppress(FileNotFoundError):
             status = self.path.lstat()
             if (status.st_dev, status.st_ino) == (self.device, self.inode):
                 self.path.unlink()
