@@ -9,9 +9,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from meshpki.errors import InvalidValueError
+from meshpki.identity import SpiffeId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from meshpki.identity import TrustDomain
 
 LONGEST_CHAIN: Final = 8
 
@@ -34,6 +37,21 @@ def check_chain(certificates: Sequence[x509.Certificate]) -> None:
         raise InvalidValueError(
             "a chain whose certificates are never valid together", wanted="lifetimes that lie within one another"
         )
+
+
+def trust_domain_of(certificate: x509.Certificate) -> TrustDomain | None:
+    """The trust domain of a CA certificate that is itself an SVID (X509-SVID section 2), None where it names none.
+
+    Raises InvalidValueError for several URIs, or one that is no SPIFFE ID.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) > 1:
+        raise InvalidValueError("a CA certificate with several URI names", wanted="at most one (X509-SVID section 2)")
+    return SpiffeId.parse(uris[0]).trust_domain if uris else None
 
 
 def _name(certificate: x509.Certificate) -> str:

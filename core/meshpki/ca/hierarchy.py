@@ -7,12 +7,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from meshpki.ca import serials
-from meshpki.ca.keys import KeyKind, generate, key_bits, kind_of_spki, spki_of
+from meshpki.ca.keys import KeyKind, digest_for, generate, key_bits, kind_of_spki, spki_of
 from meshpki.ca.profile import DAY
 from meshpki.ca.template import key_identifier
 from meshpki.errors import InvalidValueError
@@ -73,7 +71,7 @@ def make_root(trust_domain: TrustDomain, *, now: float, key_type: KeyKind, secon
     key = generate(key_type)
     name = _subject(trust_domain, "root")
     builder = _builder(trust_domain, key, name, now=now, seconds=seconds, path_length=1).issuer_name(name)
-    return Authority(builder.sign(key, _digest(key)), key)
+    return Authority(builder.sign(key, digest_for(key)), key)
 
 
 def make_issuer(
@@ -90,7 +88,7 @@ def make_issuer(
         .issuer_name(parent.certificate.subject)
         .add_extension(authority, critical=False)
     )
-    return Authority(builder.sign(parent.key, _digest(parent.key)), key)
+    return Authority(builder.sign(parent.key, digest_for(parent.key)), key)
 
 
 def _subject(trust_domain: TrustDomain, role: str) -> x509.Name:
@@ -139,9 +137,3 @@ def _key_id(key: PrivateKey) -> bytes:
     if kind is None:
         raise InvalidValueError("a CA key of a kind that we do not sign with", wanted=", ".join(KeyKind))
     return key_identifier(key_bits(spki, kind))
-
-
-def _digest(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384:
-    """The hash that goes with the signing key: SHA-384 for P-384, else SHA-256."""
-    wide = isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name == "secp384r1"
-    return hashes.SHA384() if wide else hashes.SHA256()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -15,7 +14,7 @@ from meshpki.ca import der, pem
 from meshpki.ca.chain import check_chain
 from meshpki.ca.csr import CsrKey
 from meshpki.ca.issue import sign_probe
-from meshpki.ca.keys import KeyKind, key_bits, kind_of_spki, spki_of
+from meshpki.ca.keys import KeyKind, digest_for, key_bits, kind_of_spki, spki_of
 from meshpki.ca.lifetime import Lifetime, LifetimeLimit
 from meshpki.ca.lint import Linter
 from meshpki.ca.template import Leaf, Purpose, Template, key_identifier, make_template
@@ -65,7 +64,7 @@ class Issuer:
         """
         certificates = tuple(_load(certificate) for certificate in signer.chain)
         check_chain(certificates)
-        key, kind = _key_of(certificates[0])
+        key, kind = key_of(certificates[0])
         algorithm = _ALGORITHMS.get(kind, RSA_SHA256)
         name = der.children(certificates[0].tbs_certificate_bytes)[5]
         key_id = subject_key_identifier(certificates[0])
@@ -101,7 +100,7 @@ def subject_key_identifier(certificate: x509.Certificate) -> bytes:
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     except x509.ExtensionNotFound:
-        key, kind = _key_of(certificate)
+        key, kind = key_of(certificate)
         return key_identifier(key_bits(spki_of(key), kind))
 
 
@@ -112,7 +111,8 @@ def _load(data: bytes) -> x509.Certificate:
         raise InvalidValueError("a chain element that is no certificate", wanted="X.509 in DER (RFC 5280)") from error
 
 
-def _key_of(certificate: x509.Certificate) -> tuple[PublicKey, KeyKind]:
+def key_of(certificate: x509.Certificate) -> tuple[PublicKey, KeyKind]:
+    """The key of a CA certificate and its kind. Raises InvalidValueError for one that we do not sign with."""
     key = certificate.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         kind = kind_of_spki(spki_of(key))
@@ -138,10 +138,9 @@ def _prove(signer: Signer, key: PublicKey, kind: KeyKind, template: Template) ->
     try:
         match key:
             case ec.EllipticCurvePublicKey():
-                digest = hashes.SHA384() if key.curve.name == "secp384r1" else hashes.SHA256()
-                key.verify(signature, probe, ec.ECDSA(digest))
+                key.verify(signature, probe, ec.ECDSA(digest_for(key)))
             case rsa.RSAPublicKey():
-                key.verify(signature, probe, padding.PKCS1v15(), hashes.SHA256())
+                key.verify(signature, probe, padding.PKCS1v15(), digest_for(key))
     except InvalidSignature as error:
         raise IntegrityError(
             "a signing key that does not belong to the issuing certificate",

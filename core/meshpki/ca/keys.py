@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
@@ -116,6 +117,12 @@ def sample_public_key(kind: KeyKind) -> PublicKey:
     if kind in _CURVES:
         return ec.derive_private_key(1, _CURVES[kind]()).public_key()
     return rsa.RSAPublicNumbers(RSA_EXPONENT, 2 ** (_RSA_BITS[kind] - 1) + 1).public_key()
+
+
+def digest_for(key: PrivateKey | PublicKey) -> hashes.SHA256 | hashes.SHA384:
+    """The hash that goes with a signing key: SHA-384 for P-384, else SHA-256."""
+    wide = isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey) and key.curve.name == "secp384r1"
+    return hashes.SHA384() if wide else hashes.SHA256()
 
 
 def private_pem(key: PrivateKey) -> bytes:

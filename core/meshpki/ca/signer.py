@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from meshpki.ca.keys import spki_of
+from meshpki.ca.keys import digest_for, spki_of
 from meshpki.errors import IntegrityError, InvalidValueError
 from meshpki.runtime import files
 
@@ -76,9 +75,9 @@ class SoftwareSigner:
 def _signing(key: PrivateKey) -> Callable[[bytes], bytes]:
     """Settle once how a key signs."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        scheme = ec.ECDSA(hashes.SHA384() if key.curve.name == "secp384r1" else hashes.SHA256())
+        scheme = ec.ECDSA(digest_for(key))
         return lambda tbs: key.sign(tbs, scheme)
-    digest = hashes.SHA256()
+    digest = digest_for(key)
     return lambda tbs: key.sign(tbs, _PKCS1, digest)
 
 
