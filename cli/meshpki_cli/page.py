@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from meshpki_cli.streams import OutputClosed
 from meshpki_cli.text import NARROWEST, clean, columns, wrap
 
 if TYPE_CHECKING:
@@ -58,12 +59,18 @@ class Check:
     """Whether the text may be left out where it does not fit beside the subject."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would leave the process here, with a status of its own."""
+        raise OutputClosed
+
+
 class Page:
     """Writes to one stream, as wide as it is; in colour only on a terminal, and never when NO_COLOR is set."""
 
     def __init__(self, stream: TextIO) -> None:
         self.width = columns(stream)
-        self._console = Console(
+        self._console = _Console(
             file=stream, width=self.width, highlight=False, markup=False, emoji=False, soft_wrap=True
         )
 
