@@ -30,7 +30,8 @@ def still_valid(plugins: PluginSet, plan: Plan, history: History) -> None:
         return
     state_dir = Path(plan.state_dir)
     found = facts.detect(plugins, plan.platform, state_dir, plan.options)
-    word = plan.mode if plan.choice.by is ChosenBy.OPERATOR else None
+    kept = history.installed is not None and history.installed.mode is plan.mode
+    word = plan.mode if plan.choice.by is ChosenBy.OPERATOR and not kept else None
     now = plans.make_plan(plugins, found, state_dir, word=word, history=history)
     if now.digest == plan.digest:
         return
