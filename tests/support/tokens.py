@@ -149,7 +149,7 @@ class TokenMaker:
             bound["pod"] = {"name": pod, "uid": "0b0e4f3a-8f1e-4a57-9b6e-3d2c1b0a9f8e"}
         bound["serviceaccount"] = {"name": name, "uid": "5a4b3c2d-1e0f-4a9b-8c7d-6e5f4a3b2c1d"}
         claims: dict[str, object] = {
-            "aud": audience,
+            "aud": list(audience) if isinstance(audience, tuple) else audience,
             "exp": int(now) + lifetime,
             "iat": int(now),
             "iss": self.issuer,
