@@ -16,6 +16,7 @@ import pytest
 from meshpki_demo import leftovers
 from meshpki_demo.narrate import WIDTH
 from meshpki_demo.story import STEPS
+from support.doc_pages import blocks, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +72,8 @@ def test_it_comes_as_told() -> None:
     assert "eyJ" not in told, "a token was printed"
     assert "PRIVATE KEY" not in told
     assert_nothing_is_left(directory_of(told))
+    (shown,) = blocks(ROOT / "README.md", "demo")
+    assert normalised(tuple(told.splitlines())) == normalised(tuple(shown.text.splitlines())), "see support.doc_pages"
 
 
 @pytest.mark.xdist_group("demo-interrupted")

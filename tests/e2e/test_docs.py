@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
 RUN = {"console"}
-CHECKED = {"yaml", "envoy", "envoy-cluster", "python", "toml", "sh", "text", "mermaid"}
+CHECKED = {"demo", "yaml", "envoy", "envoy-cluster", "python", "toml", "sh", "text", "mermaid"}
 NAMES = [str(page.relative_to(ROOT)) for page in pages()]
 WITH_COMMANDS = [name for name in NAMES if blocks(ROOT / name, "console")]
 
@@ -48,6 +48,29 @@ def test_commands_do_what_the_page_shows(name: str, shell: Shell) -> None:
             shown, came = normalised(command.shown), normalised(real)
             assert matches(shown, came), f"$ {command.line}\n" + "\n".join(real)
     assert leftovers.processes_in(shell.directory) == (), "a page cleans up what it starts"
+
+
+@pytest.mark.parametrize(
+    ("shown", "real", "same"),
+    [
+        ((), (), True),
+        ((), ("a",), False),
+        (("a",), (), False),
+        (("a", "b"), ("a", "b"), True),
+        (("a",), ("a", "b"), False),
+        (("...",), (), True),
+        (("a", "...", "d"), ("a", "b", "c", "d"), True),
+        (("...", "d"), ("a", "e"), False),
+    ],
+)
+def test_three_dots_stand_for_any_lines(shown: tuple[str, ...], real: tuple[str, ...], same: bool) -> None:
+    assert matches(shown, real) is same
+
+
+def test_only_what_changes_from_run_to_run_is_not_compared() -> None:
+    first = normalised(("a 2026-11-23T10:00:00Z  127.0.0.1:40123 in 0.4 s", "0123456789abcdef"))
+    assert first == normalised(("a 2027-01-01T00:00:00Z 127.0.0.1:5 in 12 s", "fedcba9876543210"))
+    assert first != normalised(("b 2026-11-23T10:00:00Z  127.0.0.1:40123 in 0.4 s", "0123456789abcdef"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,9 +153,9 @@ def test_the_agents_arguments_exist() -> None:
 def test_envoy_reads_the_configurations_to_copy(tmp_path: Path) -> None:
     page = ROOT / "docs" / "agent-and-envoy.md"
     (server,) = blocks(page, "envoy")
-    (transport,) = re.findall(r"^```envoy-cluster\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    (transport,) = blocks(page, "envoy-cluster")
     config = yaml.safe_load(server.text)
-    config["static_resources"]["clusters"][0]["transport_socket"] = yaml.safe_load(transport)
+    config["static_resources"]["clusters"][0]["transport_socket"] = yaml.safe_load(transport.text)
     path = tmp_path / "envoy.json"
     path.write_text(json.dumps(config))
     argv: list[str | Path] = [find_envoy(), "--mode", "validate", "-c", path, "--log-level", "error"]

@@ -1,8 +1,9 @@
 """Runs the `console` blocks of a documentation page and compares what comes out with what the page shows.
 
-All blocks of a page run in their order, in one fresh directory that is their home, with `meshpki` on the path. A line
-that begins with `$ ` is a command; the lines behind it, up to the next command, are its output. A line of three dots
-stands for any lines. Times, digests, serials, ports and process ids are not compared.
+A `demo` block holds what `make demo` says. All other blocks of a page run in their order, in one fresh directory that
+is their home, with `meshpki` on the path. A line that begins with `$ ` is a command; the lines behind it, up to the next
+command, are its output. A line of three dots stands for any lines. Times, digests, serials, ports and process ids are
+not compared.
 
     PYTHONPATH=tests:deploy/demo python -m support.doc_pages docs/try-it.md     # write today's output into a page
 """
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```([\w-]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 ANY = "..."
 COLUMNS = 100
 TIMEOUT_SECONDS = 120
@@ -26,6 +27,8 @@ VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?( UTC)?"), "<time>"),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "<hex>"),
     (re.compile(r"\b([0-9A-Fa-f]{2}:){7,31}[0-9A-Fa-f]{2}\b"), "<hex>"),
+    (re.compile(r"\b\d+ requests"), "<n> requests"),
+    (re.compile(r"kill -9 \d+"), "kill -9 <n>"),
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:<port>"),
     (re.compile(r"\b(pid|process|Port|port) \d+"), r"\1 <n>"),
     (re.compile(r"\b\d+(\.\d+)? ?(ms|s|m|h|min|seconds?|minutes?|hours?)\b"), "<duration>"),
@@ -125,12 +128,28 @@ class Shell:
         return (*output, *([f"(exit status {done.returncode})"] if done.returncode else []))
 
 
+def run_demo() -> str:
+    """Play the demonstration; give what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "meshpki_demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": "deploy/demo"},
+    )
+    return done.stdout
+
+
 def update(page: Path, shell: Shell) -> None:
     """Write today's output into the page's console blocks; parts that the page leaves out by `...` are not kept."""
     text = page.read_text(encoding="utf-8")
     replaced = []
-    for block in blocks(page, "console"):
+    for block in blocks(page, "console", "demo"):
         lines: list[str] = []
+        if block.language == "demo":
+            replaced.append((block, run_demo()))
+            continue
         for command in commands(block):
             real = shell.run(command.line)
             keep = command.shown if matches(normalised(command.shown), normalised(real)) else real
