@@ -175,7 +175,7 @@ def delay(failures: int) -> float:
 def next_moment(world: World) -> float | None:
     """The next time at which `decide` may say something new without anything having happened."""
     moments = [child.due for child in world.children.values() if child.phase is not Phase.RUNNING]
-    if any(spec.name not in world.children for spec in world.wanted):
+    if not world.shutdown and any(spec.name not in world.children for spec in world.wanted):
         moments.append(world.since + HOLD_SECONDS)
     return min(moments, default=None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshpki.hooks import Health
 from meshpki.identity import ServiceAccountRef, SpiffeId, TrustDomain
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from meshpki_local.agent_status import AgentStatus
     from meshpki_local.children import ChildSpec
-    from meshpki_local.run_file import RunRecord
+    from meshpki_local.run_file import ChildRecord, RunRecord
     from meshpki_local.settings import Settings
+
+HOPELESS_FAILURES: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Seen:
 def not_as_wanted(record: RunRecord | None, wanted: Sequence[ChildSpec], version: str) -> list[str]:
     """What the supervisor runs otherwise than wanted."""
     if record is None:
-        return ["the supervisor does not run"]
+        return ["the supervisor has not said yet how it is"]
     running = {child.name: child for child in record.children}
     missing = [f"the supervisor is version {record.version}"] if record.version != version else []
     for spec in wanted:
@@ -40,11 +42,19 @@ def not_as_wanted(record: RunRecord | None, wanted: Sequence[ChildSpec], version
         if child is None:
             missing.append(f"{spec.name} is not started yet")
         elif child.phase != "running":
-            reason = f" ({child.reason})" if child.reason else ""
-            missing.append(f"{spec.name} is {child.phase}, after {child.failures} failures{reason}")
+            missing.append(f"{spec.name} is {child.phase}{_why(child)}")
         elif child.fingerprint != spec.fingerprint:
             missing.append(f"{spec.name} runs with another configuration")
     return [*missing, *(f"{name} still runs" for name in running), *record.problems]
+
+
+def _why(child: ChildRecord) -> str:
+    return f" to be started again, failure {child.failures}: {child.reason}" if child.failures else ""
+
+
+def is_hopeless(record: RunRecord | None) -> bool:
+    """Whether a child failed so often in a row that waiting longer tells nothing new."""
+    return record is not None and any(child.failures >= HOPELESS_FAILURES for child in record.children)
 
 
 def not_healthy(seen: Seen, wanted: Sequence[ChildSpec], settings: Settings, version: str) -> list[str]:

@@ -9,6 +9,7 @@ import selectors
 import signal
 import socket
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import meshpki
@@ -113,11 +114,11 @@ class Supervisor:
                 key.fileobj.recv(64)
 
     def _world(self) -> World:
-        now = time.monotonic()
-        world = World(self._wanted, self._family.children, now, since=self._wanted_since, shutdown=self._stopping)
+        now, stopping = time.monotonic(), self._stopping
+        world = World(self._wanted, self._family.children, now, since=self._wanted_since, shutdown=stopping)
         missing = [spec for spec in self._wanted if spec.name not in world.children]
-        if any(pure.is_held(spec, world) for spec in missing) and self._ca_is_ready():
-            return World(self._wanted, self._family.children, now, frozenset({CA_RANK}), self._wanted_since)
+        if not stopping and any(pure.is_held(spec, world) for spec in missing) and self._ca_is_ready():
+            return replace(world, ready=frozenset({CA_RANK}))
         return world
 
     def _ca_is_ready(self) -> bool:
@@ -127,10 +128,12 @@ class Supervisor:
         return fits and readiness.is_ready(self._ports)
 
     def _patience(self, world: World) -> float:
-        held = not world.shutdown and any(spec.name not in self._family.children for spec in self._wanted)
-        moments = [_POLL_HELD if held else _POLL, self._tokens_due - time.time()]
-        waiting = World(self._wanted, self._family.children, world.now, since=self._wanted_since)
-        if (moment := pure.next_moment(waiting)) is not None:
+        after = replace(world, children=self._family.children)
+        held = not world.shutdown and any(spec.name not in after.children for spec in self._wanted)
+        moments = [_POLL_HELD if held else _POLL]
+        if not world.shutdown:
+            moments.append(self._tokens_due - time.time())
+        if (moment := pure.next_moment(after)) is not None:
             moments.append(moment - time.monotonic())
         return max(0.01, min(moments))
 

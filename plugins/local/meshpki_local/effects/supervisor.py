@@ -11,7 +11,7 @@ from meshpki.errors import MachineError, MeshpkiError
 from meshpki.hooks import EffectState, Observation
 from meshpki.runtime.files import read_capped
 from meshpki_local import agent_status, control, processes, readiness
-from meshpki_local.judgement import Seen, not_as_wanted, not_healthy
+from meshpki_local.judgement import Seen, is_hopeless, not_healthy
 from meshpki_local.layout import agent_name
 from meshpki_local.ports import Ports, check_free, read_ports
 from meshpki_local.processes import ProcessRef
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 GATE_SECONDS: Final = 90.0
 _POLL: Final = 0.1
 _LIMIT: Final = 1 << 20
+_TAIL_LINES: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,14 @@ class SupervisorProcess:
     gate_seconds: float = GATE_SECONDS
 
     def observe(self) -> Observation:
-        """DONE when exactly the wanted processes run, each from the configuration that is wanted."""
+        """DONE when exactly the wanted processes run, each as it is wanted now, and every workload is well."""
         layout = self.layout
         if found := first_obstacle(files=(layout.lock, layout.run_file), directories=(layout.run, layout.logs)):
             return foreign(found)
         if control.running(layout) is None:
             return Observation(EffectState.ABSENT, "the supervisor does not run")
         try:
-            missing = not_as_wanted(control.record(layout), self._wanted(), meshpki.__version__)
+            missing = not_healthy(self._look(self._ports()), self._wanted(), self.settings, meshpki.__version__)
         except MeshpkiError as error:
             return Observation(EffectState.DIFFERENT, str(error))
         return Observation(EffectState.DIFFERENT, "; ".join(missing)) if missing else Observation(EffectState.DONE)
@@ -72,15 +73,14 @@ class SupervisorProcess:
 
     def gate(self, progress: Progress) -> None:
         """Wait until the CA is ready and every workload has a certificate of its agent's present run."""
-        deadline = time.monotonic() + self.gate_seconds
-        wanted, ports = self._wanted(), self._ports()
-        said: list[str] = []
-        while missing := not_healthy(self._look(ports), wanted, self.settings, meshpki.__version__):
-            if time.monotonic() > deadline:
-                raise self._unhealthy(missing)
-            if missing[0] != (said or [""])[0]:
-                progress(f"waiting: {missing[0]}")
-            said = missing
+        began, said = time.monotonic(), ""
+        ports, wanted = self._ports(), self._wanted()
+        while missing := not_healthy(seen := self._look(ports), wanted, self.settings, meshpki.__version__):
+            if time.monotonic() > began + self.gate_seconds or is_hopeless(seen.record):
+                raise self._unhealthy(missing, time.monotonic() - began)
+            if missing[0] != said:
+                said = missing[0]
+                progress(f"waiting: {said}")
             time.sleep(_POLL)
         progress(f"the CA is ready, {len(self.settings.workloads)} workloads have their certificates")
 
@@ -115,13 +115,14 @@ class SupervisorProcess:
         started = {name: now - processes.age(ref) for name, ref in refs.items() if name != CA}
         return Seen(record, readiness.is_ready(ports), statuses, started, now)
 
-    def _unhealthy(self, missing: list[str]) -> MachineError:
+    def _unhealthy(self, missing: list[str], seconds: float) -> MachineError:
+        """The error, with the end of the log that tells most: undoing removes the logs."""
         names = [CA, *(agent_name(account) for account in self.settings.workloads), control.SUPERVISOR]
-        first = next((name for name in names if any(name in line for line in missing)), CA)
-        log = self.layout.log(first)
+        first = next((name for name in names if any(name in line for line in missing)), control.SUPERVISOR)
+        log = control.tail(self.layout.log(first), _TAIL_LINES)
         return MachineError(
-            f"not healthy after {self.gate_seconds:.0f} s: {missing[0]}",
+            f"not healthy after {seconds:.0f} s: {missing[0]}",
             wanted="the CA ready, and every workload with a certificate",
-            todo=f"see {log}, then run the same command again",
-            evidence=(*missing, *control.tail(log, 3)),
+            todo="see the evidence, put right what it says, then run the same command again",
+            evidence=(*missing, *(f"log of {first}: {line}" for line in log)),
         )
