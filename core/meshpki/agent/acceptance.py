@@ -55,6 +55,16 @@ def accept(answer: Sequence[str], request: KeyRequest, *, roots_pem: bytes, now:
     )
 
 
+def check_same_identity(held: Snapshot, new: Snapshot) -> None:
+    """Raise AnswerError when a renewal brings another SPIFFE ID: a workload does not turn into another one."""
+    if held.spiffe_id != new.spiffe_id:
+        raise AnswerError(
+            "identity_changed",
+            f"the CA's certificate is for {new.spiffe_id}, and {held.spiffe_id} is being served",
+            todo="is the token file another workload's? if the change is meant, restart the agent",
+        )
+
+
 def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
 

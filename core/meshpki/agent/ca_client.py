@@ -27,7 +27,7 @@ _REFUSALS: Final = frozenset(
 _REASON: Final = re.compile(r"([a-z][a-z0-9]*(?:_[a-z0-9]+)+)(?=[:;, ]|$)")
 _encode: Final = IstioCertificateRequest.SerializeToString
 _decode: Final = IstioCertificateResponse.FromString
-_TLS_SIGNS: Final = ("ssl", "tls", "certificate", "handshake", "peer name")
+_TLS_SIGNS: Final = ("ssl", "tls", "certificate", "handshake", "verification")
 
 
 class CaRefusedError(RefusedError):

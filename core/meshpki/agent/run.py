@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final, Literal
 
 from meshpki.agent import rotation, status, token_file
-from meshpki.agent.acceptance import accept
+from meshpki.agent.acceptance import accept, check_same_identity
 from meshpki.agent.ca_client import CaClient
 from meshpki.agent.faces import Faces
 from meshpki.agent.key_request import new_key_request
@@ -153,12 +153,9 @@ class Agent:
             token = token_file.read_token(self._config.token_file, now=self._clock())
             request = await asyncio.to_thread(new_key_request, self._config.key_type)
             answer = await self._ca.sign(request.csr_pem, token.value, self._config.ttl_seconds)
-            snapshot = accept(
-                answer.cert_chain,
-                request,
-                roots_pem=answer.roots_pem,
-                now=self._clock(),
-            )
+            snapshot = accept(answer.cert_chain, request, roots_pem=answer.roots_pem, now=self._clock())
+            if self._state.snapshot is not None:
+                check_same_identity(self._state.snapshot, snapshot)
         except Exception as error:  # noqa: BLE001 - see above; the kinds are told apart there
             return rotation.Failed(failure_of(error))
         return rotation.Obtained(snapshot)
