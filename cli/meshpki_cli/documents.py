@@ -6,10 +6,12 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence, Set
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Plain: TypeAlias = str | int | float | bool | list["Plain"] | dict[str, "Plain"] | None
 """What JSON can say."""
+EXACT: Final = 2**53 - 1
+"""Larger integers do not survive every JSON reader (RFC 8259 section 6); ours are serial numbers: hexadecimal text."""
 
 
 def plain(value: object) -> Plain:
@@ -20,6 +22,8 @@ def plain(value: object) -> Plain:
     """
     if isinstance(value, Enum):
         return plain(value.value)
+    if isinstance(value, int) and abs(value) > EXACT:
+        return f"{value:x}"
     if value is None or isinstance(value, str | int | float):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -98,19 +98,15 @@ class Page:
         cells = [(label, _cell(value)) for label, value in pairs]
         cells = [(label, value) for label, value in cells if value.text]
         column = indent + GAP + max((cell_len(label) for label, _ in cells), default=0)
-        if self.width - column < LAST_COLUMN:
-            self._stacked(cells, indent)
-            return
         for label, value in cells:
             head = Text((" " * indent + label).ljust(column), style=QUIET)
+            if not self._fits([value.text], self.width - column):
+                self._print(head)
+                self.line(value, indent=indent + 2)
+                continue
             for part in wrap(value.text, self.width - column):
                 self._print(Text.assemble(head, (part, value.style)))
                 head = Text(" " * column)
-
-    def _stacked(self, cells: Sequence[tuple[str, Cell]], indent: int) -> None:
-        for label, value in cells:
-            self._print(Text(" " * indent + label, style=QUIET))
-            self.line(value, indent=indent + 2)
 
     def checks(self, checks: Sequence[Check]) -> None:
         """Write one line per check; its text goes under its subject where the width is too small for both."""
@@ -133,7 +129,9 @@ class Page:
                     self._print(head.append(part))
                     head = Text(" " * margin)
 
-    def _fits(self, texts: Sequence[str], room: int) -> bool:
+    @staticmethod
+    def _fits(texts: Sequence[str], room: int) -> bool:
+        """Whether `room` columns are enough to wrap the texts in without breaking a word."""
         return room >= LAST_COLUMN and all(cell_len(word) <= room for text in texts for word in text.split(" "))
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str | Cell]], *, indent: int = 0) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from typer._click.core import Context, Parameter
+    from typer._click.formatting import HelpFormatter
 
     from meshpki.hooks import Option, Platform, Value
     from meshpki.plugins import PluginSet
@@ -51,6 +52,10 @@ def chosen(ctx: typer.Context) -> Chosen:
 class PlatformCommand(Command):
     """A command with `--platform NAME`, which offers that platform's options too."""
 
+    platform = ""
+    brought: Sequence[Parameter] = ()
+    """The parameters of the platform's own options."""
+
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Look for the platform first, add its options, then read the command line as a whole."""
         name = named_platform(args)
@@ -60,11 +65,26 @@ class PlatformCommand(Command):
             return super().parse_args(ctx, args)
         loaded = plugins.load(strict="--strict-plugins" in args)
         platform = loaded.platform(name)
-        self.params = [*self.params, *parameters(platform.options)]
+        self.brought = parameters(platform.options)
+        self.platform = name
+        self.params = [*self.params, *self.brought]
         rest = super().parse_args(ctx, args)
         options = {option.name: _value(option, ctx.params.pop(_key(option))) for option in platform.options}
         ctx.meta[_META] = Chosen(loaded, platform, options)
         return rest
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write our own options, then those of the platform under its name."""
+        all_of_them = self.params
+        try:
+            self.params = [parameter for parameter in all_of_them if parameter not in self.brought]
+            super().format_options(ctx, formatter)
+        finally:
+            self.params = all_of_them
+        if self.brought:
+            records = [parameter.get_help_record(ctx) for parameter in self.brought]
+            with formatter.section(f"Options of the platform {self.platform}"):
+                formatter.write_dl([record for record in records if record is not None])
 
 
 def named_platform(args: Sequence[str]) -> str | None:

@@ -29,13 +29,13 @@ def run(
 
     All four files appear together or not at all. A CA of that trust domain that is there already stays as it is.
     """
-    from meshpki.ca import description, material
+    from meshpki.ca import material
     from meshpki.ca.keys import KeyKind
     from meshpki.identity import TrustDomain
 
     now = time.time()
     made = material.create(directory, trust_domain=TrustDomain(trust_domain), now=now, key_type=KeyKind(key_type))
-    found = description.describe(directory, now)
+    found = material.describe(directory, now)
     emit(output, {"made": made, "ca": found}, lambda page: _show(page, found, made=made))
 
 

@@ -24,7 +24,7 @@ def run(
 
     Exit status 1 when there is something to worry about.
     """
-    from meshpki.ca.description import describe
+    from meshpki.ca.material import describe
 
     found = describe(directory, time.time())
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 1 << 20
 """Bytes to read. The CA takes far less; the verdict on a longer token says so."""
-_TOKEN: Final = re.compile(r"eyJ|[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.")
+_TOKEN: Final = re.compile(r"(?:Bearer\s+)?(?:eyJ|[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.)", re.IGNORECASE)
 
 
 def run(
