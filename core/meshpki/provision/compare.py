@@ -38,8 +38,13 @@ def differences(old: Plan, new: Plan) -> tuple[Difference, ...]:
     return tuple(
         Difference(what, _show(before.get(what)), _show(after.get(what)))
         for what in dict.fromkeys([*before, *after])
-        if before.get(what) != after.get(what)
+        if _bytes(before.get(what)) != _bytes(after.get(what))
     )
+
+
+def _bytes(value: Json | None) -> bytes:
+    """Tell apart what Python holds equal: 1 and true."""
+    return b"" if value is None else codec.canonical(value)
 
 
 def _flat(plan: Json) -> dict[str, Json]:
