@@ -19,7 +19,7 @@ MACHINE = re.compile(
     r"(?<![\w.$}~/-])/(?:home|Users|root|work|workspace|mnt)/[\w.-]+"  # somebody's directory
     r"|/opt/(?:wheels|python)"
     r"|files\.pythonhosted\.|pypi\.org/(?:simple|packages)|registry\.npmjs|artifactor[y]|devp[i]"
-    r"|--(?:extra-)?index-url|--find-links|--trusted-host",
+    r"|--(?:extra-)?index-url|--find-link[s]|--trusted-hos[t]",
 )
 
 

@@ -1,9 +1,9 @@
 """Runs the `console` blocks of a documentation page and compares what comes out with what the page shows.
 
-A `demo` block holds what `make demo` says. All other blocks of a page run in their order, in one fresh directory that
-is their home, with `meshpki` on the path. A line that begins with `$ ` is a command; the lines behind it, up to the next
-command, are its output. A line of three dots stands for any lines. Times, digests, serials, ports and process ids are
-not compared.
+A `demo` block holds what `make demo` says. All other blocks of a page run in their order, in one fresh directory
+that is their home, with `meshpki` on the path. A line that begins with `$ ` is a command; the lines behind it, up to
+the next command, are its output. A line of three dots stands for any lines. Times, digests, serials, ports and
+process ids are not compared.
 
     PYTHONPATH=tests:deploy/demo python -m support.doc_pages docs/try-it.md     # write today's output into a page
 """
