@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshpki.identity import ServiceAccountRef
-from meshpki_local import ca_config, control, installation, issuer_key, processes, specs, supervisor
+from meshpki_local import ca_config, control, installation, issuer_key, processes, readiness, specs, supervisor
 from meshpki_local.children import ChildSpec
 from meshpki_local.layout import Layout
 from meshpki_local.ports import Ports
@@ -127,6 +127,7 @@ if __name__ == "__main__":
     from meshpki.runtime import logs
 
     logs.configure("debug")
-    supervisor.wanted_children = _stand_ins  # type: ignore[assignment] - the one thing that is not real
-    supervisor.readiness.is_ready = lambda ports: True  # type: ignore[assignment]
+    # The two things that are not real.
+    vars(supervisor).update(wanted_children=_stand_ins)
+    vars(readiness).update(is_ready=lambda _: True)
     sys.exit(supervisor.supervise(Layout(Path(sys.argv[1]))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,15 +19,15 @@ AGENT = ChildSpec("agent-a", ("agent",), "f-agent", 1)
 READY = frozenset({0})
 
 
-def child(spec: ChildSpec, phase: Phase = Phase.RUNNING, **changes: object) -> Child:
+def child(spec: ChildSpec, phase: Phase = Phase.RUNNING, **changes: Any) -> Child:
     ref = None if phase is Phase.WAITING else ProcessRef(100, 5)
     made = Child(spec.name, spec.fingerprint, spec.rank, phase, ref, NOW - 100)
-    return replace(made, **changes)  # type: ignore[arg-type] - fields by name
+    return replace(made, **changes)  # Any: fields by name
 
 
-def world(*children: Child, wanted: tuple[ChildSpec, ...] = (CA, AGENT), **changes: object) -> World:
+def world(*children: Child, wanted: tuple[ChildSpec, ...] = (CA, AGENT), **changes: Any) -> World:
     made = World(wanted, {one.name: one for one in children}, NOW, READY, since=NOW - 1)
-    return replace(made, **changes)  # type: ignore[arg-type] - fields by name
+    return replace(made, **changes)  # Any: fields by name
 
 
 OLD_CA, OLD_AGENT = child(CA, fingerprint="old"), child(AGENT, fingerprint="old")
