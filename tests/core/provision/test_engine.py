@@ -1,0 +1,352 @@
+"""The engine, on a platform that is a directory: what it does, refuses, takes back, and says."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from meshpki.errors import ExitCode, MachineError, OperatorNeededError, PluginError
+from meshpki.hooks import EffectState, Mode
+from meshpki.provision import engine, facts, journal, saved, status
+from meshpki.provision import plan as plans
+from meshpki.provision.engine import Deed, InterruptedRunError, Report
+from meshpki.provision.journal import Outcome
+from meshpki.provision.status import Installed
+from meshpki.testing.platform import MARK, NAME, DirectoryPlatform, plugin_set
+
+if TYPE_CHECKING:
+    from meshpki.provision.plan import Plan
+
+DEFAULT = ("a=first", "b=second")
+
+
+class World:
+    """A platform, a state directory, and the three things one does with them."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.platform = DirectoryPlatform()
+        self.plugins = plugin_set(self.platform)
+        self.state_dir = tmp_path / "state"
+        self.lines: list[str] = []
+
+    def plan(self, *files: str, word: Mode | None = None) -> Plan:
+        given: dict[str, Any] = {"file": files or DEFAULT}
+        found = facts.detect(self.plugins, NAME, self.state_dir, given)
+        return plans.make_plan(self.plugins, found, self.state_dir, word=word, history=journal.read(self.state_dir))
+
+    def apply(self, plan: Plan | None = None) -> Report:
+        plan = plan or self.plan()
+        with journal.locked(self.state_dir) as opened:
+            return engine.apply(self.plugins, plan, opened, progress=self.lines.append)
+
+    def remove(self) -> Report:
+        return engine.deprovision(self.plugins, self.state_dir, progress=self.lines.append)
+
+    def files(self) -> dict[str, str]:
+        place = self.state_dir / "files"
+        return {path.name: path.read_text().removeprefix(MARK) for path in sorted(place.glob("*"))}
+
+    def made(self) -> list[str]:
+        return [item.id for item in journal.read(self.state_dir).made]
+
+    def outcome(self) -> tuple[Outcome, str]:
+        last = journal.read(self.state_dir).runs[-1]
+        return last.outcome, last.reason
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def deeds(report: Report) -> list[tuple[str, Deed]]:
+    return [(result.id, result.deed) for result in report.results]
+
+
+def test_a_first_run_makes_everything_in_order(world: World) -> None:
+    report = world.apply()
+    assert deeds(report) == [("root", Deed.MADE), ("file.a", Deed.MADE), ("file.b", Deed.MADE)]
+    assert report.changed
+    assert world.files() == {"a": "first", "b": "second"}
+    assert world.platform.calls == [
+        "apply root", "gate root", "apply file.a", "gate file.a", "apply file.b", "gate file.b"
+    ]  # fmt: skip
+    assert [line for line in world.lines if line.startswith("step")] == [
+        "step 1 of 3: directory files", "step 2 of 3: file a", "step 3 of 3: file b"
+    ]  # fmt: skip
+    assert world.outcome() == (Outcome.DONE, "")
+
+
+def test_a_second_run_changes_nothing_and_says_so(world: World) -> None:
+    world.apply()
+    world.platform.calls.clear()
+    assert not any(standing.pending for standing in engine.survey(world.plugins, world.plan()))
+    report = world.apply()
+    assert not report.changed
+    assert {deed for _, deed in deeds(report)} == {Deed.KEPT}
+    assert world.platform.calls == []
+
+
+def test_removing_takes_back_everything_in_reverse_and_nothing_else(world: World, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    world.apply()
+    report = world.remove()
+    assert deeds(report) == [("file.b", Deed.REMOVED), ("file.a", Deed.REMOVED), ("root", Deed.REMOVED)]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert world.remove() == Report(())
+
+
+def test_removing_leaves_files_of_others_in_the_state_directory(world: World) -> None:
+    world.apply()
+    (world.state_dir / "mine").write_text("mine")
+    assert world.remove().left == ("mine",)
+    assert [path.name for path in world.state_dir.iterdir()] == ["mine"]
+
+
+def test_an_update_changes_what_differs_alone_and_is_removed_whole(world: World, tmp_path: Path) -> None:
+    world.apply()
+    report = world.apply(world.plan("a=other", "b=second"))
+    assert deeds(report) == [("root", Deed.KEPT), ("file.a", Deed.UPDATED), ("file.b", Deed.KEPT)]
+    assert world.files() == {"a": "other", "b": "second"}
+    world.remove()
+    assert list(tmp_path.iterdir()) == [], "the first undo record counts: there was nothing before"
+
+
+def test_what_the_plan_has_no_place_for_is_removed_after_the_changes(world: World) -> None:
+    world.apply()
+    report = world.apply(world.plan("c=third", "b=second"))
+    assert deeds(report)[-2:] == [("file.b", Deed.KEPT), ("file.a", Deed.REMOVED)]
+    assert world.files() == {"b": "second", "c": "third"}
+    assert world.made() == ["root", "file.b", "file.c"]
+    assert "step 4 of 4: remove: file a" in world.lines
+
+
+def test_something_foreign_is_refused_before_anything_is_changed(world: World) -> None:
+    (world.state_dir / "files").mkdir(parents=True)
+    world.state_dir.chmod(0o700)
+    for name in ("a", "b"):
+        (world.state_dir / "files" / name).write_text("somebody's")
+    with pytest.raises(OperatorNeededError, match="file a: something that meshpki did not make") as caught:
+        world.apply()
+    assert caught.value.evidence == ("also in the way: file b",)
+    assert caught.value.exit_code is ExitCode.OPERATOR_NEEDED
+    assert world.platform.calls == []
+    assert world.files() == {"a": "somebody's", "b": "somebody's"}
+
+
+def test_what_stood_there_already_is_used_and_left_in_the_end(world: World) -> None:
+    (world.state_dir / "files").mkdir(parents=True)
+    world.state_dir.chmod(0o700)
+    assert deeds(world.apply())[0] == ("root", Deed.FOUND)
+    assert world.made() == ["file.a", "file.b"]
+    world.remove()
+    assert [path.name for path in world.state_dir.iterdir()] == ["files"]
+
+
+@pytest.mark.parametrize("stage", ["apply", "gate"])
+def test_a_change_that_fails_is_taken_back_and_the_error_says_what_remains(stage: str, world: World) -> None:
+    world.platform.faults.add(f"{stage}:file.b")
+    with pytest.raises(MachineError, match=f"{stage} of file.b fails") as caught:
+        world.apply()
+    assert caught.value.evidence[0] == "file b: taken back"
+    assert caught.value.evidence[1] == "still there: directory files, file a"
+    assert world.files() == {"a": "first"}
+    assert world.made() == ["root", "file.a"]
+    outcome, reason = world.outcome()
+    assert outcome is Outcome.FAILED
+    assert reason.startswith("step 3 of 3: file b")
+    world.platform.faults.clear()
+    assert deeds(world.apply()) == [("root", Deed.KEPT), ("file.a", Deed.KEPT), ("file.b", Deed.MADE)]
+
+
+@pytest.mark.parametrize("stage", ["apply", "gate"])
+def test_a_failed_update_brings_back_what_was_there(stage: str, world: World, tmp_path: Path) -> None:
+    world.apply()
+    world.platform.faults.add(f"{stage}:file.a")
+    with pytest.raises(MachineError):
+        world.apply(world.plan("a=other", "b=second"))
+    assert world.files() == {"a": "first", "b": "second"}
+    world.platform.faults.clear()
+    assert not world.apply().changed
+    world.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_change_that_cannot_be_taken_back_stays_in_the_journal(world: World, tmp_path: Path) -> None:
+    world.platform.faults |= {"gate:file.a", "undo:file.a"}
+    with pytest.raises(MachineError, match=r"gate of file\.a fails") as caught:
+        world.apply()
+    assert "could not be taken back" in caught.value.evidence[0]
+    assert "deprovision" in caught.value.evidence[1]
+    assert world.made() == ["root", "file.a"]
+    world.platform.faults.clear()
+    assert deeds(world.apply())[1] == ("file.a", Deed.PROVEN)
+    world.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_effect_that_crashes_is_taken_back_and_the_plugin_named(world: World) -> None:
+    world.platform.faults.add("crash:file.a")
+    with pytest.raises(PluginError, match=r"plugin 'directory' of meshpki-testing 1\.0 failed in apply of file\.a"):
+        world.apply()
+    assert world.files() == {}
+
+
+def test_ctrl_c_leaves_a_journal_to_go_on_with(world: World) -> None:
+    world.platform.faults.add("interrupt:file.b")
+    with pytest.raises(InterruptedRunError, match="interrupted at step 3 of 3: file b") as caught:
+        world.apply()
+    assert "same command again" in caught.value.todo
+    assert world.outcome() == (Outcome.INTERRUPTED, "step 3 of 3: file b")
+    world.platform.faults.clear()
+    report = world.apply()
+    assert deeds(report) == [("root", Deed.KEPT), ("file.a", Deed.KEPT), ("file.b", Deed.MADE)]
+    assert world.files() == {"a": "first", "b": "second"}
+
+
+def test_a_removal_that_fails_keeps_the_rest_and_can_be_gone_on_with(world: World, tmp_path: Path) -> None:
+    world.apply()
+    world.platform.faults.add("undo:file.a")
+    with pytest.raises(MachineError, match=r"undo of file\.a fails"):
+        world.remove()
+    assert world.made() == ["root", "file.a"]
+    world.platform.faults.clear()
+    world.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_undo_that_does_nothing_is_found_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.apply()
+    from meshpki.testing import platform
+
+    monkeypatch.setattr(platform._File, "undo", lambda self, record, progress: None)
+    with pytest.raises(PluginError, match="file b: still there after it was taken back"):
+        world.remove()
+    assert world.made() == ["root", "file.a", "file.b"]
+
+
+def test_a_plan_that_does_not_know_what_is_there_is_refused(world: World) -> None:
+    stale = world.plan("c=third")
+    world.apply()
+    with pytest.raises(OperatorNeededError, match="the journal holds what this plan does not know: file a, file b"):
+        world.apply(stale)
+    assert world.files() == {"a": "first", "b": "second"}
+
+
+def test_a_plan_from_before_a_higher_mode_was_installed_is_refused(world: World) -> None:
+    world.platform.modes = (Mode.FILE_MOUNT,)
+    stale = world.plan()
+    world.platform.modes = (Mode.SDS,)
+    world.apply()
+    with pytest.raises(OperatorNeededError, match="sds is installed, the plan is for file-mount"):
+        world.apply(stale)
+
+
+def test_a_run_never_lowers_the_mode_by_itself(world: World) -> None:
+    world.apply()
+    world.platform.modes = (Mode.FILE_MOUNT,)
+    with pytest.raises(OperatorNeededError, match="sds is installed"):
+        world.plan()
+    world.apply(world.plan(word=Mode.FILE_MOUNT))
+    world.platform.modes = (Mode.SDS, Mode.FILE_MOUNT)
+    assert world.plan().mode is Mode.FILE_MOUNT, "the operator's word holds"
+    assert world.plan(word=Mode.SDS).mode is Mode.SDS
+
+
+class TestSavedPlans:
+    def test_a_plan_is_valid_while_nothing_changed(self, world: World) -> None:
+        for plan in (world.plan(), world.plan(word=Mode.FILE_MOUNT)):
+            saved.still_valid(world.plugins, plan, journal.read(world.state_dir))
+            world.apply(plan)
+            saved.still_valid(world.plugins, plan, journal.read(world.state_dir))
+
+    def test_what_changed_is_listed(self, world: World) -> None:
+        plan = world.plan()
+        world.platform.version = "v2.0"
+        with pytest.raises(OperatorNeededError, match="2 things changed since the plan was made") as caught:
+            saved.still_valid(world.plugins, plan, journal.read(world.state_dir))
+        assert "facts, version: v1.0 -> v2.0" in caught.value.evidence
+
+    def test_another_version_of_the_plugin_is_a_change(self, world: World) -> None:
+        plan = world.plan()
+        from meshpki import plugins
+
+        newer = plugins.of_objects({NAME: world.platform}, origin="meshpki-testing 1.1")
+        with pytest.raises(OperatorNeededError, match="1 thing changed") as caught:
+            saved.still_valid(newer, plan, journal.read(world.state_dir))
+        assert caught.value.evidence == ("plugin, origin: meshpki-testing 1.0 -> meshpki-testing 1.1",)
+
+    def test_a_run_of_this_very_plan_is_gone_on_with_all_the_same(self, world: World) -> None:
+        plan, other = world.plan(), world.plan("x=1")
+        world.platform.faults.add("interrupt:file.b")
+        with contextlib.suppress(InterruptedRunError):
+            world.apply(plan)
+        world.platform.version = "v2.0"
+        history = journal.read(world.state_dir)
+        saved.still_valid(world.plugins, plan, history)
+        with pytest.raises(OperatorNeededError):
+            saved.still_valid(world.plugins, other, history)
+
+    def test_provision_goes_on_with_the_plan_of_a_broken_run(self, world: World) -> None:
+        def unfinished(*files: str) -> Plan | None:
+            return saved.unfinished(world.plugins, NAME, {"file": files}, journal.read(world.state_dir))
+
+        plan = world.plan()
+        assert unfinished(*DEFAULT) is None
+        world.platform.faults.add("interrupt:file.b")
+        with contextlib.suppress(InterruptedRunError):
+            world.apply(plan)
+        assert unfinished(*DEFAULT) == plan
+        assert unfinished("a=1") is None, "other options, another plan"
+        world.platform.faults.clear()
+        world.apply(plan)
+        assert unfinished(*DEFAULT) is None
+
+
+class TestStatus:
+    def look(self, world: World) -> status.InstallationStatus:
+        return status.status(world.plugins, world.state_dir, journal.read(world.state_dir))
+
+    def test_absent(self, world: World) -> None:
+        assert self.look(world).installed is Installed.ABSENT
+        assert not self.look(world).healthy
+
+    def test_complete_and_healthy_then_sick(self, world: World) -> None:
+        world.apply()
+        found = self.look(world)
+        assert (found.installed, found.platform, found.healthy) == (Installed.COMPLETE, NAME, True)
+        assert found.changes == ("root", "file.a", "file.b")
+        (world.state_dir / "files" / "a").unlink()
+        assert not self.look(world).healthy
+
+    def test_unfinished(self, world: World) -> None:
+        world.platform.faults.add("apply:file.b")
+        with contextlib.suppress(MachineError):
+            world.apply()
+        found = self.look(world)
+        assert (found.installed, found.healthy) == (Installed.UNFINISHED, False)
+
+    def test_a_plugin_that_is_gone_is_a_problem_and_no_accident(self, world: World) -> None:
+        world.apply()
+        from meshpki.plugins import PluginSet
+
+        found = status.status(PluginSet(), world.state_dir, journal.read(world.state_dir))
+        assert "no platform 'directory'" in found.problem
+        assert not found.healthy
+
+
+def test_survey_tells_how_each_change_stands(world: World) -> None:
+    world.apply()
+    (world.state_dir / "files" / "b").unlink()
+    states = [standing.observation.state for standing in engine.survey(world.plugins, world.plan("a=x", "b=second"))]
+    assert states == [EffectState.DONE, EffectState.DIFFERENT, EffectState.ABSENT]
+
+
+def test_a_file_lost_meanwhile_is_made_again(world: World) -> None:
+    world.apply()
+    (world.state_dir / "files" / "b").unlink()
+    assert deeds(world.apply())[2] == ("file.b", Deed.UPDATED)
+    assert world.files() == {"a": "first", "b": "second"}
