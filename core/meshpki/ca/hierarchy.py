@@ -77,9 +77,14 @@ def make_root(trust_domain: TrustDomain, *, now: float, key_type: KeyKind, secon
 def make_issuer(
     trust_domain: TrustDomain, parent: Authority, *, now: float, key_type: KeyKind, seconds: int
 ) -> Authority:
-    """Make an issuing authority under `parent` that allows none below it. It never ends after its parent."""
-    key = generate(key_type)
+    """Make an issuing authority under `parent` that allows none below it; it never ends after its parent.
+
+    Raises InvalidValueError when the parent has expired.
+    """
     left = int(parent.certificate.not_valid_after_utc.timestamp()) - int(now)
+    if left <= 0:
+        raise InvalidValueError(f"a root that expired {-left} s ago", wanted="a root that is valid now")
+    key = generate(key_type)
     authority = x509.AuthorityKeyIdentifier(_key_id(parent.key), None, None)
     builder = (
         _builder(

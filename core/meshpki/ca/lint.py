@@ -47,6 +47,10 @@ class Linter:
         `holes` are `leaf.holes()`. A hole's value that happens to occur earlier makes another outline, which costs a
         full examination and no certainty.
         """
+        if not 0 < leaf.serial < 1 << LONGEST_SERIAL_BITS:
+            raise _broken("has a serial number out of range")
+        if leaf.lifetime.not_after < leaf.lifetime.not_before:
+            raise _broken("ends before it begins")
         rest = tbs
         outline = []
         for hole in holes:
@@ -76,7 +80,7 @@ class Linter:
         lifetime = leaf.lifetime
         key = twin.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         yield "version", twin.version is x509.Version.v3
-        yield "serial number", twin.serial_number == leaf.serial and 0 < leaf.serial < 1 << LONGEST_SERIAL_BITS
+        yield "serial number", twin.serial_number == leaf.serial
         yield "issuer", twin.issuer == self._issuer_name
         yield "subject", not twin.subject.rdns
         yield "start", twin.not_valid_before_utc == datetime.fromtimestamp(lifetime.not_before, UTC)

@@ -140,35 +140,39 @@ def _prefix(directory: Path) -> str:
 def _sweep(directory: Path) -> None:
     """Remove what killed calls left. A call that lives holds a lock on its directory; the kernel ends it with it."""
     for left in directory.parent.glob(f"{_prefix(directory)}*"):
-        with contextlib.suppress(FileNotFoundError), _locked(left) as ours:
-            if ours:
-                shutil.rmtree(left)
+        descriptor = _lock(left)
+        if descriptor is not None:
+            shutil.rmtree(left)
+            os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _lock(path: Path) -> int | None:
+    """Lock a directory; None when it is gone, or somebody else's."""
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.exists():  # It may have been swept away before it was locked.
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 @contextlib.contextmanager
 def _staging(directory: Path) -> Iterator[Path]:
     """A new private directory beside `directory`, locked by this process, removed unless it was renamed."""
-    staging = directory.with_name(_prefix(directory) + os.urandom(8).hex())
-    staging.mkdir(mode=files.PRIVATE_DIRECTORY)
-    with _locked(staging):
-        try:
-            yield staging
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    descriptor = None
+    while descriptor is None:
+        staging = directory.with_name(_prefix(directory) + os.urandom(8).hex())
+        staging.mkdir(mode=files.PRIVATE_DIRECTORY)
+        descriptor = _lock(staging)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _write(staging: Path, authority: Authority, certificate: str, key: str) -> None:

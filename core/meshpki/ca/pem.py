@@ -29,7 +29,8 @@ def decode_one(text: bytes, label: str) -> bytes:
     body = text[len(begin) : -len(end)]
     if body[:1] not in b"\r\n" or body[-1:] not in b"\r\n":
         raise ValueError("the base64 does not stand on lines of its own")
-    try:
-        return binascii.a2b_base64(body.translate(None, b"\r\n"), strict_mode=True)
-    except binascii.Error as error:
-        raise ValueError(f"no canonical base64: {error}") from error
+    text = body.translate(None, b"\r\n")
+    content = binascii.a2b_base64(text, strict_mode=True)  # binascii.Error is a ValueError.
+    if binascii.b2a_base64(content, newline=False) != text:
+        raise ValueError("the base64 is not in its one canonical form")
+    return content
