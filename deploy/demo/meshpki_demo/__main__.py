@@ -51,6 +51,7 @@ def _play(on: Stage) -> int:
             raise
         except MeshpkiError as error:
             on.tell.bad(f"step {number} ({step.title}): {error}")
+            on.tell.output("\n".join(error.evidence))
             for name, tail in log_tails(on):
                 on.tell.say(f"end of {name}:")
                 on.tell.output(tail)

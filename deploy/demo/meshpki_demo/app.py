@@ -18,6 +18,7 @@ SHOWN: Final = (XFCC, *PEER_HEADERS)
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keep-alive, as a real application behind a sidecar has it
+    wbufsize = -1  # headers and body in one segment: in two, the second waits for a delayed ACK
 
     def do_GET(self) -> None:
         """Answer with the headers that the sidecar set, as JSON."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS: Final = 120
 STOP_SECONDS: Final = 10
+ERROR_LINES: Final = 12
 COLUMNS: Final = "73"
 """What of 80 is left beside the narrator's margin."""
 
@@ -68,8 +69,11 @@ class Meshpki:
         """Run it, give its standard output. Raises MeshpkiError unless it ends with status 0."""
         done = self.run(*arguments)
         if done.status:
-            said = (done.err or done.out).strip()[-1500:]
-            raise MeshpkiError(f"`{self.shown(*arguments)}` ended with status {done.status}: {said}", wanted="status 0")
+            raise MeshpkiError(
+                f"`{self.shown(*arguments)}` ended with status {done.status}",
+                wanted="status 0",
+                evidence=tuple((done.err or done.out).strip().splitlines()[-ERROR_LINES:]),
+            )
         return done.out
 
     def data(self, *arguments: str) -> dict[str, Any]:  # Any: JSON of a command; each use picks known fields

@@ -47,14 +47,24 @@ class Narrator:
         for line in textwrap.wrap(text, WIDTH - len(INDENT), break_on_hyphens=False, break_long_words=False):
             self._write(INDENT + line)
 
+    def detail(self, text: str) -> None:
+        """Add to what was just said to be good or bad."""
+        for line in textwrap.wrap(text, WIDTH - len(INDENT) - 3, break_on_hyphens=False, break_long_words=False):
+            self._write(INDENT + "   " + self._paint(line, DIM))
+
     def fact(self, name: str, value: str) -> None:
         """Show one named value."""
         self._write(f"{INDENT}{self._paint(f'{name:<19}', DIM)} {value}")
 
     def output(self, text: str) -> None:
-        """Show lines of a program's output, each cut at the right margin."""
+        """Show lines of a program's output; what is too long goes on below, further in."""
         for line in text.splitlines():
-            self._write(self._paint((INDENT + "| " + line)[:WIDTH].rstrip(), DIM))
+            inner = " " * (len(line) - len(line.lstrip()) + 2)
+            parts = textwrap.wrap(
+                line, WIDTH - len(INDENT) - 2, subsequent_indent=inner, break_on_hyphens=False, drop_whitespace=True
+            )
+            for part in parts or [""]:
+                self._write(self._paint(f"{INDENT}| {part}".rstrip(), DIM))
 
     def good(self, text: str) -> None:
         """Say that something was as it should be."""

@@ -46,12 +46,15 @@ class SigningClient:
         )
         self._csr = _new_csr()
 
-    def ask(self, token: str | None) -> Verdict:
-        """Send one request with this token in the authorization header; None sends no header."""
+    def ask(self, token: str | None, seconds: float = TIMEOUT_SECONDS) -> Verdict:
+        """Send one request with this token in the authorization header; None sends no header.
+
+        Waits for a server that is away, for as long as `seconds`.
+        """
         metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         request = IstioCertificateRequest(csr=self._csr, validity_duration=TTL_SECONDS)
         try:
-            response = self._call(request, metadata=metadata, timeout=TIMEOUT_SECONDS, wait_for_ready=True)
+            response = self._call(request, metadata=metadata, timeout=seconds, wait_for_ready=True)
         except grpc.RpcError as error:
             return Verdict(error.code().name, error.details() or "")
         return Verdict("OK", "", tuple(response.cert_chain))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from meshpki_demo import leftovers
@@ -25,6 +26,9 @@ ROTATION_SECONDS: Final = 40.0
 RECOVERY_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.05
 REQUESTS_AFTER: Final = 50
+MADE: Final = re.compile(r"  new |Applied: |\d+ of \d+ checks passed")
+PROVEN: Final = re.compile(r"passed  ")
+COLUMN_GAP: Final = re.compile(r" {2,}")
 SSL_STATS: Final = "listener.sidecar.ssl."
 AUDIT_LOG: Final = f"{STATE}/audit/issuance.jsonl"
 
@@ -43,8 +47,18 @@ def provision(on: Stage) -> None:
         *("provision", "--platform", "local", "--state-dir", STATE),
         *("--certificate-ttl", CERTIFICATE_TTL, "--yes"),
     )
-    on.tell.output(said)
+    on.tell.output("\n".join(_in_short(said)))
+    on.tell.say("(In short. The whole plan, with reasons: the same with --dry-run.)")
     on.expect(on.layout.workload(CLIENT).socket.is_socket(), "a token issuer, a CA and two agents run on this machine")
+
+
+def _in_short(said: str) -> Iterator[str]:
+    """What is made, and what was proven, without reasons and evidence."""
+    for line in said.splitlines():
+        if MADE.match(line):
+            yield line.strip()
+        elif PROVEN.match(line):
+            yield COLUMN_GAP.split(line, maxsplit=2)[0] + "  " + COLUMN_GAP.split(line, maxsplit=2)[1]
 
 
 def start_envoys(on: Stage) -> None:
@@ -126,7 +140,7 @@ def wrong_tokens(on: Stage) -> None:
             verdict = ca.ask(wrong.token)
             refused = verdict.status == "UNAUTHENTICATED" and wrong.reason in verdict.message
             on.expect(refused, f"refused: {wrong.story}", f"{verdict.status} {verdict.message}")
-            on.tell.say(f"   {verdict.message}")
+            on.tell.detail(verdict.message.split("; wanted:")[0])
         verdict = ca.ask(forge.right)
         on.expect(verdict.status == "OK", "issued, as a control: the client's own token", verdict.message)
 
@@ -165,7 +179,7 @@ def kill_the_ca(on: Stage) -> None:
         killed = time.monotonic()
         token = on.layout.workload(CLIENT).token.read_text(encoding="ascii").strip()
         with _signing_client(on) as ca:
-            verdict = ca.ask(token)
+            verdict = ca.ask(token, RECOVERY_SECONDS)
         back = time.monotonic() - killed
         deadline = time.monotonic() + ROTATION_SECONDS
         while set(traffic.tally.serials) <= before and time.monotonic() < deadline:
@@ -198,8 +212,10 @@ def _expect_none_failed(on: Stage, traffic: Traffic) -> None:
 
 def audit(on: Stage) -> None:
     """Verify the log, then a copy in which one letter was changed."""
-    on.tell.output(on.command("audit", "verify", AUDIT_LOG))
-    on.tell.output(on.command("audit", "tail", AUDIT_LOG))
+    said = on.command("audit", "verify", AUDIT_LOG)
+    on.tell.output(_lines(said, "verdict", "records"))
+    on.expect(" issued" in said and " refused" in said, "whole; all that was issued is in it, and what was refused")
+    on.tell.output(on.command("audit", "tail", AUDIT_LOG, "-n", "3"))
     copy = on.directory / "tampered"
     shutil.copytree(on.layout.audit, copy)
     log = copy / "issuance.jsonl"
@@ -210,8 +226,13 @@ def audit(on: Stage) -> None:
     on.tell.say(f"In a copy, somebody makes `client` read `cleint` in record {number}:")
     on.tell.command(on.meshpki.shown("audit", "verify", "tampered/issuance.jsonl"))
     done = on.meshpki.run("audit", "verify", "tampered/issuance.jsonl")
-    on.tell.output(done.out)
-    on.expect(done.status == 1 and str(number) in done.out, f"found, and exit status {done.status}", done.err)
+    on.tell.output(_lines(done.out, "verdict", "to do"))
+    found = done.status == 1 and f"record {number} " in done.out
+    on.expect(found, f"found; exit status {done.status}", done.err)
+
+
+def _lines(said: str, *beginnings: str) -> str:
+    return "\n".join(line for line in said.splitlines() if line.startswith(beginnings))
 
 
 def farewell(on: Stage) -> None:
