@@ -78,5 +78,5 @@ def _check_path(chain: list[Certificate], roots: list[Certificate], now: datetim
             raise RefusedError("a certificate that is no CA's has signed another one", wanted="CA:TRUE")
         try:
             lower.verify_directly_issued_by(upper)
-        except (InvalidSignature, TypeError) as error:
+        except (InvalidSignature, TypeError, ValueError) as error:
             raise RefusedError("a signature in the chain does not verify") from error
