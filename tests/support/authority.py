@@ -34,9 +34,14 @@ MESH = TrustDomain("mesh.local")
 
 
 @lru_cache(maxsize=32)
+def _key(kind: KeyKind, number: int) -> PrivateKey:
+    del number
+    return generate(kind)
+
+
 def key(kind: KeyKind = KeyKind.EC_P256, number: int = 0) -> PrivateKey:
     """A private key, made once per process: RSA keys are dear. `number` tells several of a kind apart."""
-    return generate(kind)
+    return _key(kind, number)
 
 
 def make_csr(
@@ -54,7 +59,6 @@ def make_csr(
     return request.public_bytes(Encoding.PEM).decode()
 
 
-@lru_cache(maxsize=32)
 def csr_key(kind: KeyKind = KeyKind.EC_P256, number: int = 0) -> CsrKey:
     """What `read_csr` makes of a request with `key(kind, number)`."""
     return read_csr(make_csr(key(kind, number)))

@@ -36,7 +36,7 @@ def issue(prepared: Prepared) -> Issued:
     The signature is not verified here, which would cost three times the signing: the signer was proven against its
     certificate when it was loaded, and OpenSSL itself checks an RSA signature for faults.
     """
-    tbs = prepared.take()
+    tbs = prepared.spend()
     issuer, certified = prepared.issuer, prepared.leaf
     signature = issuer.signer.sign(tbs)
     leaf = pem.encode(der.element(der.SEQUENCE, tbs + issuer.algorithm + der.bit_string(signature)))

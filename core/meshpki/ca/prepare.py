@@ -24,7 +24,7 @@ class Prepared:
     leaf: Leaf
     _once: list[bytes] = field(repr=False)
 
-    def take(self) -> bytes:
+    def spend(self) -> bytes:
         """Hand out the TBSCertificate. Raises IntegrityError the second time, from whichever thread."""
         try:
             return self._once.pop()

@@ -52,7 +52,7 @@ def self_check(issuer: Issuer, profile: Profile) -> None:
 
 def compare(issuer: Issuer, leaf: Leaf, throw_away: PrivateKey) -> None:
     """Raise IntegrityError unless template and library write the same TBSCertificate for `leaf`."""
-    ours = prepare_leaf(issuer, leaf).take()
+    ours = prepare_leaf(issuer, leaf).spend()
     theirs = library_tbs(issuer, leaf, throw_away)
     if ours != theirs:
         raise IntegrityError(

@@ -109,7 +109,7 @@ def test_the_template_writes_what_the_library_writes(
         leaf = Leaf(purpose, csr, SERIAL, lifetime, spiffe_id=str(WEB))
     else:
         leaf = Leaf(purpose, csr, SERIAL, lifetime, server_names=("localhost", "a.example"))
-    assert prepare_leaf(issuer, leaf).take() == library_tbs(issuer, leaf, key(signing))
+    assert prepare_leaf(issuer, leaf).spend() == library_tbs(issuer, leaf, key(signing))
 
 
 NAME = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=63).filter(
@@ -132,7 +132,7 @@ def test_the_library_agrees_whatever_the_lengths(
     lifetime = Lifetime(starts, ends, LifetimeLimit.DEFAULT)
     uri = str(SpiffeId(MESH, tuple(path)))
     leaf = Leaf(Purpose.WORKLOAD, csr_key(number=number), serial, lifetime, spiffe_id=uri)
-    assert prepare_leaf(authority.issuer, leaf).take() == library_tbs(authority.issuer, leaf, key())
+    assert prepare_leaf(authority.issuer, leaf).spend() == library_tbs(authority.issuer, leaf, key())
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def prepare_tbs(authority: TestAuthority, csr: str, identity: SpiffeId = WEB, pr
         token_expires_at=None,
         now=NOW + 0.75,
         serial=SERIAL,
-    ).take()
+    ).spend()
 
 
 def test_they_do_depend_on_each_of_the_three(authority: TestAuthority) -> None:
