@@ -37,6 +37,8 @@ class RecordKind(StrEnum):
     """A server opened the log. Names the trust domain and the issuer key it signs with."""
     STOPPED = "stopped"
     """That server closed the log in good order."""
+    SERVING = "serving"
+    """A certificate for the server's own TLS."""
     ISSUED = "issued"
     REFUSED = "refused"
     SUPPRESSED = "suppressed"

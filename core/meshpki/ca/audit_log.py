@@ -63,6 +63,7 @@ class AuditLog:
         self._mutex = threading.Lock()
         self._queue: list[_Ticket] = []
         self._busy = False
+        self._closed = False
         self._notes = _Notes()
 
     @classmethod
@@ -128,11 +129,11 @@ class AuditLog:
 
     def flush(self, now: float) -> None:
         """Write refusals, and word of a recovery; look after the files. Call it about once a second."""
-        with self._mutex:
-            if self._busy:
-                return  # the leader takes the notes along
-            self._busy = True
+        if not self._take_lead():
+            return  # the leader takes the notes along
         try:
+            if self._closed:
+                return
             self._writer.check_place()
             self._notes.summarise(now)
             if self._writer.failures:
@@ -143,19 +144,33 @@ class AuditLog:
             self._step_down()
 
     def close(self, now: float) -> None:
-        """Write what waits, record the stop, let go. No thread may be in `append` any more."""
+        """Write what waits, record the stop, let go. Whoever still comes to `append` is refused. Idempotent."""
+        while not self._take_lead():
+            time.sleep(GATHER_SECONDS)
+        if self._closed:
+            self._step_down()
+            return
+        self._closed = True
         self._notes.summarise(now, all_of_it=True)
+        self._commit([])
         self._commit([_Ticket(encode_fields(AuditRecord(RecordKind.STOPPED, timestamp(now))))])
         self._writer.sync_head()
         self._say("the audit log is closed")
         self._writer.close()
+        self._step_down()
+
+    def _take_lead(self) -> bool:
+        with self._mutex:
+            leads, self._busy = not self._busy, True
+        return leads
 
     def _lead(self, leader: _Ticket) -> None:
-        if self._in_flight() - len(self._queue) >= GATHER_FROM:
-            time.sleep(GATHER_SECONDS)
-        with self._mutex:
-            batch, self._queue = self._queue, []
+        batch: list[_Ticket] = []
         try:
+            if self._in_flight() - len(self._queue) >= GATHER_FROM:
+                time.sleep(GATHER_SECONDS)
+            with self._mutex:
+                batch, self._queue = self._queue, []
             self._commit(batch)
         finally:
             for ticket in batch:

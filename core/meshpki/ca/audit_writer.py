@@ -74,7 +74,7 @@ class AuditWriter:
         content = b"".join(lines)
         try:
             if self._log < 0:
-                raise OSError(errno.ESTALE, "it was moved, deleted or cut; restart the server")  # noqa: TRY301
+                raise OSError(errno.ESTALE, "it is closed, or was moved, deleted or cut")  # noqa: TRY301
             if self._ragged:
                 os.ftruncate(self._log, self._end)
             self._ragged = True

@@ -1,0 +1,141 @@
+"""Between grpcio and the method table: a name for every call, bounded waiting, refusals as status codes."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeAlias
+
+import grpc
+
+from meshpki.ca.methods import Call, CallRefusedError, Method, StreamMethod
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_LOG = logging.getLogger(__name__)
+REQUEST_TIMEOUT_SECONDS: Final = 5.0
+"""How long a caller may take from the headers of a call to its request."""
+
+AnyMethod: TypeAlias = Method[Any] | StreamMethod[Any]  # Any: each method's grant was typed where it was made
+
+
+class CallsInFlight:
+    """Which calls are being served, by their id. Safe for threads: a set's own operations are."""
+
+    def __init__(self) -> None:
+        self._calls: set[str] = set()
+        self.add = self._calls.add
+        self.discard = self._calls.discard
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._calls)
+
+
+class MethodTable(grpc.GenericRpcHandler):
+    """Serves the methods of a table; for every other path grpcio answers UNIMPLEMENTED."""
+
+    def __init__(self, methods: Iterable[AnyMethod], in_flight: CallsInFlight | None = None) -> None:
+        self._prefix = os.urandom(4).hex()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[grpc.ServicerContext, float] = {}
+        self._in_flight = in_flight or CallsInFlight()
+        self.methods = {method.path: method for method in methods}
+        self._handlers = {path: self._adapt(method) for path, method in self.methods.items()}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """Find the method; None for a path that is not in the table."""
+        return self._handlers.get(handler_call_details.method)
+
+    def cancel_late(self, now: float) -> int:
+        """Cancel calls that keep a thread waiting for their request; `now` is the monotonic clock's."""
+        late = [context for context, since in list(self._waiting.items()) if now - since > REQUEST_TIMEOUT_SECONDS]
+        for context in late:
+            context.cancel()
+        return len(late)
+
+    def _adapt(self, method: AnyMethod) -> grpc.RpcMethodHandler[bytes, bytes]:
+        # A request is taken as a stream of one: only so does a handler run before the request is there.
+        if isinstance(method, StreamMethod):
+            return grpc.stream_stream_rpc_method_handler(self._stream(method))
+        return grpc.stream_unary_rpc_method_handler(self._unary(method))
+
+    def _unary(self, method: Method[Any]) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
+        def behavior(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+            call = self._call(context)
+            self._in_flight.add(call.id)
+            try:
+                return method.serve(call, _Request(requests, context, self._waiting))
+            except Exception as error:  # noqa: BLE001  # every one becomes a status
+                _end(context, call, error)
+            finally:
+                self._in_flight.discard(call.id)
+
+        return behavior
+
+    def _stream(self, method: StreamMethod[Any]) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
+        def behavior(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            call = self._call(context)
+            try:
+                yield from method.serve(call, _Request(requests, context, self._waiting))
+            except Exception as error:  # noqa: BLE001  # every one becomes a status
+                _end(context, call, error)
+
+        return behavior
+
+    def _call(self, context: grpc.ServicerContext) -> Call:
+        return Call(
+            id=f"{self._prefix}-{next(self._numbers)}",
+            peer=context.peer(),
+            received_at=time.time(),
+            metadata=context.invocation_metadata(),
+        )
+
+
+class Received(Protocol):
+    """The request of a call, for a handler that wants it."""
+
+    def __call__(self) -> bytes:
+        """Wait for the request. Raises CallRefusedError when the caller ends the call without one."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether the caller still waits for an answer."""
+        ...
+
+
+class _Request:
+    __slots__ = ("_context", "_requests", "_waiting")
+
+    def __init__(
+        self, requests: Iterator[bytes], context: grpc.ServicerContext, waiting: dict[grpc.ServicerContext, float]
+    ) -> None:
+        self._requests = requests
+        self._context = context
+        self._waiting = waiting
+
+    def __call__(self) -> bytes:
+        self._waiting[self._context] = time.monotonic()
+        try:
+            return next(self._requests)
+        except StopIteration:
+            raise CallRefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT, "request_missing", "the call ended without a request"
+            ) from None
+        finally:
+            self._waiting.pop(self._context, None)
+
+    def alive(self) -> bool:
+        return bool(self._context.is_active())
+
+
+def _end(context: grpc.ServicerContext, call: Call, error: Exception) -> NoReturn:
+    if isinstance(error, CallRefusedError):
+        context.abort(error.status, str(error))
+    if isinstance(error, grpc.RpcError):  # the caller left
+        raise error
+    _LOG.error("a call failed", exc_info=error, extra={"call": call.id, "peer": call.peer})
+    context.abort(grpc.StatusCode.INTERNAL, f"internal: the server's log has the cause under call {call.id}")

@@ -1,0 +1,72 @@
+"""The method table of the gRPC server: what is not in it does not exist, and nothing is in it without a rule.
+
+A method is a path, an authorization rule and a handler, and the handler takes what the rule returns: it cannot be
+called without. (No interceptor guards anything: a list of guarded names can be forgotten.) The rule sees metadata
+alone; the request, bytes of at most 64 KiB, is received after it has spoken, so that nobody without a credential can
+keep a thread waiting for one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from meshpki.ca.method_adapter import Received
+
+_Granted = TypeVar("_Granted")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call as rules and handlers see it."""
+
+    id: str
+    peer: str
+    received_at: float
+    """Epoch seconds."""
+    metadata: Sequence[tuple[str, str | bytes]]
+
+
+class CallRefusedError(Exception):
+    """The answer to a call that gets none: a status, a reason of an enumeration, a sentence without secrets."""
+
+    def __init__(self, status: grpc.StatusCode, reason: str, sentence: str) -> None:
+        super().__init__(f"{reason}: {sentence}")
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[_Granted]):
+    """A method with one request and one answer. Rule and handler raise CallRefusedError."""
+
+    path: str
+    rule: Callable[[Call], _Granted]
+    """Who may call; what it returns, a verified caller say, is all that the handler gets to know about that."""
+    handler: Callable[[Call, _Granted, Received], bytes]
+
+    def serve(self, call: Call, received: Received) -> bytes:
+        """Ask the rule, then the handler."""
+        return self.handler(call, self.rule(call), received)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMethod(Generic[_Granted]):
+    """A method with one request and answers until the caller leaves."""
+
+    path: str
+    rule: Callable[[Call], _Granted]
+    handler: Callable[[Call, _Granted, Received], Iterator[bytes]]
+
+    def serve(self, call: Call, received: Received) -> Iterator[bytes]:
+        """Ask the rule, then the handler."""
+        return self.handler(call, self.rule(call), received)
+
+
+def anyone(call: Call) -> None:
+    """The rule of a method that says nothing about anybody."""

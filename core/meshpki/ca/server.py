@@ -1,0 +1,203 @@
+"""The CA server: everything put together, started in an order that fails closed, stopped without losing a call."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, Self
+
+import grpc
+
+from meshpki.ca.audit_log import AuditLog
+from meshpki.ca.certificate_service import CertificateService
+from meshpki.ca.grpc_options import OPTIONS
+from meshpki.ca.health import HealthService
+from meshpki.ca.housekeeping import Housekeeping
+from meshpki.ca.issuer import Issuer
+from meshpki.ca.method_adapter import CallsInFlight, MethodTable
+from meshpki.ca.metrics import CaMetrics
+from meshpki.ca.readiness import Readiness
+from meshpki.ca.self_check import self_check
+from meshpki.ca.server_tls import ServerTls
+from meshpki.ca.signer import SoftwareSigner
+from meshpki.errors import MachineError, UnavailableError
+from meshpki.runtime.http import HttpServer, health_page, metrics_page
+from meshpki.tokens.jwks import FileKeySource, HttpsKeySource
+from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from meshpki.ca.config import CaConfig, ClusterSettings
+    from meshpki.ca.profile import Profile
+    from meshpki.hooks import Signer
+
+_LOG = logging.getLogger(__name__)
+DRAIN_SECONDS: Final = 10.0
+
+
+class CaServer:
+    """One CA server in this process: `start` or raise, `stop` drains. Not to be started twice."""
+
+    def __init__(
+        self,
+        config: CaConfig,
+        *,
+        signer: Callable[[], Signer] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`signer` opens another signer than the configured files. `clock`, epoch seconds, rules renewal and health."""
+        self.config = config
+        self.metrics = CaMetrics()
+        self._open_signer = signer or (lambda: _software_signer(config))
+        self._clock = clock
+        self._closing = contextlib.ExitStack()
+        self._port = 0
+        self._http_port = 0
+
+    @property
+    def address(self) -> str:
+        """Where it listens for gRPC, with the port that it got."""
+        return f"{str(self.config.listen).rpartition(':')[0]}:{self._port}"
+
+    @property
+    def http_address(self) -> str:
+        """Where /livez, /readyz and /metrics are."""
+        return f"{str(self.config.http).rpartition(':')[0]}:{self._http_port}"
+
+    def start(self) -> Self:
+        """Check everything, then listen. Raises MeshpkiError, and leaves nothing running then."""
+        with contextlib.ExitStack() as closing:
+            self._start(closing)
+            self._closing = closing.pop_all()
+        _LOG.info("the CA serves", extra={"grpc": self.address, "http": self.http_address})
+        return self
+
+    def stop(self) -> None:
+        """Take no new calls, let those under way end within DRAIN_SECONDS, close the log. Idempotent."""
+        self._closing.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _start(self, closing: contextlib.ExitStack) -> None:
+        config, clock = self.config, self._clock
+        profile = config.certificate_profile()
+        issuer = open_issuer(self._open_signer(), profile, clock())
+        clusters = [TrustedCluster(cluster.policy(), _key_source(cluster)) for cluster in config.clusters]
+        verifier = TokenVerifier(clusters)
+        in_flight = CallsInFlight()
+        audit = AuditLog.open(
+            config.audit,
+            trust_domain=str(config.trust_domain),
+            issuer_key_id=issuer.key_id,
+            now=clock(),
+            in_flight=in_flight.count,
+        )
+        closing.callback(lambda: audit.close(clock()))
+        tls = ServerTls(issuer, config.server_names, audit, clock)
+        readiness = Readiness(issuer, audit, clusters, clock)
+        service = CertificateService(
+            verifier=verifier, issuer=issuer, profile=profile, audit=audit, metrics=self.metrics
+        )
+        health = HealthService(readiness.ready)
+        table = MethodTable([service.method(), *health.methods()], in_flight)
+        _watch(self.metrics, issuer, audit, in_flight, readiness)
+        http = _http_server(config, readiness, self.metrics)
+        closing.callback(http.close)
+        housekeeping = Housekeeping(
+            {
+                "audit": lambda: audit.flush(clock()),
+                "late calls": lambda: table.cancel_late(time.monotonic()),
+                "keys": readiness.look_for_keys,
+                "serving certificate": tls.renew,
+            }
+        )
+        closing.callback(housekeeping.stop)
+        server = _grpc_server(config, table)
+        self._port = _listen(server, config, tls)
+        self._http_port = http.port
+        server.start()
+        closing.callback(lambda: server.stop(DRAIN_SECONDS).wait())
+        closing.callback(health.stop)
+        closing.callback(readiness.stop)
+        housekeeping.start()
+
+
+def serve(config: CaConfig) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; returns the exit status. For the main thread. Raises MeshpkiError."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with CaServer(config):
+        stop.wait()
+    return 0
+
+
+def open_issuer(signer: Signer, profile: Profile, now: float) -> Issuer:
+    """Examine what signs before anything is served with it. Raises MeshpkiError."""
+    issuer = Issuer.from_signer(signer)
+    self_check(issuer, profile)
+    if not issuer.not_before <= now < issuer.not_after:
+        raise UnavailableError(
+            "the issuing chain is not valid now",
+            wanted="a chain within its lifetime",
+            todo="see `meshpki ca show`, and compare this machine's clock",
+        )
+    return issuer
+
+
+def _software_signer(config: CaConfig) -> Signer:
+    files = config.issuer
+    return SoftwareSigner.load(files.certificate, files.key, files.root)
+
+
+def _key_source(cluster: ClusterSettings) -> FileKeySource | HttpsKeySource:
+    jwks = cluster.jwks
+    if jwks.url is not None and jwks.ca_file is not None:
+        return HttpsKeySource(jwks.url, jwks.ca_file)
+    assert jwks.file is not None  # the configuration saw to it
+    return FileKeySource(jwks.file)
+
+
+def _http_server(config: CaConfig, readiness: Readiness, metrics: CaMetrics) -> HttpServer:
+    pages = {
+        "/livez": health_page(lambda: ()),
+        "/readyz": health_page(readiness.failures),
+        "/metrics": metrics_page(metrics.registry),
+    }
+    return HttpServer(config.http.host, config.http.port, pages)
+
+
+def _grpc_server(config: CaConfig, table: MethodTable) -> grpc.Server:
+    in_flight = config.limits.in_flight
+    pool = ThreadPoolExecutor(in_flight, thread_name_prefix="call")
+    return grpc.server(pool, handlers=[table], options=OPTIONS, maximum_concurrent_rpcs=in_flight)
+
+
+def _listen(server: grpc.Server, config: CaConfig, tls: ServerTls) -> int:
+    try:
+        return server.add_secure_port(str(config.listen), tls.credentials())
+    except RuntimeError as error:
+        raise MachineError(
+            f"could not listen on {config.listen}",
+            wanted="an address of this machine with a free port",
+            todo="stop what listens there, or name another address under `listen`",
+        ) from error
+
+
+def _watch(metrics: CaMetrics, issuer: Issuer, audit: AuditLog, in_flight: CallsInFlight, readiness: Readiness) -> None:
+    root = issuer.certificates[-1].not_valid_after_utc.timestamp()
+    metrics.gauge("citadel_server_root_cert_expiry_timestamp", "Expiry of the root", lambda: root)
+    metrics.gauge("citadel_server_cert_chain_expiry_timestamp", "Expiry of the chain", lambda: issuer.not_after)
+    metrics.gauge("meshpki_ca_in_flight", "Calls being served", in_flight.count)
+    metrics.gauge("meshpki_ca_audit_records", "Durable records of the audit log", lambda: audit.head.records)
+    metrics.gauge("meshpki_ca_ready", "Whether certificates can be issued", readiness.ready)
