@@ -52,10 +52,12 @@ class FileKeySource:
     def keys(self, kid: str | None, now: float) -> Sequence[VerificationKey]:
         """See `KeySource.keys`. Raises UnavailableError."""
         state = self._state
-        known = state.keys is not None and (kid is None or state.keys.candidates(kid))
-        if not known or state.failure or not 0 <= now - state.looked_at < _LOOK_SECONDS:
-            with self._lock:
-                state = self._state = self._look(self._state, now)
+        if state.keys is not None and not state.failure and 0 <= now - state.looked_at < _LOOK_SECONDS:
+            found = state.keys.candidates(kid)
+            if found:
+                return found
+        with self._lock:
+            state = self._state = self._look(self._state, now)
         return self._answer(state, kid, now)
 
     def _answer(self, state: _FileState, kid: str | None, now: float) -> Sequence[VerificationKey]:

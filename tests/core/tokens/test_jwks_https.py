@@ -124,8 +124,11 @@ def test_another_host_name_is_not_believed(server: JwksServer) -> None:
 @pytest.mark.parametrize(
     "content", [None, b"", b"x", "ä".encode(), b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"]
 )
-def test_without_roots_nothing_is_fetched(server: JwksServer, content: bytes | None) -> None:
-    """An empty file must not mean the roots of the system."""
+def test_without_roots_nothing_is_fetched(
+    server: JwksServer, content: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty file must not mean the roots of the system, which here would do."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(server.root))
     server.root = server.root.with_name("other.pem")
     if content is not None:
         server.root.write_bytes(content)

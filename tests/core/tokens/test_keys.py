@@ -172,12 +172,16 @@ def test_no_keys_means_trust_nothing() -> None:
         b"<html>",
         b"\xff",
         b'{"keys":[' + b",".join([b"{}"] * 257) + b"]}",
-        b" " * (MAX_JWKS_BYTES + 1),
+        RSA.jwks().ljust(MAX_JWKS_BYTES + 1),
     ],
 )
 def test_no_jwks(document: bytes) -> None:
     with pytest.raises(InvalidValueError):
         KeySet.from_jwks(document)
+
+
+def test_the_largest_document() -> None:
+    assert len(KeySet.from_jwks(RSA.jwks().ljust(MAX_JWKS_BYTES)).keys) == 1
 
 
 def test_members_that_we_do_not_know_are_ignored() -> None:

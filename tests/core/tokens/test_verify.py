@@ -89,6 +89,11 @@ def test_the_reason_is_the_same_at_any_time() -> None:
         assert refusal(verifier(RSA), broken.token, later).reason is broken.reason, broken
 
 
+def test_a_legacy_token_is_named_by_its_issuer_and_by_its_flat_claims() -> None:
+    for claims in ({"iss": "kubernetes/serviceaccount"}, {"kubernetes.io/serviceaccount/secret.name": "x"}):
+        assert refusal(verifier(RSA), RSA.sign({**RSA.claims(), **claims})).reason is TokenReason.LEGACY
+
+
 # --- clusters ------------------------------------------------------------------------------------------------------
 
 
