@@ -15,6 +15,7 @@ from meshpki.provision import plan as plans
 from meshpki.provision.engine import Deed, InterruptedRunError, Report
 from meshpki.provision.journal import Outcome
 from meshpki.provision.status import Installed
+from meshpki.testing import failpoints
 from meshpki.testing.platform import MARK, NAME, DirectoryPlatform, plugin_set
 
 if TYPE_CHECKING:
@@ -350,3 +351,39 @@ def test_a_file_lost_meanwhile_is_made_again(world: World) -> None:
     (world.state_dir / "files" / "b").unlink()
     assert deeds(world.apply())[2] == ("file.b", Deed.UPDATED)
     assert world.files() == {"a": "first", "b": "second"}
+
+
+CHECKPOINTS = failpoints.of_provision(("root", "file.a", "file.b"))
+
+
+@pytest.mark.parametrize("place", CHECKPOINTS)
+def test_ctrl_c_at_any_checkpoint_can_be_gone_on_with_and_taken_back(place: str, world: World, tmp_path: Path) -> None:
+    def interrupt(name: str) -> None:
+        if name == place:
+            raise KeyboardInterrupt
+
+    plan = world.plan()
+    with (
+        pytest.raises((InterruptedRunError, KeyboardInterrupt)) as caught,
+        journal.locked(world.state_dir, checkpoint=interrupt) as opened,
+    ):
+        engine.apply(world.plugins, plan, opened, progress=world.lines.append, checkpoint=interrupt)
+    if caught.type is InterruptedRunError:
+        assert world.outcome()[0] is Outcome.INTERRUPTED
+    world.apply(plan)
+    assert world.files() == {"a": "first", "b": "second"}
+    world.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", failpoints.of_deprovision(("root", "file.a", "file.b")))
+def test_ctrl_c_at_any_checkpoint_of_a_removal(place: str, world: World, tmp_path: Path) -> None:
+    def interrupt(name: str) -> None:
+        if name == place:
+            raise KeyboardInterrupt
+
+    world.apply()
+    with pytest.raises((InterruptedRunError, KeyboardInterrupt)):
+        engine.deprovision(world.plugins, world.state_dir, progress=world.lines.append, checkpoint=interrupt)
+    world.remove()
+    assert list(tmp_path.iterdir()) == []

@@ -96,3 +96,54 @@ def test_provision_after_a_killed_deprovision_makes_all_of_it_again(
     assert world(state_dir) == world(unbroken)
     changes = [row[0] for row in applied(state_dir)]
     assert sorted(map(str, changes)) == sorted(CHANGES)
+
+
+@pytest.mark.parametrize("second", [f"file.a.{step}" for step in failpoints.RESUMED_CHANGE])
+def test_killed_again_while_going_on(second: str, tmp_path: Path, unbroken: Path) -> None:
+    state_dir = tmp_path / "state"
+    assert killed_at("file.a.applied", "provision", NAME, state_dir, GIVEN)
+    assert killed_at(second, "provision", NAME, state_dir, GIVEN)
+    provision(plugin_set(), NAME, state_dir, GIVEN, nothing)
+    assert world(state_dir) == world(unbroken)
+    assert applied(state_dir) == applied(unbroken)
+
+
+def test_killed_at_every_step_in_turn_it_still_arrives(tmp_path: Path, unbroken: Path) -> None:
+    state_dir = tmp_path / "state"
+    killed = [name for name in PROVISION if killed_at(name, "provision", NAME, state_dir, GIVEN)]
+    assert len(killed) > len(CHANGES) * 3
+    provision(plugin_set(), NAME, state_dir, GIVEN, nothing)
+    assert world(state_dir) == world(unbroken)
+    assert applied(state_dir) == applied(unbroken)
+
+
+UPDATED = {"file": ("a=changed", "c=third")}
+UPDATE = ["run.begun", *(f"file.a.{step}" for step in failpoints.CHANGE), "file.a.half", "file.c.intended"]
+UPDATE += [f"file.b.{step}" for step in failpoints.REMOVAL]
+
+
+@pytest.fixture(scope="module")
+def updated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    state_dir = tmp_path_factory.mktemp("updated") / "state"
+    provision(plugin_set(), NAME, state_dir, GIVEN, nothing)
+    provision(plugin_set(), NAME, state_dir, UPDATED, nothing)
+    assert not (state_dir / "files" / "b").exists()
+    return state_dir
+
+
+@pytest.mark.parametrize("failpoint", UPDATE)
+@pytest.mark.parametrize("then", ["provision", "deprovision", "the plan before"])
+def test_an_update_killed_anywhere(failpoint: str, then: str, tmp_path: Path, updated: Path, unbroken: Path) -> None:
+    state_dir = tmp_path / "state"
+    provision(plugin_set(), NAME, state_dir, GIVEN, nothing)
+    assert killed_at(failpoint, "provision", NAME, state_dir, UPDATED)
+    if then == "provision":
+        provision(plugin_set(), NAME, state_dir, UPDATED, nothing)
+        assert world(state_dir) == world(updated)
+        assert applied(state_dir) == applied(updated)
+    elif then == "the plan before":
+        provision(plugin_set(), NAME, state_dir, GIVEN, nothing)
+        assert world(state_dir) == world(unbroken)
+    if then != "provision":
+        deprovision(plugin_set(), state_dir, nothing)
+        assert world(state_dir) == {}
