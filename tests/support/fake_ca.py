@@ -164,9 +164,10 @@ class Call:
 class FakeCa:
     """A TLS gRPC server on a free port. `mode` says what it does with the next calls; every call is recorded."""
 
-    def __init__(self, authority: FakeAuthority | None = None, *, life: float = 3600) -> None:
+    def __init__(self, authority: FakeAuthority | None = None, *, life: float = 3600, uri: str = SPIFFE_ID) -> None:
         self.authority = authority or FakeAuthority()
         self.life = life
+        self.uri = uri
         self.calls: list[Call] = []
         self.status: grpc.StatusCode | None = None
         self.message = "for the test"
@@ -217,7 +218,7 @@ class FakeCa:
         self.hang.wait(30)
         if self.status is not None:
             context.abort(self.status, self.message)
-        chain = self.authority.answer(request.csr, ends=self.life)
+        chain = self.authority.answer(request.csr, ends=self.life, uri=self.uri)
         return IstioCertificateResponse(cert_chain=self.alter(chain) if self.alter else chain)
 
     def __enter__(self) -> Self:
