@@ -108,7 +108,7 @@ def test_a_whole_local_installation(place: Path) -> None:
     state = ("--state-dir", "state")
     said = [
         meshpki(place, "provision", "--platform", "local", *state, "--plan-out", "plan.json", status=3),
-        meshpki(place, "apply", "plan.json", *state, "--yes"),
+        meshpki(place, "apply", "plan.json", "--yes"),
     ]
     for path in layout.workloads.glob("*/token"):
         canary.saw(path.read_text())

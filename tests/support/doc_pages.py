@@ -25,14 +25,17 @@ COLUMNS = 100
 TIMEOUT_SECONDS = 120
 VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?( UTC)?"), "<time>"),
+    (re.compile(r"\b\d+:[0-9a-f]{64}\b"), "<end of log>"),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "<hex>"),
     (re.compile(r"\b([0-9A-Fa-f]{2}:){7,31}[0-9A-Fa-f]{2}\b"), "<hex>"),
     (re.compile(r"\b\d+ requests"), "<n> requests"),
     (re.compile(r"kill -9 \d+"), "kill -9 <n>"),
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:<port>"),
     (re.compile(r"\b(pid|process|Port|port) \d+"), r"\1 <n>"),
-    (re.compile(r"\b\d+(\.\d+)? ?(ms|s|m|h|min|seconds?|minutes?|hours?)\b"), "<duration>"),
+    (re.compile(r"(\b\d+(\.\d+)? ?(ms|s|m|h|d)\b ?)+"), "<duration> "),
+    (re.compile(r"serialNumber=\d+"), "serialNumber=<n>"),
     (re.compile(r"/tmp/[\w./-]+"), "<path>"),
+    (re.compile(r"^( *\| )\d+ +(?=<time>)"), r"\1<n> "),
     (re.compile(r"[ \t]+"), " "),
     (re.compile(r"[─━-]{4,}"), "<rule>"),
 )
@@ -83,10 +86,10 @@ def commands(block: Block) -> Iterator[Command]:
 def normalised(lines: tuple[str, ...]) -> tuple[str, ...]:
     result = []
     for line in lines:
-        text = line.strip()
+        text = line
         for pattern, stand_in in VOLATILE:
             text = pattern.sub(stand_in, text)
-        result.append(text)
+        result.append(text.strip())
     return tuple(result)
 
 
@@ -148,7 +151,9 @@ def update(page: Path, shell: Shell) -> None:
     for block in blocks(page, "console", "demo"):
         lines: list[str] = []
         if block.language == "demo":
-            replaced.append((block, run_demo()))
+            told = run_demo()
+            kept = matches(normalised(tuple(block.text.splitlines())), normalised(tuple(told.splitlines())))
+            replaced.append((block, block.text if kept else told))
             continue
         for command in commands(block):
             real = shell.run(command.line)

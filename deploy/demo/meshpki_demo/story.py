@@ -220,10 +220,10 @@ def audit(on: Stage) -> None:
     shutil.copytree(on.layout.audit, copy)
     log = copy / "issuance.jsonl"
     lines = log.read_bytes().splitlines(keepends=True)
-    number = next(index for index, line in enumerate(lines) if b"/sa/client" in line)
-    lines[number] = lines[number].replace(b"/sa/client", b"/sa/cleint")
+    number = next(index for index, line in enumerate(lines) if b"/ns/default/" in line)
+    lines[number] = lines[number].replace(b"/ns/default/", b"/ns/admin/")
     log.write_bytes(b"".join(lines))
-    on.tell.say(f"In a copy, somebody makes `client` read `cleint` in record {number}:")
+    on.tell.say(f"In a copy, somebody moves the caller of record {number} to another namespace:")
     on.tell.command(on.meshpki.shown("audit", "verify", "tampered/issuance.jsonl"))
     done = on.meshpki.run("audit", "verify", "tampered/issuance.jsonl")
     on.tell.output(_lines(done.out, "verdict", "to do"))
