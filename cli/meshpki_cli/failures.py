@@ -45,7 +45,7 @@ def guarded(command: Callable[[], object], output: str) -> int:
     """
     from meshpki.runtime import logs
 
-    logs.configure("debug" if _Settings.debug else "warning")
+    logs.configure("debug" if _Settings.debug else "error")  # what fails is told as an error anyway
     try:
         status = command()
         with streams.writing():

@@ -88,10 +88,14 @@ class Page:
         """Write a heading."""
         self.line(Cell(text, TITLE))
 
-    def verbatim(self, text: str | Cell, *, indent: int = 0) -> None:
-        """Write a line as it is: a command, a path, a line of a diff. The terminal breaks it, if need be."""
+    def item(self, mark: str, text: str | Cell, *, indent: int = 0) -> None:
+        """Write `mark` and beside it the text, wrapped under its own beginning."""
         cell = _cell(text)
-        self._console.print(Text(" " * indent + cell.text, style=cell.style))
+        margin = indent + cell_len(mark) + 1
+        head = " " * indent + clean(mark) + " "
+        for part in wrap(cell.text, self.width - margin):
+            self._print(Text(head + part, style=cell.style))
+            head = " " * margin
 
     def pairs(self, pairs: Iterable[tuple[str, str | Cell]], *, indent: int = 0) -> None:
         """Write `label  value` lines, values in one column, each wrapped within it; without the empty ones."""
@@ -100,7 +104,7 @@ class Page:
         column = indent + GAP + max((cell_len(label) for label, _ in cells), default=0)
         for label, value in cells:
             head = Text((" " * indent + label).ljust(column), style=QUIET)
-            if not self._fits([value.text], self.width - column):
+            if column > self.width // 2 or not self._fits([value.text], self.width - column):
                 self._print(head)
                 self.line(value, indent=indent + 2)
                 continue
@@ -118,10 +122,11 @@ class Page:
                 (check.mark.ljust(marks), style_of(check.mark)), (clean(check.subject).ljust(subjects), "")
             )
             margin = marks + subjects
+            if check.optional and cell_len(texts[0]) > self.width - margin:
+                self._print(head)
+                continue
             if not self._fits(texts, self.width - margin):
                 self._print(head)
-                if check.optional:
-                    continue
                 margin = marks
                 head = Text(" " * margin)
             for text in texts:
@@ -171,7 +176,7 @@ class Page:
         for number, row in enumerate(rows):
             if number:
                 self.blank()
-            self.verbatim(Cell(row[0].text, row[0].style or TITLE), indent=indent)
+            self.line(Cell(row[0].text, row[0].style or TITLE), indent=indent)
             self.pairs(zip(names[1:], row[1:], strict=True), indent=indent + 2)
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from meshpki_cli.page import Page
 
 _VERBS: Final = {
-    EffectState.ABSENT: Cell("make", GOOD),
-    EffectState.DIFFERENT: Cell("update", WARN),
+    EffectState.ABSENT: Cell("new", GOOD),
+    EffectState.DIFFERENT: Cell("change", WARN),
     EffectState.DONE: Cell("keep", QUIET),
     EffectState.FOREIGN: Cell("BLOCKED", BAD),
 }
@@ -48,7 +48,7 @@ def show_plan(page: Page, plan: Plan, standings: Sequence[Standing]) -> None:
         page.blank()
         page.title("Removals: made by an earlier run, and no part of this plan")
         for removal in plan.removals:
-            page.line(Cell(f"remove   {removal.title} ({removal.id})", BAD), indent=2)
+            page.item("remove  ", Cell(f"{removal.title} ({removal.id})", BAD), indent=2)
     page.blank()
     page.line(summary(plan, standings))
 
@@ -67,7 +67,7 @@ def summary(plan: Plan, standings: Sequence[Standing]) -> str:
 def _show_change(page: Page, standing: Standing) -> None:
     change, seen = standing.change, standing.observation
     verb = _VERBS[seen.state]
-    page.line(Cell(f"{verb.text:8} {change.title} ({change.id})", verb.style), indent=2)
+    page.item(f"{verb.text:8}", Cell(f"{change.title} ({change.id})", verb.style), indent=2)
     if not standing.pending:
         return
     page.pairs(
@@ -81,4 +81,4 @@ def _show_change(page: Page, standing: Standing) -> None:
         indent=11,
     )
     for line in change.diff:
-        page.verbatim(Cell(line, _DIFF.get(line[:1], "")), indent=11)
+        page.item(line[:1], Cell(line[1:].strip(), _DIFF.get(line[:1], "")), indent=11)

@@ -48,7 +48,7 @@ class _Live:
         text = clean(line)
         if text.startswith(STEP):
             self._status.console.print(text)
-            self._status.update("")
+            self._status.update(" ")  # Rich takes an empty text for none given
         else:
             self._status.update(_shortened(text, self._width - 4))
 

@@ -79,13 +79,13 @@ def _show_prospect(page: Page, ahead: Prospect) -> None:
     show_plan(page, ahead.plan, ahead.standings)
 
 
-def carry_out(ahead: Prospect, output: Output, *, yes: bool) -> int:
-    """Show the plan, ask, apply it, verify, and say what is next."""
+def carry_out(ahead: Prospect, output: Output, *, yes: bool, otherwise: str) -> int:
+    """Show the plan, ask, apply it, verify, and say what is next. `otherwise` as for `consent.obtain`."""
     if ahead.pending or not ahead.recorded:
         _show_before(ahead, output)
         _refuse_blocked(ahead)
     if ahead.pending:
-        consent.obtain("Apply this plan?", yes=yes, otherwise="or save the plan with --plan-out, and apply it later")
+        consent.obtain("Apply this plan?", yes=yes, otherwise=otherwise)
     report = None if ahead.recorded and not ahead.pending else _apply(ahead)
     checked = _verify(ahead) if report is not None and report.changed else None
     workloads = _workloads(ahead)
@@ -144,7 +144,7 @@ def verified(plugins: PluginSet, plan: Plan) -> VerifyReport:
 
     try:
         with progress.reported("verifying") as told:
-            return verify(probe_of(plugins, plan), time.time(), progress=told)
+            return verify(probe_of(plugins, plan), time.time(), progress=told if sys.stderr.isatty() else None)
     except KeyboardInterrupt as error:
         raise InterruptedRun("everything is applied, it was not verified", "meshpki verify") from error
 

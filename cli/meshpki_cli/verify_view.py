@@ -18,7 +18,7 @@ def show_checks(page: Page, report: VerifyReport) -> None:
             Check(
                 "FAILED" if check in report.failed else check.verdict,
                 check.name,
-                "; ".join((check.detail, *check.evidence)),
+                check.detail if check.passed else "; ".join((check.detail, *check.evidence)),
                 optional=check.passed,
             )
             for check in report.checks

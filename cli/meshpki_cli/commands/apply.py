@@ -29,4 +29,4 @@ def run(
     loaded = plugins.load()
     history = journal.read(Path(planned.state_dir))
     saved.still_valid(loaded, planned, history)
-    return carry_out(prospect(loaded, planned, history), output, yes=yes)
+    return carry_out(prospect(loaded, planned, history), output, yes=yes, otherwise="once you agree with the plan")

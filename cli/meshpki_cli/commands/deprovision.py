@@ -30,7 +30,7 @@ def run(state_dir: StateDirOption, yes: YesOption = False, output: OutputOption 
     if made:
         if output is Output.TABLE or sys.stderr.isatty():
             _announce(made, state_dir)
-        consent.obtain("Remove all of this?", yes=yes, otherwise="after a look at `meshpki status`")
+        consent.obtain("Remove all of this?", yes=yes, otherwise="once you agree with what will be removed")
     report = _remove(state_dir)
     emit(output, {"state_dir": str(state_dir), **_plain(report)}, lambda page: _show(page, report, state_dir))
 
@@ -42,7 +42,7 @@ def _announce(made: Sequence[Made], state_dir: Path) -> None:
     page = Page(sys.stderr)
     page.title(f"To be removed from {state_dir}")
     for item in made:
-        page.line(Cell(f"remove   {item.title} ({item.id})", BAD), indent=2)
+        page.item("-", Cell(f"{item.title} ({item.id})", BAD), indent=2)
 
 
 def _remove(state_dir: Path) -> Report:

@@ -63,7 +63,7 @@ def run(
         typer.echo(f"plan saved; apply it with: meshpki apply {plan_out}", err=True)
     if dry_run or plan_out is not None:
         return show_only(ahead, output)
-    return carry_out(ahead, output, yes=yes)
+    return carry_out(ahead, output, yes=yes, otherwise="or save the plan with --plan-out FILE, to be reviewed first")
 
 
 def _look(asked: Chosen, state_dir: Path, fallback: Mode | None) -> Prospect:
