@@ -53,12 +53,16 @@ def first_obstacle(*, files: tuple[Path, ...] = (), directories: tuple[Path, ...
 
 def remove_file(path: Path) -> None:
     """Remove a file, and what a killed writer left beside it (`runtime.files.write_atomically`). MachineError."""
-    with machine_errors("could not remove", path):
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        if path.parent.is_dir():
-            for left in path.parent.glob(f".{path.name}.*.new"):
-                left.unlink(missing_ok=True)
+    with machine_errors("could not remove", path), contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    sweep(path)
+
+
+def sweep(path: Path) -> None:
+    """Remove what a killed writer of `path` left beside it. Only for the one writer of that file. MachineError."""
+    with machine_errors("could not remove what was left beside", path):
+        for left in path.parent.glob(f".{path.name}.*.new"):
+            left.unlink(missing_ok=True)
 
 
 def remove_tree(path: Path) -> None:

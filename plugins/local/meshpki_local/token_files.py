@@ -12,6 +12,7 @@ from meshpki.errors import MachineError
 from meshpki.runtime.files import read_private, write_atomically
 from meshpki_local.issuer import IssuerKey, TokenRequest, mint
 from meshpki_local.settings import AUDIENCE, ISSUER
+from meshpki_local.standing import sweep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +75,7 @@ def refresh(path: Path, account: ServiceAccountRef, key: IssuerKey, *, lifetime:
         return due
     request = TokenRequest(account, AUDIENCE, lifetime)
     token = mint(key, request, node=node, now=int(now)).encode()
+    sweep(path)
     write_atomically(path, token)
     return due_at(read_seen(token), account, key.kid, now)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from meshpki.errors import MeshpkiError
 from meshpki.hooks import EffectState, Observation
 from meshpki_local import issuer_key
-from meshpki_local.standing import first_obstacle, foreign, remove_file, remove_if_empty
+from meshpki_local.standing import first_obstacle, foreign, remove_file, remove_if_empty, sweep
 
 if TYPE_CHECKING:
     from meshpki.hooks import Params, Progress
@@ -44,6 +44,7 @@ class TokenIssuer:
 
     def apply(self, progress: Progress) -> None:
         """Make the key if there is none, and write the public half."""
+        sweep(self.layout.token_key)
         issuer_key.create(self.layout)
         progress(f"key {issuer_key.load(self.layout.token_key).kid} signs tokens")
 
