@@ -141,6 +141,13 @@ def test_a_chain_that_no_validator_follows_is_refused(name: str) -> None:
         check_chain(certificates)
 
 
+def test_an_issuer_is_not_made_of_such_a_chain() -> None:
+    mine = make_authority(now=NOW)
+    backwards = LyingSigner([mine.hierarchy.issuer.certificate, root().certificate], mine.signer)
+    with pytest.raises(InvalidValueError, match="is not signed by"):
+        Issuer.from_signer(backwards)
+
+
 class LyingSigner:
     """A signer whose key is not the one in its certificate."""
 

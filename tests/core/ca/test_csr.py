@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -217,9 +216,7 @@ def test_sixty_thousand_names_are_refused_before_they_are_parsed(monkeypatch: py
     extension = der.extension("2.5.29.17", der.element(der.SEQUENCE, names))
     request = reassemble(make_csr(), lambda parts: parts.__setitem__(3, extension_request(extension)), signer=key())
     monkeypatch.setattr(csr, "_parse", None)
-    started = time.process_time()
     assert refusal(request) is CsrReason.TOO_LARGE
-    assert time.process_time() - started < 0.001 * 20
 
 
 def test_the_cap_is_where_it_is_said_to_be() -> None:
@@ -244,7 +241,6 @@ def test_the_cap_is_where_it_is_said_to_be() -> None:
         lambda text: text.replace("M", "é", 1),
         lambda text: text.replace("M", "!", 1),
         lambda text: text.replace("M", " ", 1),
-        lambda text: text.replace("-----END", "====\n-----END"),
         lambda text: "-----BEGIN CERTIFICATE REQUEST-----END CERTIFICATE REQUEST-----",
         lambda text: "\ud800" + text,
     ],
