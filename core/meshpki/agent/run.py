@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import signal
@@ -16,9 +15,9 @@ from meshpki.agent.ca_client import CaClient
 from meshpki.agent.faces import Faces
 from meshpki.agent.key_request import new_key_request
 from meshpki.agent.reporting import failure_of, report
-from meshpki.errors import ExitCode, MeshpkiError
+from meshpki.errors import ExitCode, MachineError
 from meshpki.hooks import Health
-from meshpki.runtime.files import write_atomically
+from meshpki.runtime.files import machine_errors, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +92,8 @@ class Agent:
     def _prepare(self) -> None:
         self._faces.prepare()
         if self._config.status_file is not None:  # what an earlier run wrote is no longer true
-            self._config.status_file.unlink(missing_ok=True)
+            with machine_errors("could not remove", self._config.status_file):
+                self._config.status_file.unlink(missing_ok=True)
 
     async def _advance(self, event: rotation.Event) -> None:
         now = self._clock()
@@ -166,6 +166,9 @@ class Agent:
         content = status.render(self._state, now)
         if content == self._status_written:
             return
-        with contextlib.suppress(MeshpkiError):
+        try:
             write_atomically(self._config.status_file, content)
+        except MachineError as error:  # a full disk must not stop a renewal; the next change tries again
+            log.debug("the status could not be written", extra={"seen": error.seen})
+        else:
             self._status_written = content

@@ -66,7 +66,7 @@ class SdsStream:
         return bool(request.response_nonce) and request.response_nonce != str(self._nonce)
 
     def _subscribe(self, names: Iterable[str]) -> None:
-        wanted = tuple(dict.fromkeys(names))
+        wanted = tuple(names)
         if len(wanted) > MAX_NAMES:
             raise RefusedError(f"{len(wanted)} names in one request", wanted=f"at most {MAX_NAMES}")
         # An empty list means everything, but only as a stream's first; later it means nothing any more.
@@ -98,7 +98,7 @@ class SdsStream:
     def _find(self, name: str) -> Resource | None:
         """A name we do not have is no error: the protocol has no word for it, and it may appear later."""
         resource = self._resources.by_name.get(name)
-        if resource is None and name not in self._told_unknown:
+        if resource is None and name not in self._told_unknown and len(self._told_unknown) < MAX_NAMES:
             self._told_unknown.add(name)
             log.warning(
                 "a client asks for a secret that this workload does not have; it is sent if it appears",

@@ -141,14 +141,17 @@ def test_an_answer_beyond_all_measure_is_refused(ca: FakeCa, client: CaClient) -
         ask(client)
 
 
-def test_a_token_that_the_ca_echoes_is_cut_out(ca: FakeCa, client: CaClient, caplog: pytest.LogCaptureFixture) -> None:
-    ca.status, ca.message = grpc.StatusCode.UNAUTHENTICATED, f"what is this?\n{TOKEN}"
+@pytest.mark.parametrize("token", [TOKEN, f"e30.{CANARY}.{CANARY}"])
+def test_a_token_that_the_ca_echoes_is_cut_out(
+    ca: FakeCa, client: CaClient, caplog: pytest.LogCaptureFixture, token: str
+) -> None:
+    ca.status, ca.message = grpc.StatusCode.UNAUTHENTICATED, f"what is this?\n{token}"
     with caplog.at_level(logging.DEBUG), pytest.raises(CaRefusedError) as caught:
-        ask(client)
+        ask(client, token)
     assert str(caught.value).count("\n") == 0
     for text in (str(caught.value), repr(caught.value), repr(caught.value.__context__ and ""), caplog.text):
         assert CANARY not in text
-        assert TOKEN not in text
+        assert token not in text
 
 
 @pytest.mark.parametrize(("token", "cluster"), [("a\nb", ""), ("tökén", ""), (TOKEN, "clüster"), (TOKEN, "a\r\nb: c")])

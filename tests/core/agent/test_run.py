@@ -103,7 +103,7 @@ BUSY = [
 def test_a_tired_ca_is_asked_again_and_the_old_certificate_is_served(
     ca: FakeCa, files: AgentFiles, status: grpc.StatusCode
 ) -> None:
-    ca.life = 4
+    ca.life = 6
     with AgentProcess(files.config(ca), files.log):
         ca.wait_for_calls(1)
         wait_until(lambda: serial(files), "a certificate")
@@ -220,7 +220,7 @@ def test_another_identity_than_before_is_refused(ca: FakeCa, files: AgentFiles) 
 
 
 def test_a_ca_that_hangs_is_overdue_after_the_deadline_and_expires_in_the_end(ca: FakeCa, files: AgentFiles) -> None:
-    ca.life = 4
+    ca.life = 6
     with AgentProcess(files.config(ca, call_seconds=0.5), files.log):
         wait_until(lambda: serial(files), "a certificate")
         ca.hang.clear()

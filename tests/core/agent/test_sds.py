@@ -171,6 +171,14 @@ def test_an_unknown_name_neither_ends_the_stream_nor_hides_the_others(
     assert len(caplog.records) == 1, "said once"
 
 
+def test_a_client_that_makes_names_up_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    stream = SdsStream(FIRST)
+    with caplog.at_level(logging.WARNING):
+        for number in range(3 * MAX_NAMES):
+            stream.request(ask(f"made-up-{number}"))
+    assert len(caplog.records) == MAX_NAMES
+
+
 def test_a_name_that_appears_later_is_pushed() -> None:
     stream = SdsStream(NOTHING)
     assert stream.request(ask("default")) is None
