@@ -75,14 +75,15 @@ def _read(text: str | bytes) -> CsrKey:
             "send a request with the key alone: no subject, no names",
         )
     request = _parse(text)
+    signed = request.tbs_certrequest_bytes
     try:
-        spki = der.children(request.tbs_certrequest_bytes)[2]
+        spki = der.children(signed)[2]
     except ValueError as error:
         raise _refused(CsrReason.MALFORMED, f"a request whose outer form is off: {error}", "DER (X.690)") from error
     kind = kind_of_spki(spki)
     if kind is None:
         _refuse_key(request, spki)
-    _check_signature(request, kind)
+    _check_signature(request, signed, kind)
     _check_extensions(request)
     return CsrKey(spki, kind)
 
@@ -122,7 +123,7 @@ def _describe(key: CertificatePublicKeyTypes) -> str:
             return type(key).__name__.removesuffix("PublicKey")
 
 
-def _check_signature(request: x509.CertificateSigningRequest, kind: KeyKind) -> None:
+def _check_signature(request: x509.CertificateSigningRequest, signed: bytes, kind: KeyKind) -> None:
     """Verify with the key itself, under an algorithm of the list: `is_signature_valid` also takes SHA-1 and PSS."""
     oid = request.signature_algorithm_oid
     scheme = _SCHEMES.get(oid)
@@ -134,9 +135,9 @@ def _check_signature(request: x509.CertificateSigningRequest, kind: KeyKind) -> 
         # The bytes of the key have already told its kind, and with it the class: no need to ask again.
         key = request.public_key()
         if isinstance(scheme, ec.ECDSA):
-            cast("ec.EllipticCurvePublicKey", key).verify(request.signature, request.tbs_certrequest_bytes, scheme)
+            cast("ec.EllipticCurvePublicKey", key).verify(request.signature, signed, scheme)
         else:
-            cast("rsa.RSAPublicKey", key).verify(request.signature, request.tbs_certrequest_bytes, _PKCS1, scheme)
+            cast("rsa.RSAPublicKey", key).verify(request.signature, signed, _PKCS1, scheme)
     except InvalidSignature as error:
         raise _refused(
             CsrReason.BAD_SIGNATURE,

@@ -61,21 +61,20 @@ def decide(
                 wanted="a token with some life left",
                 todo="read the token file again: the platform rewrites it well before the end",
             )
-    return bound(Lifetime(now - profile.backdate_seconds, not_after, limited_by), issuer, now)
+    return bound(issuer, not_after, limited_by, backdate_seconds=profile.backdate_seconds, now=now)
 
 
-def bound(wanted: Lifetime, issuer: Issuer, now: int) -> Lifetime:
+def bound(issuer: Issuer, not_after: int, limited_by: LifetimeLimit, *, backdate_seconds: int, now: int) -> Lifetime:
     """Fit a lifetime into that of the chain, and its backdating into itself, as `decide` says.
 
     Raises UnavailableError outside the chain's own validity.
     """
     if not issuer.not_before <= now < issuer.not_after:
         raise _chain_not_valid(issuer, now)
-    not_after, limited_by = wanted.not_after, wanted.limited_by
     if issuer.not_after < not_after:
         not_after, limited_by = issuer.not_after, LifetimeLimit.CHAIN
-    earliest = max(now - (not_after - now) // 10, issuer.not_before)
-    return Lifetime(max(wanted.not_before, earliest), not_after, limited_by)
+    backdate = min(backdate_seconds, (not_after - now) // 10)
+    return Lifetime(max(now - backdate, issuer.not_before), not_after, limited_by)
 
 
 def _asked(profile: Profile, requested_seconds: int, now: int) -> tuple[int, LifetimeLimit]:

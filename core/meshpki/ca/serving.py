@@ -13,7 +13,7 @@ from meshpki.ca import serials
 from meshpki.ca.csr import CsrKey
 from meshpki.ca.issue import Issued, issue
 from meshpki.ca.keys import KeyKind, generate, private_pem, spki_of
-from meshpki.ca.lifetime import Lifetime, LifetimeLimit, bound
+from meshpki.ca.lifetime import LifetimeLimit, bound
 from meshpki.ca.prepare import prepare_leaf
 from meshpki.ca.profile import DAY
 from meshpki.ca.template import Leaf, Purpose
@@ -108,12 +108,12 @@ class ServingCertificate:
 
     def _issue(self, now: int) -> ServingPair:
         key = generate(KeyKind.EC_P256)
-        wanted = Lifetime(now - BACKDATE_SECONDS, now + self._lifetime_seconds, LifetimeLimit.DEFAULT)
+        ends = now + self._lifetime_seconds
         leaf = Leaf(
             Purpose.SERVING,
             CsrKey(spki_of(key.public_key()), KeyKind.EC_P256),
             serials.draw(),
-            bound(wanted, self._issuer, now),
+            bound(self._issuer, ends, LifetimeLimit.DEFAULT, backdate_seconds=BACKDATE_SECONDS, now=now),
             server_names=self._names,
         )
         issued = issue(prepare_leaf(self._issuer, leaf))
