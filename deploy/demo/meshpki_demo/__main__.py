@@ -7,7 +7,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Final, Never
 
-from meshpki.errors import MeshpkiError
+from meshpki.errors import MachineError, MeshpkiError
+from meshpki_demo.envoy import find_envoy
 from meshpki_demo.narrate import Narrator
 from meshpki_demo.stage import log_tails, stage
 from meshpki_demo.story import STEPS
@@ -30,10 +31,14 @@ def main() -> int:
     tell = Narrator()
     tell.title("meshpki: two Envoys, one machine, identities against trustworthy tokens")
     try:
+        find_envoy()
         with stage(tell) as on:
             tell.say(f"Everything below happens in {on.directory} and is removed at the end.")
             status = _play(on)
             _ignore_interrupts()
+    except MachineError as error:
+        tell.bad(str(error))
+        return 1
     except KeyboardInterrupt:
         tell.end("Interrupted; everything was stopped and removed.")
         return INTERRUPTED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -14,7 +13,6 @@ from meshpki.errors import MeshpkiError
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
 TIMEOUT_SECONDS: Final = 120
 STOP_SECONDS: Final = 10
@@ -75,17 +73,6 @@ class Meshpki:
                 evidence=tuple((done.err or done.out).strip().splitlines()[-ERROR_LINES:]),
             )
         return done.out
-
-    def data(self, *arguments: str) -> dict[str, Any]:  # Any: JSON of a command; each use picks known fields
-        """Run it with `--output json` and read that. Raises MeshpkiError."""
-        out = self.check(*arguments, "--output", "json")
-        try:
-            data = json.loads(out)
-        except ValueError as error:
-            raise MeshpkiError(f"`{self.shown(*arguments, '--output', 'json')}` wrote no JSON") from error
-        if not isinstance(data, dict):
-            raise MeshpkiError(f"`{self.shown(*arguments, '--output', 'json')}` wrote no JSON object")
-        return data
 
 
 def _environment() -> dict[str, str]:
