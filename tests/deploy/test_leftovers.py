@@ -39,7 +39,9 @@ def start(started: list[subprocess.Popen[str]], argument: Path, code: str = "pas
 def test_processes_that_name_the_directory_are_found(tmp_path: Path, started: list[subprocess.Popen[str]]) -> None:
     ours = start(started, tmp_path / "mine" / "config.json")
     start(started, tmp_path / "others")
-    assert leftovers.processes_in(tmp_path / "mine") == (ours.pid,)
+    start(started, tmp_path / "mine-too")
+    itself = start(started, tmp_path / "mine")
+    assert leftovers.processes_in(tmp_path / "mine") == tuple(sorted((ours.pid, itself.pid)))
     assert leftovers.processes_in(tmp_path / "nobody") == ()
 
 
@@ -57,3 +59,9 @@ def test_they_are_ended(
 
 def test_nothing_there_is_no_error(tmp_path: Path) -> None:
     assert leftovers.end(tmp_path) == ()
+
+
+@pytest.mark.parametrize("directory", [Path("/"), Path("/tmp"), Path("relative/to/it")])
+def test_what_was_not_made_for_one_run_is_refused(directory: Path) -> None:
+    with pytest.raises(ValueError, match="not made for one run"):
+        leftovers.processes_in(directory)

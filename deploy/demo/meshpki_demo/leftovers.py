@@ -12,15 +12,22 @@ from typing import Final
 PROC: Final = Path("/proc")
 END_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.05
+LEAST_PARTS: Final = 3
+"""Of a path made for one run: the root, a directory for temporary files, a random name."""
 
 
 def processes_in(directory: Path) -> tuple[int, ...]:
-    """Give the ids of all other processes of ours that name a path below `directory` on their command line.
+    """Give the ids of all other processes of ours with an argument that is `directory` or a path below it.
 
-    The directory's name is random and was made for one run: a process that names it belongs to that run.
+    The directory's name is random and was made for one run: a process that names it belongs to that run. Raises
+    ValueError for a directory that cannot be such a one: processes will be ended for what this finds.
     """
-    wanted = os.fsencode(directory)
-    return tuple(sorted(pid for pid in _own_processes() if wanted in _command_line(pid)))
+    if not directory.is_absolute() or len(directory.parts) < LEAST_PARTS:
+        raise ValueError(f"{directory} was not made for one run")
+    own, below = os.fsencode(directory), os.fsencode(directory) + b"/"
+    return tuple(
+        sorted(pid for pid in _own_processes() if any(a == own or a.startswith(below) for a in _arguments(pid)))
+    )
 
 
 def end(directory: Path) -> tuple[int, ...]:
@@ -51,8 +58,8 @@ def _owner(entry: Path) -> int | None:
         return None
 
 
-def _command_line(pid: int) -> bytes:
+def _arguments(pid: int) -> list[bytes]:
     try:
-        return (PROC / str(pid) / "cmdline").read_bytes()  # empty for a zombie: nothing of it runs any more
+        return (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")  # empty for a zombie: nothing of it runs
     except OSError:
-        return b""
+        return []
