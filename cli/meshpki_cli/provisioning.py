@@ -93,7 +93,7 @@ def carry_out(ahead: Prospect, output: Output, *, yes: bool, otherwise: str) -> 
         "digest": ahead.plan.digest,
         "changed": report is not None and report.changed,
         "results": report.results if report else (),
-        "verified": checked,
+        "verified": {"passed": checked.passed, "checks": checked.checks} if checked else None,
         "workloads": workloads,
     }
     emit(output, document, lambda page: _show_after(page, ahead, report, checked, workloads))

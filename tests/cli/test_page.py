@@ -33,7 +33,7 @@ def page(width: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Page, Terminal]:
     return Page(stream), stream
 
 
-ROWS = [
+ROWS: list[tuple[str | Cell, ...]] = [
     ("default/client", Cell("fresh", "green"), "59m 12s", "spiffe://mesh.local/ns/default/sa/client", ""),
     ("default/server", "expired", "", "spiffe://mesh.local/ns/default/sa/server", "the CA is away since a while"),
 ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMAND = (sys.executable, "-P", "-m", "meshpki_cli")
 BOUND_SECONDS = 60
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLOUR = re.compile(r"\x1b\[(?:3|4|9|10)[0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +66,29 @@ def spawn(*args: str, given: bytes = b"", env: Mapping[str, str] | None = None, 
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def on_terminal(*args: str, columns: int = 80, typed: bytes = b"", env: Mapping[str, str] | None = None) -> Ran:
-    """Run on a terminal that is `columns` wide and types `typed`. Both streams are the terminal: all is in `out`."""
+def on_terminal(
+    *args: str, columns: int = 80, typed: bytes = b"", after: bytes = b"", env: Mapping[str, str] | None = None
+) -> Ran:
+    """Run on a terminal that is `columns` wide, and type `typed` once `after` is to be read on it.
+
+    Both streams are the terminal: all is in `out`.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     process = subprocess.Popen(
-        [*COMMAND, *args], stdin=theirs, stdout=theirs, stderr=theirs, env=environment(env), start_new_session=True
+        [*COMMAND, *args],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(env),
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - or Ctrl-C is text
     )
     os.close(theirs)
     timer = threading.Timer(BOUND_SECONDS, process.kill)
     timer.start()
     try:
-        if typed:
-            os.write(ours, typed)
-        shown = _read_all(ours)
+        shown = _converse(ours, typed, after)
         code = process.wait()
     finally:
         timer.cancel()
@@ -86,9 +96,12 @@ def on_terminal(*args: str, columns: int = 80, typed: bytes = b"", env: Mapping[
     return Ran(code, shown.decode(errors="replace").replace("\r\n", "\n"), "")
 
 
-def _read_all(descriptor: int) -> bytes:
+def _converse(descriptor: int, typed: bytes, after: bytes) -> bytes:
     content = b""
     while True:
+        if typed and after in content:
+            os.write(descriptor, typed)
+            typed = b""
         try:
             block = os.read(descriptor, 65536)
         except OSError:  # EIO: the other side of a terminal was closed
