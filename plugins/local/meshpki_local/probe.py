@@ -10,7 +10,7 @@ from meshpki.errors import OperatorNeededError
 from meshpki.hooks import CaEndpoint, ComponentStatus, Health, WorkloadStatus
 from meshpki.runtime.files import read_capped
 from meshpki_local import agent_status, control, issuer_key, processes
-from meshpki_local.children import Phase
+from meshpki_local.children import STABLE_SECONDS, Phase
 from meshpki_local.issuer import TokenRequest, mint
 from meshpki_local.layout import agent_name
 from meshpki_local.ports import read_ports
@@ -75,7 +75,7 @@ class LocalProbe:
             *(
                 ComponentStatus(name, Health.RUNNING, f"pid {orphans[name].ref.pid}, without a supervisor")
                 if name in orphans
-                else _child(name, known.get(name))
+                else _child(name, known.get(name), time.time())
                 for name in names
             ),
         ]
@@ -108,10 +108,12 @@ def _supervisor(record: RunRecord | None) -> ComponentStatus:
     return ComponentStatus(control.SUPERVISOR, Health.RUNNING, f"pid {record.pid}")
 
 
-def _child(name: str, child: ChildRecord | None) -> ComponentStatus:
+def _child(name: str, child: ChildRecord | None, now: float) -> ComponentStatus:
     if child is None:
         return ComponentStatus(name, Health.STOPPED)
     restarts = f", {child.restarts} restarts" if child.restarts else ""
-    if child.phase == Phase.WAITING:
-        return ComponentStatus(name, Health.FAILED, f"{child.reason}{restarts}; started again soon")
+    # One that dies over and over is alive whenever it was just started again: that is not running.
+    flaps = child.failures > 1 and now - child.since < STABLE_SECONDS
+    if child.phase == Phase.WAITING or flaps:
+        return ComponentStatus(name, Health.FAILED, f"{child.reason}{restarts}")
     return ComponentStatus(name, Health.RUNNING, f"pid {child.pid}{restarts}")

@@ -90,8 +90,7 @@ class Supervisor:
         self._family.adopt(self._wanted, known, time.monotonic())
         while not self._stopping:
             self._reload_if_changed()
-            if time.time() >= self._tokens_due:
-                self._tokens_due = self._tokens.refresh(self._settings, time.time())
+            self._tokens_due = self._tokens.refresh(self._settings, time.time())
             self._turn()
         self._family.forget_waiting()
         while self._family.running:
@@ -149,7 +148,6 @@ class Supervisor:
         self._stamps, self._settings, self._ports = stamps, settings, ports
         self._wanted, self._wanted_since = wanted, time.monotonic()
         self._tokens.reset()
-        self._tokens_due = 0.0
 
     def _reload_if_changed(self) -> None:
         hangup = signal.SIGHUP in self._asked

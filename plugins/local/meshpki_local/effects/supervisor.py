@@ -117,8 +117,8 @@ class SupervisorProcess:
 
     def _unhealthy(self, missing: list[str], seconds: float) -> MachineError:
         """The error, with the end of the log that tells most: undoing removes the logs."""
-        names = [CA, *(agent_name(account) for account in self.settings.workloads), control.SUPERVISOR]
-        first = next((name for name in names if any(name in line for line in missing)), control.SUPERVISOR)
+        names = [CA, *(agent_name(account) for account in self.settings.workloads)]
+        first = next((name for name in names if any(line.startswith(f"{name} ") for line in missing)), CA)
         log = control.tail(self.layout.log(first), _TAIL_LINES)
         return MachineError(
             f"not healthy after {seconds:.0f} s: {missing[0]}",
