@@ -57,6 +57,7 @@ class CaServer:
         self._open_signer = signer or (lambda: _software_signer(config))
         self._clock = clock
         self._closing = contextlib.ExitStack()
+        self.table = MethodTable([])
         self._port = 0
         self._http_port = 0
 
@@ -109,7 +110,7 @@ class CaServer:
             verifier=verifier, issuer=issuer, profile=profile, audit=audit, metrics=self.metrics
         )
         health = HealthService(readiness.ready)
-        table = MethodTable([service.method(), *health.methods()], in_flight)
+        self.table = table = MethodTable([service.method(), *health.methods()], in_flight)
         _watch(self.metrics, issuer, audit, in_flight, readiness)
         http = _http_server(config, readiness, self.metrics)
         closing.callback(http.close)
