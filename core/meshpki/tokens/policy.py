@@ -204,7 +204,7 @@ def _clock(reason: TokenReason, seen: str, policy: ClusterPolicy, now: float) ->
 
 
 def _too_long(times: TokenTimes, policy: ClusterPolicy) -> TokenRefusedError:
-    todo = "ask for a shorter expirationSeconds, or raise max_lifetime for this cluster"
+    todo = "ask for a shorter expirationSeconds, or raise max_token_lifetime for this cluster"
     if times.warn_after is not None:
         todo = "the API server extended it as it does for expirationSeconds 3607: project a volume with another value"
     return TokenRefusedError(

@@ -173,14 +173,13 @@ def kill_the_ca(on: Stage) -> None:
     pid = _ca_pid(on)
     with Traffic(on.envoys[CLIENT].listener()) as traffic:
         traffic.wait_sent(REQUESTS_AFTER)
-        before = set(traffic.tally.serials)
         on.tell.command(f"kill -9 {pid}")
         os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()
         token = on.layout.workload(CLIENT).token.read_text(encoding="ascii").strip()
         with _signing_client(on) as ca:
             verdict = ca.ask(token, RECOVERY_SECONDS)
-        back = time.monotonic() - killed
+        back, before = time.monotonic() - killed, set(traffic.tally.serials)
         deadline = time.monotonic() + ROTATION_SECONDS
         while set(traffic.tally.serials) <= before and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
