@@ -62,10 +62,7 @@ def test_people_get_short_lines() -> None:
 
 def test_a_traceback_is_one_field() -> None:
     stream = io.StringIO()
-    try:
-        raise ValueError("oh")
-    except ValueError:
-        logged(stream).exception("failed")
+    logged(stream).error("failed", exc_info=ValueError("oh"))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 1
     assert "ValueError: oh" in json.loads(lines[0])["error"]
