@@ -193,7 +193,7 @@ def isolated(plugin: Plugin, what: str, call: Callable[[], _T]) -> _T:
     except BaseException as error:
         raise PluginError(
             f"plugin {plugin.name!r} of {plugin.origin} failed in {what}: {_one_line(error)}",
-            todo="report it to the plugin's authors, with the traceback of --log-level debug",
+            todo="report it to the plugin's authors, with the traceback that `meshpki --debug` shows",
         ) from error
 
 
