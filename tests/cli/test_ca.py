@@ -52,6 +52,21 @@ def test_show_tells_who_until_when_and_which_digest(tmp_path: Path, kind: str) -
     assert "PRIVATE KEY" not in ran.out
 
 
+def test_show_takes_a_directory_or_a_configuration(tmp_path: Path) -> None:
+    place = tmp_path / "ca"
+    command_line.invoke("ca", "init", str(place), "--trust-domain", "mesh.local")
+    (tmp_path / "ca.yaml").write_text(yaml.safe_dump(configuration(15012, 15014)))
+    (tmp_path / "jwks.json").write_bytes(MAKER.jwks())
+    by_name = json.loads(command_line.invoke("ca", "show", str(place), "-o", "json").out)
+    by_file = json.loads(command_line.invoke("ca", "show", "--config", str(tmp_path / "ca.yaml"), "-o", "json").out)
+    for shown in (by_name, by_file):
+        for one in shown["ca"]["certificates"]:
+            del one["remaining_seconds"]
+    assert by_file == by_name
+    for args in ([], [str(place), "--config", str(tmp_path / "ca.yaml")]):
+        assert command_line.invoke("ca", "show", *args).code == 2
+
+
 def test_another_trust_domain_is_refused(tmp_path: Path) -> None:
     place = str(tmp_path / "ca")
     command_line.invoke("ca", "init", place, "--trust-domain", "mesh.local")
@@ -111,6 +126,22 @@ def test_an_unknown_log_level_is_a_usage_error(tmp_path: Path) -> None:
     assert "loud" in ran.err
 
 
+def configuration(grpc: int, http: int) -> dict[str, object]:
+    return {
+        "trust_domain": "mesh.local",
+        "listen": f"127.0.0.1:{grpc}",
+        "http": f"127.0.0.1:{http}",
+        "server_names": ["localhost"],
+        "issuer": {
+            "certificate": "ca/issuer-cert.pem",
+            "key": "ca/issuer-key.pem",
+            "root": "ca/root-cert.pem",
+        },
+        "audit": "audit/issuance.jsonl",
+        "clusters": [{"name": "local", "issuer": MAKER.issuer, "jwks": {"file": "jwks.json"}}],
+    }
+
+
 def agent_arguments(place: Path, address: str, *more: str) -> list[str]:
     return [
         *("agent", "run", "--ca-address", address, "--ca-roots", str(place / "ca" / "root-cert.pem")),
@@ -155,20 +186,7 @@ def test_ca_and_agent_from_the_command_line() -> None:
         (place / "jwks.json").write_bytes(MAKER.jwks())
         (place / "token").write_bytes(MAKER.token(now=time.time(), name="cart"))
         (place / "token").chmod(0o600)
-        config = {
-            "trust_domain": "mesh.local",
-            "listen": f"127.0.0.1:{grpc}",
-            "http": f"127.0.0.1:{http}",
-            "server_names": ["localhost"],
-            "issuer": {
-                "certificate": "ca/issuer-cert.pem",
-                "key": "ca/issuer-key.pem",
-                "root": "ca/root-cert.pem",
-            },
-            "audit": "audit/issuance.jsonl",
-            "clusters": [{"name": "local", "issuer": MAKER.issuer, "jwks": {"file": "jwks.json"}}],
-        }
-        (place / "ca.yaml").write_text(yaml.safe_dump(config))
+        (place / "ca.yaml").write_text(yaml.safe_dump(configuration(grpc, http)))
 
         def ready() -> bool:
             try:

@@ -102,7 +102,15 @@ def describe(directory: Path, now: float) -> MaterialDescription:
     Raises MachineError for files that are missing or not private, InvalidValueError for a chain that no validator
     would follow, IntegrityError when the issuing key is another's.
     """
-    chain = [x509.load_der_x509_certificate(each) for each in load(directory).chain]
+    return describe_signer(load(directory), directory, now)
+
+
+def describe_signer(signer: SoftwareSigner, directory: Path, now: float) -> MaterialDescription:
+    """Examine an authority that was opened from files, the issuing certificate of which is in `directory`.
+
+    Raises InvalidValueError for a chain that no validator would follow.
+    """
+    chain = [x509.load_der_x509_certificate(each) for each in signer.chain]
     check_chain(chain)
     return MaterialDescription(
         directory=directory,
