@@ -9,6 +9,9 @@ from pathlib import Path
 
 def main(argv: list[str]) -> int:
     """Step out of the caller's reach, then supervise. Output is where the caller put it: the supervisor's log."""
+    if len(argv) != 1:
+        sys.stderr.write("usage: python -m meshpki_local <state directory>; by hand: meshpki run --platform local\n")
+        return 2
     # The caller waits for this first process only; the second is nobody's child, so it leaves no zombie behind.
     if os.fork():
         return 0
@@ -26,9 +29,10 @@ def main(argv: list[str]) -> int:
     def say_so() -> None:
         with contextlib.suppress(OSError):
             os.write(NOTIFY, b"\n")
-        os.close(NOTIFY)
+            os.close(NOTIFY)
 
-    os.set_inheritable(NOTIFY, False)
+    with contextlib.suppress(OSError):  # Nobody waits for word when it was started by hand.
+        os.set_inheritable(NOTIFY, False)
     logs.configure()
     try:
         return supervise(Layout(Path(argv[0])), say_so)
