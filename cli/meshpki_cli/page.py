@@ -99,7 +99,7 @@ class Page:
 
     def pairs(self, pairs: Iterable[tuple[str, str | Cell]], *, indent: int = 0) -> None:
         """Write `label  value` lines, values in one column, each wrapped within it; without the empty ones."""
-        cells = [(label, _cell(value)) for label, value in pairs]
+        cells = [(clean(label), _cell(value)) for label, value in pairs]
         cells = [(label, value) for label, value in cells if value.text]
         column = indent + GAP + max((cell_len(label) for label, _ in cells), default=0)
         for label, value in cells:

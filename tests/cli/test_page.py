@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -106,6 +107,29 @@ def test_markup_in_data_is_data(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn, stream = page(80, monkeypatch)
     drawn.line("[bold]not markup[/bold] :smile:")
     assert stream.getvalue() == "[bold]not markup[/bold] :smile:\n"
+
+
+EVIL = "\x1b]0;pwned\x07 \x9b2J \r\n\u202e"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda page: page.line(EVIL),
+        lambda page: page.title(EVIL),
+        lambda page: page.item("+", EVIL),
+        lambda page: page.item(EVIL, "x"),
+        lambda page: page.pairs([(EVIL, EVIL)]),
+        lambda page: page.table(("NAME", "VALUE"), [(EVIL, EVIL)]),
+        lambda page: page.table(("NAME", "VALUE"), [(EVIL, EVIL + "long" * 50)]),
+        lambda page: page.checks([Check("ok", EVIL, EVIL, EVIL)]),
+    ],
+)
+def test_nothing_written_steers_the_terminal(draw: Callable[[Page], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, stream = page(60, monkeypatch)
+    draw(drawn)
+    assert "pwned" in stream.getvalue()
+    assert all(line.isprintable() for line in stream.getvalue().split("\n"))
 
 
 @given(st.text())
