@@ -39,7 +39,7 @@ BURST: Final = 100
 GATHER_SECONDS: Final = 0.002
 GATHER_FROM: Final = 3
 """A sync costs the processor as much as a signature. So while at least this many other calls are on their way to the
-log, the leader waits once, this long, for them to share it; a call that is alone waits for nobody."""
+log, the leader waits for them to share it, until all are there or this long; a call that is alone waits for nobody."""
 
 
 class _Ticket:
@@ -64,6 +64,7 @@ class AuditLog:
         self._queue: list[_Ticket] = []
         self._busy = False
         self._closed = False
+        self._gathering: _Ticket | None = None
         self._notes = _Notes()
 
     @classmethod
@@ -116,6 +117,7 @@ class AuditLog:
             follows, self._busy = self._busy, True
             if follows:
                 ticket.ready.acquire()
+                self._wake_if_all_are_here()
         if follows:
             ticket.ready.acquire()  # until a leader has written it, or steps down for it
         if not ticket.done:
@@ -168,7 +170,7 @@ class AuditLog:
         batch: list[_Ticket] = []
         try:
             if self._in_flight() - len(self._queue) >= GATHER_FROM:
-                time.sleep(GATHER_SECONDS)
+                self._gather(leader)
             with self._mutex:
                 batch, self._queue = self._queue, []
             self._commit(batch)
@@ -178,6 +180,19 @@ class AuditLog:
                 if ticket is not leader:
                     ticket.ready.release()
             self._step_down()
+
+    def _gather(self, leader: _Ticket) -> None:
+        leader.ready.acquire(blocking=False)
+        with self._mutex:
+            self._gathering = leader
+        leader.ready.acquire(timeout=GATHER_SECONDS)
+        with self._mutex:
+            self._gathering = None
+
+    def _wake_if_all_are_here(self) -> None:
+        if self._gathering is not None and len(self._queue) >= self._in_flight():
+            self._gathering.ready.release()
+            self._gathering = None
 
     def _step_down(self) -> None:
         with self._mutex:

@@ -44,9 +44,10 @@ class Limits:
     """What the server takes on at once."""
 
     in_flight: int = 64
-    """Calls that have sent their request and have no answer yet; one more is told RESOURCE_EXHAUSTED."""
+    """Calls that were begun and have no answer yet; one more is told RESOURCE_EXHAUSTED."""
     threads: int = 16
-    """Calls that are worked on at once."""
+    """Certificates that are worked on at once; the other calls wait. All of these share one wait for the disk;
+    more threads gain nothing but memory."""
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for numbers that no server could live with."""

@@ -38,8 +38,8 @@ class HealthService:
     def methods(self) -> tuple[Method[None], StreamMethod[None]]:
         """Its part of the method table."""
         return (
-            Method(HEALTH_CHECK, anyone, self.check),
-            StreamMethod(HEALTH_WATCH, anyone, self.watch),
+            Method(HEALTH_CHECK, anyone, self.check, aside=True),
+            StreamMethod(HEALTH_WATCH, anyone, self.watch, aside=True),
         )
 
     def stop(self) -> None:

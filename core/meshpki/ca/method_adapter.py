@@ -14,6 +14,7 @@ from meshpki.ca.methods import Call, CallRefusedError, Method, StreamMethod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import ThreadPoolExecutor
 
 _LOG = logging.getLogger(__name__)
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
@@ -38,11 +39,18 @@ class CallsInFlight:
 class MethodTable(grpc.GenericRpcHandler):
     """Serves the methods of a table; for every other path grpcio answers UNIMPLEMENTED."""
 
-    def __init__(self, methods: Iterable[AnyMethod], in_flight: CallsInFlight | None = None) -> None:
+    def __init__(
+        self,
+        methods: Iterable[AnyMethod],
+        in_flight: CallsInFlight | None = None,
+        aside: ThreadPoolExecutor | None = None,
+    ) -> None:
+        """`aside` has the threads for methods that are served aside."""
         self._prefix = os.urandom(4).hex()
         self._numbers = itertools.count(1)
         self._waiting: dict[grpc.ServicerContext, float] = {}
         self._in_flight = in_flight or CallsInFlight()
+        self._aside = aside
         self.methods = {method.path: method for method in methods}
         self._handlers = {path: self._adapt(method) for path, method in self.methods.items()}
 
@@ -60,8 +68,17 @@ class MethodTable(grpc.GenericRpcHandler):
     def _adapt(self, method: AnyMethod) -> grpc.RpcMethodHandler[bytes, bytes]:
         # A request is taken as a stream of one: only so does a handler run before the request is there.
         if isinstance(method, StreamMethod):
-            return grpc.stream_stream_rpc_method_handler(self._stream(method))
-        return grpc.stream_unary_rpc_method_handler(self._unary(method))
+            stream = self._stream(method)
+            self._set_aside(method, stream)
+            return grpc.stream_stream_rpc_method_handler(stream)
+        unary = self._unary(method)
+        self._set_aside(method, unary)
+        return grpc.stream_unary_rpc_method_handler(unary)
+
+    def _set_aside(self, method: AnyMethod, behavior: Callable[..., object]) -> None:
+        if method.aside and self._aside is not None:
+            # As grpcio's own health service does it. A grpcio that forgets it would serve from the common threads.
+            vars(behavior)["experimental_thread_pool"] = self._aside
 
     def _unary(self, method: Method[Any]) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
         def behavior(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:

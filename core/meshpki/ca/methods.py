@@ -49,6 +49,8 @@ class Method(Generic[_Granted]):
     rule: Callable[[Call], _Granted]
     """Who may call; what it returns, a verified caller say, is all that the handler gets to know about that."""
     handler: Callable[[Call, _Granted, Received], bytes]
+    aside: bool = False
+    """Whether threads of its own serve it, so that it can take none from the others."""
 
     def serve(self, call: Call, received: Received) -> bytes:
         """Ask the rule, then the handler."""
@@ -62,6 +64,7 @@ class StreamMethod(Generic[_Granted]):
     path: str
     rule: Callable[[Call], _Granted]
     handler: Callable[[Call, _Granted, Received], Iterator[bytes]]
+    aside: bool = False
 
     def serve(self, call: Call, received: Received) -> Iterator[bytes]:
         """Ask the rule, then the handler."""

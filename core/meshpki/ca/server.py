@@ -15,7 +15,7 @@ import grpc
 from meshpki.ca.audit_log import AuditLog
 from meshpki.ca.certificate_service import CertificateService
 from meshpki.ca.grpc_options import OPTIONS
-from meshpki.ca.health import HealthService
+from meshpki.ca.health import CHECKS_AT_ONCE, WATCHES_AT_ONCE, HealthService
 from meshpki.ca.housekeeping import Housekeeping
 from meshpki.ca.issuer import Issuer
 from meshpki.ca.method_adapter import CallsInFlight, MethodTable
@@ -110,7 +110,8 @@ class CaServer:
             verifier=verifier, issuer=issuer, profile=profile, audit=audit, metrics=self.metrics
         )
         health = HealthService(readiness.ready)
-        self.table = table = MethodTable([service.method(), *health.methods()], in_flight)
+        aside = ThreadPoolExecutor(CHECKS_AT_ONCE + WATCHES_AT_ONCE, thread_name_prefix="health")
+        self.table = table = MethodTable([service.method(), *health.methods()], in_flight, aside)
         _watch(self.metrics, issuer, audit, in_flight, readiness)
         http = _http_server(config, readiness, self.metrics)
         closing.callback(http.close)
@@ -179,9 +180,8 @@ def _http_server(config: CaConfig, readiness: Readiness, metrics: CaMetrics) -> 
 
 
 def _grpc_server(config: CaConfig, table: MethodTable) -> grpc.Server:
-    in_flight = config.limits.in_flight
-    pool = ThreadPoolExecutor(in_flight, thread_name_prefix="call")
-    return grpc.server(pool, handlers=[table], options=OPTIONS, maximum_concurrent_rpcs=in_flight)
+    pool = ThreadPoolExecutor(config.limits.threads, thread_name_prefix="call")
+    return grpc.server(pool, handlers=[table], options=OPTIONS, maximum_concurrent_rpcs=config.limits.in_flight)
 
 
 def _listen(server: grpc.Server, config: CaConfig, tls: ServerTls) -> int:

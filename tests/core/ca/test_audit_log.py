@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,22 @@ def test_many_threads_share_a_sync_and_none_is_lost(path: Path, monkeypatch: pyt
     serials = [line.record.serial for line in tail(path, 10_000) if line.record.kind is RecordKind.ISSUED]
     assert sorted(serials) == sorted(f"{1000 * index + number:x}" for index in range(1, 17) for number in range(50))
     assert verify(path).intact
+
+
+def test_a_leader_waits_no_longer_than_until_all_are_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshpki.ca.audit_log.GATHER_SECONDS", 20.0)
+    log = open_log(path, in_flight=8)
+    threads = [threading.Thread(target=log.append, args=(issued(number),)) for number in range(1, 9)]
+    began = time.monotonic()
+    events = spy(monkeypatch)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert time.monotonic() - began < 10
+    assert events.count("sync") == 1
+    log.close(NOW)
+    assert verify(path).counts[RecordKind.ISSUED] == 8
 
 
 def test_a_failed_write_fails_all_who_wait_and_a_later_one_succeeds(

@@ -1,0 +1,96 @@
+"""CPU per certificate of a CA server over the wire, against its cryptography alone, interleaved in one run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from benchmarks.parts import Parts
+from benchmarks.primitives import Primitives
+from benchmarks.processes import Helper
+from benchmarks.result import Result, Row, machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONNECTIONS, IN_FLIGHT = 4, 16
+LIMITS = {"in_flight": 64, "threads": 16}
+TARGET = 3.0
+
+
+@contextlib.contextmanager
+def pair(kind: str) -> Iterator[tuple[Helper, Helper]]:
+    """A server and a load generator for it, each a process of its own on a core of its own."""
+    with (
+        Helper("benchmarks.ca_helper", kind=kind, **LIMITS) as server,
+        Helper("benchmarks.load_helper", connections=CONNECTIONS, in_flight=IN_FLIGHT, **server.ready) as load,
+    ):
+        yield server, load
+
+
+def server_cpu_us(server: Helper, load: Helper, calls: int, *, new_connections: bool = False) -> dict[str, float]:
+    """CPU microseconds of the server process for one call, and how the load generator fared."""
+    before = server.ask("usage")
+    run = load.ask("run", calls=calls, new_connections=new_connections)
+    after = server.ask("usage")
+    cpu, system = ((after[name] - before[name]) / calls * 1e6 for name in ("cpu", "system"))
+    return {**run, "cpu_us": cpu, "system_us": system, "rate": calls / run["seconds"]}
+
+
+def measure(rounds: int = 7, calls: int = 3000) -> Result:
+    """TLS, 4 connections, 16 calls in flight, P-256, RS256 token by JWKS, every token another one, audit on."""
+    primitives, parts = Primitives(), Parts()
+    each: dict[str, list[float]] = defaultdict(list)
+    found: dict[str, list[float]] = defaultdict(list)
+    with pair("ca") as (ca, ca_load), pair("echo") as (echo, echo_load):
+        server_cpu_us(ca, ca_load, 1000)
+        server_cpu_us(echo, echo_load, 1000)
+        for _ in range(rounds):
+            limits = primitives.round(1000)
+            for name, value in [
+                *((f"primitive: {name}", us) for name, us in limits.items()),
+                *parts.round(500).items(),
+            ]:
+                each[name].append(value)
+            wire, bare = server_cpu_us(ca, ca_load, calls), server_cpu_us(echo, echo_load, calls)
+            limit = sum(limits.values())
+            for name, value in (
+                ("cryptography alone", limit),
+                ("server, per certificate", wire["cpu_us"]),
+                ("of it in the kernel", wire["system_us"]),
+                ("a gRPC echo of 2.5 kB over the same TLS", bare["cpu_us"]),
+                ("rate", wire["rate"]),
+                ("p50", wire["p50_ms"]),
+                ("p99", wire["p99_ms"]),
+                ("ratio", wire["cpu_us"] / limit),
+            ):
+                found[name].append(value)
+    return _result("ca_wire", measure.__doc__ or "", each, found)
+
+
+def _result(name: str, what: str, each: dict[str, list[float]], found: dict[str, list[float]]) -> Result:
+    ratio = Row.of("RATIO: server / cryptography alone", "x", found.pop("ratio"))
+    ends = (
+        ("rate", "certificates a second, load on the other core", "1/s"),
+        ("p50", "latency p50", "ms"),
+        ("p99", "latency p99", "ms"),
+    )
+    last = [Row.of(words, unit, found.pop(key)) for key, words, unit in ends]
+    return Result(
+        name=name,
+        what=what,
+        rows=(
+            *(Row.of(words, "us CPU", values) for words, values in found.items()),
+            ratio,
+            *last,
+            *(Row.of(f"  alone: {words}", "us CPU", values) for words, values in each.items()),
+        ),
+        target=f"at most {TARGET} times cryptography alone",
+        met=ratio.median <= TARGET,
+        notes=(
+            "Parts are loops of one step in a warm cache; in the server the same steps cost more, and threads that",
+            "take turns, the network's system calls and the shared sync of the audit log come on top.",
+        ),
+        machine=machine(),
+    )
