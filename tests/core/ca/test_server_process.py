@@ -60,12 +60,12 @@ def test_a_signal_drains_and_ends_with_0(tmp_path: Path, number: int) -> None:
     received, failed = under_load(server, 50, lambda: server.process.send_signal(number))
     assert server.process.wait(30) == 0
     server.client.close()
-    assert {error.code.name for error in failed} <= {"UNAVAILABLE"}
-    assert not [error for error in failed if "Broken" in error.details]
+    # grpcio cancels calls that it has not begun to serve; istio-agent tries both again.
+    assert {error.code.name for error in failed} <= {"UNAVAILABLE", "CANCELLED"}
     report = verify(server.audit)
     assert report.intact, report.finding
-    recorded = {line.record.serial for line in tail(server.audit, 100_000)}
-    assert set(received) <= recorded
+    issued = [line.record.serial for line in tail(server.audit, 100_000) if line.record.kind is RecordKind.ISSUED]
+    assert sorted(issued) == sorted(received)  # every call that was begun got its answer
     assert tail(server.audit, 1)[0].record.kind is RecordKind.STOPPED
 
 
