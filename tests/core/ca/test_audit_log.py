@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from meshpki.ca.audit import AuditRecord, RecordKind
+from meshpki.ca.audit import GENESIS_HASH, AuditRecord, RecordKind, chain_line, encode_fields
 from meshpki.ca.audit_file import HEAD_BYTES, Head, decode_head, encode_head, head_path
 from meshpki.ca.audit_log import BURST, AuditLog
 from meshpki.ca.audit_verify import tail, verify
@@ -222,7 +223,7 @@ def test_recovery_needs_no_request_and_is_recorded(path: Path, monkeypatch: pyte
 _FILL_UP = """
 import resource, signal, sys
 from pathlib import Path
-from meshpki.ca.audit import AuditRecord, RecordKind
+from meshpki.ca.audit import GENESIS_HASH, AuditRecord, RecordKind, chain_line, encode_fields
 from meshpki.ca.audit_log import AuditLog
 from meshpki.errors import UnavailableError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -254,7 +255,7 @@ def test_the_operating_system_itself_refuses_to_write(path: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
-@pytest.mark.parametrize("torn", [b"{", b'{"seq":7,"kind":"issued"', b"\x00" * 512])
+@pytest.mark.parametrize("torn", [b"{", b'{"seq":7,"kind":"issued"', b"\x00" * 512, b"x" * 9000])
 def test_a_torn_line_is_cut_off_and_the_cut_recorded(path: Path, torn: bytes) -> None:
     abandon(filled(path))
     with path.open("ab") as file:
@@ -358,6 +359,19 @@ def test_every_edit_is_found_and_no_server_starts_on_it(path: Path, how: str) ->
     assert report.finding
     assert report.todo
     with pytest.raises(IntegrityError):
+        open_log(path)
+
+
+def test_a_log_whose_chain_was_made_anew_does_not_fit_its_head(path: Path) -> None:
+    abandon(filled(path))
+    previous, forged = GENESIS_HASH, b""
+    for sequence, line in enumerate(tail(path, 100)):
+        record = replace(line.record, pod=line.record.pod.replace("web-1", "web-2"))
+        content, previous = chain_line(previous, sequence, encode_fields(record))
+        forged += content
+    path.write_bytes(forged)
+    assert "rewritten" in verify(path).finding
+    with pytest.raises(IntegrityError, match="rewritten"):
         open_log(path)
 
 
