@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
+from meshpki.agent.credential import CertificateCredential, TokenCredential
 from meshpki.errors import MeshpkiError, RefusedError, UnavailableError, UsageError
 from meshpki.hooks import CaEndpoint
 from meshpki.runtime.files import read_capped
@@ -17,6 +18,8 @@ from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateR
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from meshpki.agent.credential import Credential
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
 MAX_ROOTS_BYTES: Final = 1024 * 1024
@@ -71,8 +74,9 @@ class CaClient:
     cluster: str = ""
     deadline_seconds: float = 10.0
 
-    async def sign(self, csr_pem: str, token: str, ttl_seconds: int) -> Answer:
+    async def sign(self, csr_pem: str, credential: Credential, ttl_seconds: int) -> Answer:
         """Ask once. Raises CaRefusedError, CaUnavailableError, or MachineError for the file of roots."""
+        token = _token(credential)
         roots_pem = read_capped(self.roots, limit=MAX_ROOTS_BYTES)
         endpoint = CaEndpoint(self.address, self.server_name, roots_pem)
         request = IstioCertificateRequest(csr=csr_pem, validity_duration=ttl_seconds)
@@ -103,6 +107,14 @@ def sign_once(
         if call.exception() is not None:
             raise _translate(call.code(), call.details(), endpoint, token)
         return list(call.result().cert_chain)
+
+
+def _token(credential: Credential) -> str:
+    match credential:
+        case TokenCredential(token):
+            return token
+        case CertificateCredential():
+            raise UsageError("no address where the CA renews against a certificate", wanted="a token")
 
 
 def _metadata(token: str, cluster: str) -> tuple[tuple[str, str], ...]:

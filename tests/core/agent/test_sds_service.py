@@ -12,8 +12,9 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshpki.agent.feed import Feed
-from meshpki.agent.resources import resources_of
-from meshpki.agent.sds_server import SdsServer
+from meshpki.agent.sds_service import sds_methods
+from meshpki.agent.sessions import OneIdentity
+from meshpki.agent.socket_server import SocketServer
 from meshpki.errors import MachineError
 from meshpki.wire import methods
 from support.snapshots import SPIFFE_ID, snapshot
@@ -54,6 +55,10 @@ class Stream:
         await self._call.done_writing()
 
 
+def sds_server(path: Path, feed: Feed) -> SocketServer:
+    return SocketServer(path, OneIdentity(feed), sds_methods())
+
+
 Scene = Callable[[Feed, Callable[[], Stream]], Awaitable[None]]
 
 
@@ -61,8 +66,8 @@ def serving(path: Path, scene: Scene) -> None:
     """Run `scene` beside a server on `path` that serves snapshot 1."""
 
     async def main() -> None:
-        feed = Feed(resources_of(snapshot(1)))
-        server = SdsServer(path, feed)
+        feed = Feed(snapshot(1))
+        server = sds_server(path, feed)
         await server.start()
         try:
             async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
@@ -89,10 +94,10 @@ def test_a_rotation_reaches_every_stream_once(path: Path) -> None:
             nonce, found = await stream.next()
             assert found == {"default": b"chain 1", "ROOTCA": b"roots", str(SPIFFE_ID): b"chain 1"}
             await stream.ask("default", "ROOTCA", str(SPIFFE_ID), nonce=nonce)
-        feed.publish(resources_of(snapshot(2)))
+        feed.publish(snapshot(2))
         for stream in streams:
             assert (await stream.next())[1] == {"default": b"chain 2", str(SPIFFE_ID): b"chain 2"}
-        feed.publish(resources_of(snapshot(2, bundle=b"more roots")))
+        feed.publish(snapshot(2, bundle=b"more roots"))
         for stream in streams:
             assert (await stream.next())[1] == {"ROOTCA": b"more roots"}
 
@@ -105,7 +110,7 @@ def test_a_slow_stream_gets_the_newest_and_not_what_it_missed(path: Path) -> Non
         await stream.ask("default")
         await stream.next()
         for serial in range(2, 50):
-            feed.publish(resources_of(snapshot(serial)))
+            feed.publish(snapshot(serial))
         assert (await stream.next())[1] == {"default": b"chain 49"}
 
     serving(path, scene)
@@ -118,7 +123,7 @@ def test_another_type_ends_only_its_own_stream(path: Path) -> None:
         await good.next()
         await bad.ask("default", type_url="type.googleapis.com/envoy.config.listener.v3.Listener")
         assert await bad.finish() is grpc.StatusCode.INVALID_ARGUMENT
-        feed.publish(resources_of(snapshot(2)))
+        feed.publish(snapshot(2))
         assert (await good.next())[1] == {"default": b"chain 2"}
 
     serving(path, scene)
@@ -147,8 +152,8 @@ def test_a_client_that_stops_writing_ends_its_stream_cleanly(path: Path) -> None
 
 def test_shutting_down_ends_streams_with_ok_and_removes_the_socket(path: Path) -> None:
     async def main() -> None:
-        feed = Feed(resources_of(snapshot(1)))
-        server = SdsServer(path, feed)
+        feed = Feed(snapshot(1))
+        server = sds_server(path, feed)
         await server.start()
         async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
             stream = Stream(channel)
@@ -195,7 +200,7 @@ def test_every_other_method_is_unimplemented(path: Path, method: str) -> None:
 def test_a_second_server_on_the_same_path_is_refused_and_the_first_one_goes_on(path: Path) -> None:
     async def scene(feed: Feed, open_stream: Callable[[], Stream]) -> None:
         with pytest.raises(MachineError, match="already listens"):
-            await SdsServer(path, feed).start()
+            await sds_server(path, feed).start()
         stream = open_stream()
         await stream.ask("default")
         assert (await stream.next())[1] == {"default": b"chain 1"}
@@ -207,8 +212,8 @@ def test_when_the_socket_is_there_it_answers_at_once(path: Path) -> None:
     """No moment in which a client can connect and find nobody: the socket is renamed into place when it is served."""
 
     async def main() -> None:
-        feed = Feed(resources_of(snapshot(1)))
-        server = SdsServer(path, feed)
+        feed = Feed(snapshot(1))
+        server = sds_server(path, feed)
         starting = asyncio.create_task(server.start())
         while not path.exists():
             await asyncio.sleep(0)
