@@ -62,7 +62,7 @@ def filled(kind: type[Message]) -> Message:
             case _ if nested is not None and nested.file.package == "google.protobuf":
                 value = metadata() if nested.name == "Struct" else any_pb2.Any(type_url="t", value=b"v")
             case _ if nested is not None:
-                value = filled(message_factory.GetMessageClass(nested))
+                value = filled(message_factory.GetMessageClass(nested))  # type: ignore[arg-type]  # the stubs, of upb
             case field.TYPE_BYTES:
                 value = b"bytes of " + field.name.encode()
             case field.TYPE_STRING:
