@@ -12,6 +12,7 @@ from meshpki.agent.file_set import FileSet
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.sessions import OneIdentity
 from meshpki.agent.socket_server import SocketServer
+from meshpki.agent.workload_service import workload_methods
 from meshpki.errors import MachineError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Faces:
         keep Envoy waiting for its next attempt (istio#22443). Raises MachineError when it cannot.
         """
         if self._server is None and self._sds_socket is not None:
-            self._server = SocketServer(self._sds_socket, self._sessions, sds_methods())
+            self._server = SocketServer(self._sds_socket, self._sessions, (*sds_methods(), *workload_methods()))
             await self._server.start()
         self._unwritten, self._retry_at = snapshot, 0.0
         await self.retry()

@@ -45,6 +45,8 @@ class Feed:
         self._snapshot = snapshot
         self._changed = Signal()
         self._closed = False
+        self.denied = False
+        """Whether the CA refused this identity when it was asked last. Kept by the keeper; wakes nobody."""
 
     @property
     def current(self) -> Snapshot | None:

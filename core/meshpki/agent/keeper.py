@@ -124,6 +124,7 @@ class Keeper:
     def _advance(self, event: rotation.Event) -> None:
         now = self._clock()
         self._state, actions = rotation.advance(self._state, event, now=now, chance=self._chance())
+        self._feed.denied = self._state.failure is not None and self._state.failure.denied
         for action in actions:
             match action:
                 case rotation.Ask():
