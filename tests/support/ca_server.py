@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -26,8 +30,10 @@ from support.authority import TestAuthority, make_authority, make_csr
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from meshpki.hooks import Signer
 
 SERVER_NAME = "istio-ca.test"
 TIMEOUT = 20.0
@@ -57,9 +63,32 @@ def make_config(directory: Path, *makers: TokenMaker, authority: TestAuthority |
     )
 
 
+class CallFailedError(Exception):
+    """A call that ended with another status than OK, as the client saw it."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(f"{code.name} {details}")
+        self.code = code
+        self.details = details
+
+    @property
+    def reason(self) -> str:
+        """What stands before the colon."""
+        return self.details.partition(":")[0]
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+    """Turn grpcio's error into CallFailedError."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise CallFailedError(error.code(), error.details() or "") from None
+
+
 @dataclass
 class CaClient:
-    """Speaks to a CA server; `call` raises grpc.RpcError as a client sees it."""
+    """Speaks to a CA server; every call raises CallFailedError."""
 
     address: str
     roots_pem: bytes
@@ -89,7 +118,8 @@ class CaClient:
     def raw(self, path: str, request: bytes, metadata: Sequence[tuple[str, str | bytes]] = ()) -> bytes:
         """Any call with any bytes."""
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(path)
-        return method(request, metadata=tuple(metadata), timeout=TIMEOUT)
+        with failures():
+            return method(request, metadata=tuple(metadata), timeout=TIMEOUT)
 
     def sign(self, token: bytes | str, csr: str | None = None, ttl: int = 0, **fields: str) -> list[str]:
         """CreateCertificate with a bearer token; the answer's chain."""
@@ -110,6 +140,49 @@ class CaClient:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+
+CONFIG = """\
+trust_domain: mesh.local
+listen: 127.0.0.1:0
+http: 127.0.0.1:0
+server_names: [{name}]
+issuer: {{certificate: ca/issuer-cert.pem, key: ca/issuer-key.pem, root: ca/root-cert.pem}}
+audit: audit/issuance.jsonl
+clusters: [{{name: local, issuer: "{issuer}", jwks: {{file: jwks-0.json}}}}]
+"""
+
+
+class CaProcess:
+    """`meshpki ca serve` as a process of its own, in `directory`; its log is kept in `log`."""
+
+    def __init__(self, directory: Path, authority: TestAuthority, maker: TokenMaker) -> None:
+        make_config(directory, maker, authority=authority)
+        (directory / "ca.yaml").write_text(CONFIG.format(name=SERVER_NAME, issuer=maker.issuer))
+        self.log = directory / "ca.log"
+        self.audit = directory / "audit/issuance.jsonl"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "meshpki_cli", "ca", "serve", "--config", "ca.yaml", "--log-level", "debug"],
+                cwd=directory,
+                stderr=log,
+            )
+        self.client = CaClient(self._wait(), authority.root_pem)
+
+    def _wait(self) -> str:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.process.poll() is None:
+            for line in self.log.read_text().splitlines():
+                if '"the CA serves"' in line:
+                    return str(json.loads(line)["grpc"])
+            time.sleep(0.02)
+        raise AssertionError(f"the CA did not start: {self.log.read_text()}")
+
+    def end(self, number: int) -> int:
+        """Send a signal; the exit status."""
+        self.process.send_signal(number)
+        self.client.close()
+        return self.process.wait(30)
 
 
 @dataclass
@@ -134,13 +207,18 @@ class RunningCa:
 
 @contextlib.contextmanager
 def running(
-    directory: Path, config: CaConfig | None = None, authority: TestAuthority | None = None
+    directory: Path,
+    *others: TokenMaker,
+    authority: TestAuthority | None = None,
+    clock: Callable[[], float] = time.time,
+    signer: Callable[[], Signer] | None = None,
+    **changes: Any,  # Any: fields of CaConfig
 ) -> Iterator[RunningCa]:
-    """A server for `TokenMaker()`'s tokens, until the block ends."""
+    """A server for tokens of `TokenMaker()` and of the others, until the block ends; `changes` to its configuration."""
     authority = authority or make_authority()
     maker = TokenMaker()
-    config = config or make_config(directory, maker, authority=authority)
-    with CaServer(config) as server:
+    config = replace(make_config(directory, maker, *others, authority=authority), **changes)
+    with CaServer(config, clock=clock, signer=signer) as server:
         client = CaClient(server.address, authority.root_pem)
         try:
             yield RunningCa(server, authority, maker, client, config)

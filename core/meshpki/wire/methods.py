@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 CREATE_CERTIFICATE: Final = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
+REPORT_BUNDLE: Final = "/meshpki.agent.v1.TrustBundles/Report"
 STREAM_SECRETS: Final = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
 DELTA_SECRETS: Final = "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
 FETCH_SECRETS: Final = "/envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets"
