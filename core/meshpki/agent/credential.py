@@ -1,4 +1,4 @@
-"""What an identity is asked for with: the workload's token, or the certificate that is still valid."""
+"""What an identity is asked for with: the workload's token, or else the certificate that is still valid."""
 
 from __future__ import annotations
 
@@ -25,6 +25,19 @@ class CertificateCredential:
 
 
 Credential: TypeAlias = TokenCredential | CertificateCredential
+
+
+def certificate_in_place_of_token(
+    held: Snapshot | None, *, renewable: bool, now: float
+) -> CertificateCredential | None:
+    """The certificate to ask with when no token is worth sending; None when there is none to ask with either.
+
+    A fresh token always comes first: it proves anew what the certificate only repeats, and the CA bounds how long it
+    may be repeated. `renewable`: whether the CA has an address for it. `now` is epoch seconds.
+    """
+    if not renewable or held is None or not held.not_before <= now < held.not_after:
+        return None
+    return CertificateCredential(held.chain_pem, held.key_pem)
 
 
 class CredentialSource(Protocol):
