@@ -37,12 +37,17 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         """Refuse what would only fail later, and less clearly."""
-        host, colon, port = self.ca_address.rpartition(":")
-        if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-            raise UsageError(f"CA address {self.ca_address[:120]!r}", wanted="HOST:PORT, for example 127.0.0.1:15012")
-        if not self.ca_server_name:
-            raise UsageError("no name for the CA's certificate", wanted="a DNS name, for example localhost")
+        check_ca(self.ca_address, self.ca_server_name, self.ttl_seconds)
         if self.sds_socket is None and self.files is None:
             raise UsageError("an agent with no face", wanted="--sds-socket, --files, or both")
-        if not 0 < self.ttl_seconds <= MAX_TTL_SECONDS:
-            raise UsageError(f"a certificate life of {self.ttl_seconds} s", wanted="1 s to 90 days")
+
+
+def check_ca(address: str, server_name: str, ttl_seconds: int) -> None:
+    """Raise UsageError unless this can be a CA's address, its certificate's name, and a life to ask it for."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"CA address {address[:120]!r}", wanted="HOST:PORT, for example 127.0.0.1:15012")
+    if not server_name:
+        raise UsageError("no name for the CA's certificate", wanted="a DNS name, for example localhost")
+    if not 0 < ttl_seconds <= MAX_TTL_SECONDS:
+        raise UsageError(f"a certificate life of {ttl_seconds} s", wanted="1 s to 90 days")

@@ -48,7 +48,7 @@ class NodeIdentity:
         self.keeper = Keeper(wish, authority=self, credentials=self, feed=self.feed, clock=clock, chance=chance)
 
     def start(self, stepped: Callable[[NodeIdentity], None], spent: Callable[[NodeIdentity], None]) -> None:
-        """Begin to ask. `stepped` is called after each step of the keeper, `spent` once this token is of no more use."""
+        """Begin to ask. `stepped` is called after each step of the keeper, `spent` once the token is of no more use."""
         self._on_spent = spent
         self._task = asyncio.create_task(self._run(stepped))
 

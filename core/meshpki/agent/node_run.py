@@ -1,0 +1,134 @@
+"""Node mode as a process: one socket for every workload of the node, and a status file without a secret in it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from typing import TYPE_CHECKING, Final
+
+from meshpki.agent import socket_path, status
+from meshpki.agent.ca_client import CaClient
+from meshpki.agent.keeper import Wish
+from meshpki.agent.node import NodeSessions
+from meshpki.agent.node_token import check_header
+from meshpki.agent.sds_service import sds_methods
+from meshpki.agent.socket_server import SocketServer
+from meshpki.errors import ExitCode, MachineError
+from meshpki.runtime.files import machine_errors, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from meshpki.agent.node import Standing
+    from meshpki.agent.node_config import NodeConfig
+
+log = logging.getLogger(__name__)
+
+STATUS_SECONDS: Final = 1.0
+"""The status of a thousand workloads is written at most this often, however much changes."""
+
+
+def run_node(config: NodeConfig) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status. Raises MachineError when the socket cannot be served."""
+    return asyncio.run(_run(config))
+
+
+async def _run(config: NodeConfig) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await NodeAgent(config).run(stopping)
+    return ExitCode.DONE
+
+
+class NodeAgent:
+    """One node's agent. `clock` gives epoch seconds, `chance` numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self.sessions = NodeSessions(
+            Wish(config.ttl_seconds, config.key_type),
+            CaClient(config.ca_address, config.ca_server_name, config.ca_roots, config.cluster, config.call_seconds),
+            config.limits,
+            at_once=config.at_once,
+            header=check_header(config.token_header),
+            clock=clock,
+            chance=chance,
+        )
+        self._server = SocketServer(config.socket, self.sessions, sds_methods())
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Serve until `stopping` is set. Raises MachineError at the start only.
+
+        The socket is there at once: unlike in pod mode there is no one certificate to wait for, and each stream waits
+        for its own.
+        """
+        self._prepare()
+        stop = asyncio.create_task(stopping.wait())
+        tasks = [asyncio.create_task(self.sessions.run(stopping)), asyncio.create_task(self._tell())]
+        try:
+            await self._server.start()
+            done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done & set(tasks):
+                task.result()
+        finally:
+            log.info("stopping")
+            await self._server.stop()
+            stopping.set()
+            tasks[1].cancel()
+            stop.cancel()
+            await asyncio.gather(stop, *tasks, return_exceptions=True)
+
+    def _prepare(self) -> None:
+        socket_path.prepare(self._config.socket)
+        if self._config.status_file is not None:  # what an earlier run wrote is no longer true
+            with machine_errors("could not remove", self._config.status_file):
+                self._config.status_file.unlink(missing_ok=True)
+
+    async def _tell(self) -> None:
+        """Keep the status file true."""
+        path = self._config.status_file
+        if path is None:
+            await asyncio.get_running_loop().create_future()
+            return
+        while True:
+            moved = self.sessions.moves()
+            content = status.as_json(render(self.sessions, self._clock()))
+            try:
+                await asyncio.to_thread(write_atomically, path, content)
+            except MachineError as error:  # a full disk must not stop anything; the next change tries again
+                log.debug("the status could not be written", extra={"seen": error.seen})
+            await asyncio.sleep(STATUS_SECONDS)
+            await asyncio.wait([moved])
+
+
+def render(sessions: NodeSessions, now: float) -> Mapping[str, object]:
+    """Give the status: how many tokens stand where, and each accepted one as `status.fields`, with phase and streams.
+
+    Of a token that the CA has not accepted only the number is told: the names in it are nobody's word.
+    """
+    return {
+        "mode": "node",
+        "tokens": {phase.value: count for phase, count in sessions.phases().items()},
+        "identities": sorted((_identity(standing, now) for standing in sessions.standings()), key=_order),
+    }
+
+
+def _identity(standing: Standing, now: float) -> Mapping[str, object]:
+    about = {"phase": standing.phase.value, "streams": standing.streams}
+    return {**status.fields(standing.identity.keeper.state, now), **about}
+
+
+def _order(identity: Mapping[str, object]) -> tuple[str, str]:
+    return str(identity["spiffe_id"]), str(identity["serial"])
