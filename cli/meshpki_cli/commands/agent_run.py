@@ -15,10 +15,10 @@ def run(
     ca_address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the CA listens.")],
     ca_roots: Annotated[Path, typer.Option(metavar="FILE", help="PEM certificates that the CA must chain to.")],
     ca_server_name: Annotated[str, typer.Option(metavar="NAME", help="DNS name in the CA's certificate.")],
-    token_file: Annotated[
-        Path, typer.Option(metavar="FILE", help="The workload's token; read anew for every call to the CA.")
-    ],
     *,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The workload's token; read anew for every call to the CA.")
+    ] = None,
     sds_socket: Annotated[
         Path | None, typer.Option(metavar="SOCKET", help="Serve Envoy's secret discovery on this unix socket.")
     ] = None,
@@ -33,18 +33,54 @@ def run(
     status_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write state, expiry and the last failure here, as JSON.")
     ] = None,
+    node: Annotated[
+        bool,
+        typer.Option("--node", help="Serve every workload of this node; each call brings its own token in a header."),
+    ] = False,
+    token_header: Annotated[
+        str, typer.Option(metavar="NAME", help="With --node: the header of the token; else `authorization`.")
+    ] = "istio_sds_credentials_header-bin",
+    max_identities: Annotated[int, typer.Option(min=1, help="With --node: accepted tokens at a time.")] = 2048,
+    max_in_flight: Annotated[int, typer.Option(min=1, help="With --node: calls to the CA at a time.")] = 16,
     log_level: LogLevelOption = "info",
 ) -> int:
     """Keep one workload's certificate fresh and serve it to Envoy, until SIGINT or SIGTERM.
 
     At least one of --sds-socket and --files is needed. The token is in a file: nothing secret is in the arguments.
+    With --node it serves many workloads on one --sds-socket, and needs no --token-file.
     """
     from meshpki.agent.config import AgentConfig
     from meshpki.agent.key_request import KeyType
-    from meshpki.agent.run import run_agent
+    from meshpki.agent.node_config import NodeConfig
+    from meshpki.agent.node_table import Limits
+    from meshpki.errors import UsageError
     from meshpki.runtime import logs
 
     logs.configure(log_level)
+    if node:
+        if sds_socket is None or token_file is not None or files is not None:
+            raise UsageError("--node", wanted="--sds-socket, and neither --token-file nor --files")
+        from meshpki.agent.node_run import run_node
+
+        return run_node(
+            NodeConfig(
+                ca_address=ca_address,
+                ca_roots=ca_roots,
+                ca_server_name=ca_server_name,
+                socket=sds_socket,
+                token_header=token_header,
+                cluster=cluster,
+                ttl_seconds=ttl,
+                key_type=KeyType(key_type),
+                status_file=status_file,
+                limits=Limits(identities=max_identities),
+                at_once=max_in_flight,
+            )
+        )
+    if token_file is None:
+        raise UsageError("no token file", wanted="--token-file, or --node where each call brings its own token")
+    from meshpki.agent.run import run_agent
+
     config = AgentConfig(
         ca_address=ca_address,
         ca_roots=ca_roots,

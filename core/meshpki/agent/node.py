@@ -167,7 +167,7 @@ class NodeSessions:
                 case Admit(key, streams):
                     self._admit(self._identities[key].feed, streams)
                 case Halt(key):
-                    self._end(self._identities[key])
+                    self._identities[key].halt()
                 case Stop(key):
                     identity = self._identities.pop(key)
                     self._end(identity)

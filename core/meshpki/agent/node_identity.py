@@ -45,6 +45,7 @@ class NodeIdentity:
         self._seen: Snapshot | None = None
         self._on_spent: Callable[[NodeIdentity], None] = lambda _: None
         self._task: asyncio.Task[None] | None = None
+        self._halted = False
         self.keeper = Keeper(wish, authority=self, credentials=self, feed=self.feed, clock=clock, chance=chance)
 
     def start(self, stepped: Callable[[NodeIdentity], None], spent: Callable[[NodeIdentity], None]) -> None:
@@ -52,8 +53,12 @@ class NodeIdentity:
         self._on_spent = spent
         self._task = asyncio.create_task(self._run(stepped))
 
+    def halt(self) -> None:
+        """Send this token no more. The keeper lives on: what it holds follows a change of the roots."""
+        self._halted = True
+
     def end(self) -> asyncio.Task[None] | None:
-        """Ask no more; what was obtained stays on the feed. Gives the task that is ending."""
+        """Be over. Gives the task that is ending."""
         if self._task is not None:
             self._task.cancel()
         return self._task
@@ -82,8 +87,10 @@ class NodeIdentity:
 
     async def read(self, now: float, held: Snapshot | None) -> Credential:  # noqa: ARG002 - a token needs none
         """Give the token; never return once it is of no more use. A CredentialSource for the keeper."""
-        if self._token.ends is not None and self._token.ends - now <= MARGIN_SECONDS:
+        if not self._halted and self._token.ends is not None and self._token.ends - now <= MARGIN_SECONDS:
             self._on_spent(self)
+            self._halted = True
+        if self._halted:
             await self.changed()
         return TokenCredential(self._token.text)
 

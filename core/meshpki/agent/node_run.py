@@ -16,6 +16,7 @@ from meshpki.agent.node import NodeSessions
 from meshpki.agent.node_token import check_header
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.socket_server import SocketServer
+from meshpki.agent.workload_service import workload_methods
 from meshpki.errors import ExitCode, MachineError
 from meshpki.runtime.files import machine_errors, write_atomically
 
@@ -66,7 +67,7 @@ class NodeAgent:
             clock=clock,
             chance=chance,
         )
-        self._server = SocketServer(config.socket, self.sessions, sds_methods())
+        self._server = SocketServer(config.socket, self.sessions, (*sds_methods(), *workload_methods()))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping` is set. Raises MachineError at the start only.

@@ -82,14 +82,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Renew no more; go on serving what is held."""
+    """Send this token no more; go on serving what is held."""
 
     key: TokenKey
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Renew no more, and forget token, key and certificate."""
+    """Forget token, key and certificate."""
 
     key: TokenKey
 

@@ -56,6 +56,8 @@ class Method:
     encode: Callable[[Any], bytes]  # Any: see Handler
     admit: Callable[[Metadata], None] | None = None
     """Examines the headers before a session is opened. Raises CallRefusedError."""
+    stranger: grpc.StatusCode = grpc.StatusCode.UNAUTHENTICATED
+    """What this face's standard calls a caller whose credential is missing or not accepted (node mode)."""
 
 
 class SocketServer:
@@ -115,7 +117,7 @@ class SocketServer:
             except (aio.AbortError, asyncio.CancelledError):
                 raise
             except Exception as error:
-                await _abort(context, row.path, error)
+                await _abort(context, row, error)
                 raise  # not reached: abort raises
             finally:
                 if session is not None:
@@ -131,17 +133,19 @@ class SocketServer:
         return make(handle, request_deserializer=row.decode, response_serializer=row.encode)
 
 
-async def _abort(context: Context, path: str, error: Exception) -> None:
+async def _abort(context: Context, row: Method, error: Exception) -> None:
     match error:
+        case CallRefusedError(status=grpc.StatusCode.UNAUTHENTICATED):
+            status = row.stranger
         case CallRefusedError():
             status = error.status
         case RefusedError():
             status = grpc.StatusCode.INVALID_ARGUMENT
         case _:
-            log.error("a fault of the agent ended a call", exc_info=error, extra={"method": path})
+            log.error("a fault of the agent ended a call", exc_info=error, extra={"method": row.path})
             await context.abort(grpc.StatusCode.INTERNAL, "a fault of the agent: see its log")
     log.warning(
         "a call is refused",
-        extra={"method": path, "status": status.name, "seen": error.seen, "wanted": error.wanted},
+        extra={"method": row.path, "status": status.name, "seen": error.seen, "wanted": error.wanted},
     )
     await context.abort(status, str(error))

@@ -49,6 +49,7 @@ def workload_methods(*, clock: Callable[[], float] = time.time) -> tuple[Method,
             decode=_as_it_is,  # the requests have no fields: what a later standard puts into them is none of ours
             encode=_as_it_is,
             admit=_admit,
+            stranger=grpc.StatusCode.PERMISSION_DENIED,  # Workload API, section 5: no identity for this caller
         )
         for path, part in STREAMS.items()
     )
