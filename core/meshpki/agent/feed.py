@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
+from meshpki.runtime.wakeup import Signal as Signal  # noqa: PLC0414 - also found here
+
 if TYPE_CHECKING:
+    import asyncio
+
     from meshpki.agent.snapshot import Snapshot
-
-
-class Signal:
-    """Wakes everybody who waits. Nothing is queued: who comes later waits for the next time."""
-
-    def __init__(self) -> None:
-        self._next: asyncio.Future[None] | None = None
-
-    def next(self) -> asyncio.Future[None]:
-        """Get a future that is done at the next `wake`.
-
-        Take it first, and look at what it is about afterwards. It is shared: give it to `asyncio.wait`, which cancels
-        nothing, or shield it.
-        """
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
-        return self._next
-
-    def wake(self) -> None:
-        """Wake them."""
-        if self._next is not None:
-            done, self._next = self._next, None
-            if not done.done():
-                done.set_result(None)
 
 
 class Feed:

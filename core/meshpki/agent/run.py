@@ -14,9 +14,11 @@ from meshpki.agent.ca_client import CaClient
 from meshpki.agent.faces import Faces
 from meshpki.agent.feed import Feed
 from meshpki.agent.keeper import Keeper, Wish
+from meshpki.agent.roots_file import RootsFile
 from meshpki.agent.token_source import TokenFileSource
 from meshpki.errors import ExitCode, MachineError
 from meshpki.runtime.files import machine_errors, write_atomically
+from meshpki.runtime.watch import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,13 +60,17 @@ class Agent:
         self._clock = clock
         self._feed = Feed()
         self._faces = Faces(config.sds_socket, config.files, self._feed)
+        self._watcher = Watcher()
+        self._roots = RootsFile(config.ca_roots, self._watcher)
+        self._roots.reload()
         self._keeper = Keeper(
             Wish(config.ttl_seconds, config.key_type),
             authority=CaClient(
                 config.ca_address, config.ca_server_name, config.ca_roots, config.cluster, config.call_seconds
             ),
-            credentials=TokenFileSource(config.token_file),
+            credentials=TokenFileSource(config.token_file, self._watcher),
             feed=self._feed,
+            roots=self._roots,
             clock=clock,
             chance=chance,
         )
@@ -74,7 +80,8 @@ class Agent:
     async def run(self, stopping: asyncio.Event) -> None:
         """Rotate and show until `stopping` is set, then take the faces away. Raises MachineError."""
         self._prepare()
-        tasks = [asyncio.create_task(self._keeper.run(stopping)), asyncio.create_task(self._present())]
+        working = (self._roots.run(), self._keeper.run(stopping), self._present())
+        tasks = [asyncio.create_task(work) for work in working]
         stop = asyncio.create_task(stopping.wait())
         try:
             done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -86,6 +93,7 @@ class Agent:
             for task in (stop, *tasks):
                 task.cancel()
             await asyncio.gather(stop, *tasks, return_exceptions=True)
+            self._watcher.close()
             await self._faces.stop()
 
     def _prepare(self) -> None:

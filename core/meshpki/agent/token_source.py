@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from meshpki.agent import token_file
 from meshpki.agent.credential import TokenCredential
@@ -13,16 +13,15 @@ if TYPE_CHECKING:
 
     from meshpki.agent.credential import Credential
     from meshpki.agent.snapshot import Snapshot
-
-TOKEN_POLL_SECONDS: Final = 0.5
-"""How often the token file is looked at (one stat) while a new token would help, and only then."""
+    from meshpki.runtime.watch import Watcher
 
 
 class TokenFileSource:
     """A CredentialSource over a file that somebody else rewrites: the kubelet, or the local token issuer."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, watcher: Watcher) -> None:
         self._path = path
+        self._watcher = watcher
         self._seen: token_file.Fingerprint | None = None
 
     async def read(self, now: float, held: Snapshot | None) -> Credential:  # noqa: ARG002 - a token needs none
@@ -31,6 +30,13 @@ class TokenFileSource:
         return TokenCredential(token_file.read_token(self._path, now=now).value)
 
     async def changed(self) -> None:
-        """Return once the file is another one than at the last `read`."""
-        while token_file.fingerprint(self._path) == self._seen:
-            await asyncio.sleep(TOKEN_POLL_SECONDS)
+        """Return once the file is another one than at the last `read`. It is watched for so long, and no longer."""
+        watch = self._watcher.watch(self._path)
+        try:
+            while True:
+                changed = watch.changes()
+                if token_file.fingerprint(self._path) != self._seen:
+                    return
+                await asyncio.wait([changed])
+        finally:
+            watch.close()
