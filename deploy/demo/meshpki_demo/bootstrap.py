@@ -16,6 +16,8 @@ LISTENER: Final = "sidecar"
 UPSTREAM: Final = "next"
 SDS_CLUSTER: Final = "sds-grpc"
 """Istio's name for the agent's cluster (istio-agent's bootstrap), so that the configuration reads familiar."""
+FILE_BASED_METADATA: Final = "envoy.grpc_credentials.file_based_metadata"
+"""Envoy's call credentials that put a file's content into a header of every call."""
 PEER_HEADERS: Final = {
     "x-tls-version": "%DOWNSTREAM_TLS_VERSION%",
     "x-peer-uri": "%DOWNSTREAM_PEER_URI_SAN%",
@@ -37,6 +39,20 @@ class SdsSecrets:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeSecrets:
+    """The same from a node's agent, which serves many workloads: Envoy shows it the token in `token`, a file.
+
+    Call credentials are a matter of Envoy's Google gRPC client; it reads the file anew for every stream.
+    """
+
+    socket: Path
+    token: Path
+    header: str = "istio_sds_credentials_header-bin"
+    certificate: str = "default"
+    roots: str = "ROOTCA"
+
+
+@dataclass(frozen=True, slots=True)
 class FileSecrets:
     """Key, certificate and roots from PEM files, read once when Envoy starts."""
 
@@ -45,7 +61,7 @@ class FileSecrets:
     roots: Path
 
 
-Secrets: TypeAlias = SdsSecrets | FileSecrets
+Secrets: TypeAlias = SdsSecrets | NodeSecrets | FileSecrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +179,7 @@ def _cluster(to: Address, *, transport: Json = None, requests: int = 0) -> Json:
 
 
 def _sds_clusters(secrets: Secrets) -> list[Json]:
-    if isinstance(secrets, FileSecrets):
+    if not isinstance(secrets, SdsSecrets):
         return []
     pipe: Json = {"pipe": {"path": str(secrets.socket)}}
     return [
@@ -183,11 +199,11 @@ def _common_tls(secrets: Secrets, peer: str) -> Json:
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
     }
     match secrets:
-        case SdsSecrets():
-            common["tls_certificate_sds_secret_configs"] = [_sds_secret(secrets.certificate)]
+        case SdsSecrets() | NodeSecrets():
+            common["tls_certificate_sds_secret_configs"] = [_sds_secret(secrets.certificate, secrets)]
             common["combined_validation_context"] = {
                 "default_validation_context": expected,
-                "validation_context_sds_secret_config": _sds_secret(secrets.roots),
+                "validation_context_sds_secret_config": _sds_secret(secrets.roots, secrets),
             }
         case FileSecrets():
             common["tls_certificates"] = [
@@ -200,7 +216,7 @@ def _common_tls(secrets: Secrets, peer: str) -> Json:
     return common
 
 
-def _sds_secret(name: str) -> Json:
+def _sds_secret(name: str, secrets: SdsSecrets | NodeSecrets) -> Json:
     return {
         "name": name,
         "sds_config": {
@@ -210,9 +226,31 @@ def _sds_secret(name: str) -> Json:
                 "api_type": "GRPC",
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": True,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": SDS_CLUSTER}}],
+                "grpc_services": [_grpc_service(secrets)],
             },
         },
+    }
+
+
+def _grpc_service(secrets: SdsSecrets | NodeSecrets) -> Json:
+    if isinstance(secrets, SdsSecrets):
+        return {"envoy_grpc": {"cluster_name": SDS_CLUSTER}}
+    plugin: Json = {
+        "name": FILE_BASED_METADATA,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.grpc_credential.v3.FileBasedMetadataConfig",
+            "secret_data": {"filename": str(secrets.token)},
+            "header_key": secrets.header,
+        },
+    }
+    return {
+        "google_grpc": {
+            "target_uri": f"unix:{secrets.socket}",
+            "stat_prefix": SDS_CLUSTER,
+            "channel_credentials": {"local_credentials": {}},
+            "call_credentials": [{"from_plugin": plugin}],
+            "credentials_factory_name": FILE_BASED_METADATA,
+        }
     }
 
 
