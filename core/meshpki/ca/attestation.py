@@ -1,4 +1,4 @@
-"""When a token last proved an identity, written into its certificate: a private extension, not critical (ADR 0008)."""
+"""When a token last proved an identity, written into its certificate: a private extension, not critical (ADR 0009)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ chain is relied on here: the leaf itself has to be signed by the key that we iss
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from meshpki.identity import TrustDomain
 
 MAX_CERTIFICATE_BYTES: Final = 16 * 1024
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,20 @@ def _check_rights(extensions: x509.Extensions) -> None:
 
     All three extensions have to be there, as in every leaf of ours: what is left out would allow everything.
     """
-    constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
-    usage = extensions.get_extension_for_class(x509.KeyUsage).value
-    purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    if constraints.ca or usage.key_cert_sign or usage.crl_sign or not usage.digital_signature:
+    constraints = _find(extensions, x509.BasicConstraints)
+    usage = _find(extensions, x509.KeyUsage)
+    if constraints is None or constraints.ca or usage is None or usage.key_cert_sign or not usage.digital_signature:
         raise _refused(PeerReason.NOT_A_LEAF, "a client certificate that may sign certificates", "a workload's leaf")
-    if ExtendedKeyUsageOID.CLIENT_AUTH not in purposes:
+    purposes = _find(extensions, x509.ExtendedKeyUsage)
+    if purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH not in purposes:
         raise _refused(PeerReason.NO_CLIENT_AUTH, "a certificate that is not for TLS clients", "a workload's leaf")
+
+
+def _find(extensions: x509.Extensions, kind: type[_Extension]) -> _Extension | None:
+    try:
+        return extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _check_times(leaf: x509.Certificate, now: int) -> int:
@@ -115,7 +123,7 @@ def _check_times(leaf: x509.Certificate, now: int) -> int:
 
 
 def _account(extensions: x509.Extensions, trust_domain: TrustDomain) -> ServiceAccountRef:
-    names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    names = list(_find(extensions, x509.SubjectAlternativeName) or ())
     if len(names) != 1 or not isinstance(names[0], x509.UniformResourceIdentifier):
         raise _refused(PeerReason.NOT_AN_SVID, f"a client certificate with {len(names)} names", "one SPIFFE ID")
     try:

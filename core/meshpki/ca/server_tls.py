@@ -41,7 +41,7 @@ class ServerTls:
         """Credentials that look for a newer pair at every handshake; TLS 1.2 and 1.3.
 
         With `client_roots` (PEM) a client has to show a certificate that leads to one of them; without, none is asked
-        for. grpcio knows nothing in between (ADR 0008).
+        for. grpcio knows nothing in between (ADR 0009).
         """
         handed_over = pair = self._pair
 
