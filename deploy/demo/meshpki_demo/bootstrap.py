@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 """What a bootstrap is made of. Values are never pasted into text: `json.dumps` is the only writer."""
@@ -29,6 +29,11 @@ REQUESTS_PER_CONNECTION: Final = 4
 """Few, so that a new certificate is seen at work soon after a rotation: a live connection keeps its old one."""
 
 
+ApiType: TypeAlias = Literal["GRPC", "DELTA_GRPC"]
+"""StreamSecrets or DeltaSecrets."""
+NO_METADATA: Final[Mapping[str, Json]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class SdsSecrets:
     """Key, certificate and roots from an agent's SDS socket, under the names that Istio uses."""
@@ -36,6 +41,7 @@ class SdsSecrets:
     socket: Path
     certificate: str = "default"
     roots: str = "ROOTCA"
+    api_type: ApiType = "GRPC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class NodeSecrets:
     header: str = "istio_sds_credentials_header-bin"
     certificate: str = "default"
     roots: str = "ROOTCA"
+    api_type: ApiType = "GRPC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,14 @@ ANY_PORT: Final = Address(LOOPBACK, 0)
 
 
 def server_bootstrap(
-    *, node: str, admin: Path, secrets: Secrets, peer: str, app: Address, listen: Address = ANY_PORT
+    *,
+    node: str,
+    admin: Path,
+    secrets: Secrets,
+    peer: str,
+    app: Address,
+    listen: Address = ANY_PORT,
+    metadata: Mapping[str, Json] = NO_METADATA,
 ) -> Json:
     """Configure the sidecar that answers: it wants a client certificate with the SPIFFE ID `peer`, and calls `app`.
 
@@ -96,11 +110,18 @@ def server_bootstrap(
     }
     route: Mapping[str, Json] = {"request_headers_to_add": [_set_header(*item) for item in PEER_HEADERS.items()]}
     listener = _listener(listen, manager=manager, route=route, transport=_transport_socket(tls))
-    return _bootstrap(node, admin, listener, [_cluster(app), *_sds_clusters(secrets)])
+    return _bootstrap(node, metadata, admin, listener, [_cluster(app), *_sds_clusters(secrets)])
 
 
 def client_bootstrap(
-    *, node: str, admin: Path, secrets: Secrets, peer: str, upstream: Address, listen: Address = ANY_PORT
+    *,
+    node: str,
+    admin: Path,
+    secrets: Secrets,
+    peer: str,
+    upstream: Address,
+    listen: Address = ANY_PORT,
+    metadata: Mapping[str, Json] = NO_METADATA,
 ) -> Json:
     """Configure the sidecar that calls: plaintext on loopback in, mTLS out, to a server with the SPIFFE ID `peer`.
 
@@ -113,12 +134,15 @@ def client_bootstrap(
     }
     route: Mapping[str, Json] = {"response_headers_to_add": [_set_header("x-upstream-uri", "%UPSTREAM_PEER_URI_SAN%")]}
     cluster = _cluster(upstream, transport=_transport_socket(tls), requests=REQUESTS_PER_CONNECTION)
-    return _bootstrap(node, admin, _listener(listen, route=route), [cluster, *_sds_clusters(secrets)])
+    return _bootstrap(node, metadata, admin, _listener(listen, route=route), [cluster, *_sds_clusters(secrets)])
 
 
-def _bootstrap(node: str, admin: Path, listener: Json, clusters: Sequence[Json]) -> Json:
+def _bootstrap(node: str, metadata: Mapping[str, Json], admin: Path, listener: Json, clusters: Sequence[Json]) -> Json:
+    about: dict[str, Json] = {"id": node, "cluster": node}
+    if metadata:
+        about["metadata"] = metadata
     return {
-        "node": {"id": node, "cluster": node},
+        "node": about,
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
         "static_resources": {"listeners": [listener], "clusters": clusters},
     }
@@ -223,7 +247,7 @@ def _sds_secret(name: str, secrets: SdsSecrets | NodeSecrets) -> Json:
             "resource_api_version": "V3",
             "initial_fetch_timeout": "0s",  # wait for the agent, never open the port without a certificate
             "api_config_source": {
-                "api_type": "GRPC",
+                "api_type": secrets.api_type,
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": True,
                 "grpc_services": [_grpc_service(secrets)],
