@@ -190,7 +190,7 @@ def test_a_ca_away_at_the_start_is_waited_for(node: Node) -> None:
     node.ca.server.stop()
     with node.agent, node.server_envoy(wait=False) as server:
         wait_until(lambda: "the CA gave no answer" in node.agent.log.read_text(), "an agent without a CA")
-        assert node.agent.status()["tokens"] == {"waiting": 1, "serving": 0, "reconnecting": 0}
+        wait_until(lambda: node.agent.status()["tokens"] == {"waiting": 1, "serving": 0, "reconnecting": 0}, "it waits")
         address = node.ca.server.address.rpartition(":")
         listen = HostPort(address[0], int(address[2]))
         with CaServer(dataclasses.replace(node.ca.config, listen=listen)):
