@@ -1,4 +1,4 @@
-"""What a client's node says about itself, and the form of trust bundles that follows from it (ADR 0008)."""
+"""What a client's node says about itself, and the form of trust bundles that follows from it (ADR 0010)."""
 
 from __future__ import annotations
 
