@@ -87,10 +87,13 @@ class Crowd:
         *,
         environment: Mapping[str, str] | None = None,
         longest_sleep: float | None = None,
+        piped: bool = False,
     ) -> None:
+        """Prepare; `piped`: its log goes through a pipe, so that no limit on its files cuts the log off."""
         self._argument = base64.b64encode(pickle.dumps((dict(configs), longest_sleep))).decode()
         self._environment = {**os.environ, **(environment or {})}
         self._log = log
+        self._piped = piped
         self.process: subprocess.Popen[bytes]
 
     @property
@@ -102,11 +105,19 @@ class Crowd:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _MAIN, self._argument],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=subprocess.PIPE if self._piped else log,
+                stderr=subprocess.STDOUT,
                 env=self._environment,
             )
+        if self._piped:
+            threading.Thread(target=self._copy, name="log").start()
         return self
+
+    def _copy(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as source, self._log.open("ab", buffering=0) as log:
+            for line in source:
+                log.write(line)
 
     def kill(self) -> None:
         self.process.kill()
@@ -237,6 +248,12 @@ def look_at(channel: grpc.Channel, *, patience: float = 2.0) -> Look:
     except (ValueError, KeyError) as error:
         return Look(at, error=f"not fit to use: {error!r}")
     return Look(time.time(), leaf.serial_number, leaf.not_valid_after_utc.timestamp())
+
+
+def look_once(socket: Path) -> Look:
+    """Connect, look, go."""
+    with _channel(socket) as channel:
+        return look_at(channel)
 
 
 class Subscriber:
@@ -401,3 +418,18 @@ def all_in(at: Places, names: Sequence[str], state: str, seconds: float = 20) ->
         lambda: f"all {state}, but {[(name, at.state(name)) for name in names if at.state(name) != state]}",
         seconds,
     )
+
+
+def files_serial(directory: Path) -> int:
+    """The serial of the set of files, which belong together. Opened once, so that it is one set."""
+    at = os.open(directory / "..data", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with (
+            open("cert-chain.pem", "rb", opener=lambda name, flags: os.open(name, flags, dir_fd=at)) as chain,
+            open("key.pem", "rb", opener=lambda name, flags: os.open(name, flags, dir_fd=at)) as key,
+        ):
+            leaf = x509.load_pem_x509_certificates(chain.read())[0]
+            assert serialization.load_pem_private_key(key.read(), None).public_key() == leaf.public_key()
+            return leaf.serial_number
+    finally:
+        os.close(at)

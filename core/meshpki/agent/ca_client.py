@@ -34,6 +34,8 @@ _REFUSALS: Final = frozenset(
 _REASON: Final = re.compile(r"([a-z][a-z0-9]*(?:_[a-z0-9]+)+)(?=[:;, ]|$)")
 _encode: Final = IstioCertificateRequest.SerializeToString
 _decode: Final = IstioCertificateResponse.FromString
+_CLOCK_SIGNS: Final = ("not yet valid", "has expired")
+"""BoringSSL on the CA's own certificate. A machine's clock is wrong far more often than such a certificate."""
 _TLS_SIGNS: Final = ("ssl", "tls", "certificate", "handshake", "verification")
 
 
@@ -213,6 +215,8 @@ _ADVICE_FOR_CERTIFICATES: Final = (
 
 
 def _advice(code: grpc.StatusCode, detail: str, endpoint: CaEndpoint) -> str:
+    if code is grpc.StatusCode.UNAVAILABLE and any(sign in detail.lower() for sign in _CLOCK_SIGNS):
+        return "compare this machine's clock with the CA's: by ours the CA's own certificate is not valid now"
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in detail.lower() for sign in _TLS_SIGNS):
         return f"check that the roots given are the CA's and that its certificate names {endpoint.server_name}"
     match code:
