@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from meshpki.agent.node_token import ISTIO_HEADER
 from meshpki.wire.methods import SECRET_TYPE_URL, STREAM_SECRETS
@@ -19,7 +22,7 @@ from support import ca_server
 from support.agent_process import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -96,31 +99,52 @@ def put_token(path: Path, token: bytes) -> None:
 
 
 class Stream:
-    """One SDS stream with these headers, as a client's own code would open it; the channel is its own."""
+    """One SDS stream with these headers, as a client's own code would open it, over a connection of its own."""
 
-    def __init__(self, socket: Path, headers: dict[str, str | bytes], *names: str) -> None:
+    def __init__(self, socket: Path, headers: Mapping[str, str | bytes], *names: str, seconds: float = 60) -> None:
         self._channel = grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)])
+        self._requests: queue.SimpleQueue[DiscoveryRequest | None] = queue.SimpleQueue()
+        self._requests.put(DiscoveryRequest(node=Node(id="test"), resource_names=names, type_url=SECRET_TYPE_URL))
         stream = self._channel.stream_stream(
             STREAM_SECRETS, DiscoveryRequest.SerializeToString, DiscoveryResponse.FromString
         )
-        self._answers: Iterator[DiscoveryResponse] = stream(
-            self._requests(names), metadata=tuple(headers.items()), timeout=60
-        )
-
-    def _requests(self, names: tuple[str, ...]) -> Iterator[DiscoveryRequest]:
-        yield DiscoveryRequest(node=Node(id="test"), resource_names=names, type_url=SECRET_TYPE_URL)
-        import threading
-
-        threading.Event().wait(60)
+        self._answers = stream(iter(self._requests.get, None), metadata=tuple(headers.items()), timeout=seconds)
 
     def secrets(self) -> dict[str, Secret]:
-        """The next answer's secrets by name. Raises grpc.RpcError as the client sees it."""
+        """The next answer's secrets by name. Raises grpc.RpcError as the client sees it, StopIteration at its end."""
         answer = next(self._answers)
         found = [Secret.FromString(resource.value) for resource in answer.resources]
         return {secret.name: secret for secret in found}
 
+    def code(self) -> grpc.StatusCode:
+        """How the stream ended; waits for it."""
+        return self._answers.code()  # type: ignore[no-any-return]  # the stubs leave the call untyped
+
     def close(self) -> None:
+        self._requests.put(None)
         self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def leaf_of(secret: Secret) -> x509.Certificate:
+    """The certificate in a `default` secret, whose key has to be its own."""
+    leaf = x509.load_pem_x509_certificates(secret.tls_certificate.certificate_chain.inline_bytes)[0]
+    key = serialization.load_pem_private_key(secret.tls_certificate.private_key.inline_bytes, None)
+    assert key.public_key() == leaf.public_key()
+    return leaf
+
+
+def spiffe_id_of(secret: Secret) -> str:
+    names = leaf_of(secret).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    (name,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return name
 
 
 def with_token(token: bytes | str) -> dict[str, str | bytes]:

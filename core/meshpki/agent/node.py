@@ -23,7 +23,7 @@ from meshpki.tokens.reasons import TokenRefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from meshpki.agent.keeper import Authority, Wish
+    from meshpki.agent.keeper import Authority, ConfiguredRoots, Wish
     from meshpki.agent.node_table import Action, Limits, TokenKey
     from meshpki.agent.node_token import StreamToken
     from meshpki.agent.sessions import Metadata
@@ -57,6 +57,7 @@ class NodeSessions:
         self,
         wish: Wish,
         authority: Authority,
+        roots: ConfiguredRoots,
         limits: Limits,
         *,
         at_once: int,
@@ -66,6 +67,7 @@ class NodeSessions:
     ) -> None:
         self._wish = wish
         self._authority = authority
+        self._roots = roots
         self._header = header
         self._clock = clock
         self._chance = chance
@@ -124,7 +126,7 @@ class NodeSessions:
         actions = self._table.open(token.key, token.ends, session.number, now=now, chance=self._chance())
         if Start(token.key) in actions:
             self._identities[token.key] = NodeIdentity(
-                token, self._wish, self._authority, self._turns, clock=self._clock, chance=self._chance
+                token, self._wish, self._authority, self._turns, self._roots, clock=self._clock, chance=self._chance
             )
         self._perform(actions)
 

@@ -34,6 +34,8 @@ class NodeConfig:
     key_type: KeyType = KeyType.EC_P256
     status_file: Path | None = None
     call_seconds: float = 10.0
+    http: str = ""
+    """`HOST:PORT` for health and metrics, or empty."""
     limits: Limits = field(default_factory=Limits)
     at_once: int = AT_ONCE
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from meshpki.agent.ca_client import Answer
     from meshpki.agent.credential import Credential
-    from meshpki.agent.keeper import Authority, Wish
+    from meshpki.agent.keeper import Authority, ConfiguredRoots, Wish
     from meshpki.agent.node_token import StreamToken
     from meshpki.agent.snapshot import Snapshot
     from meshpki.agent.turns import Turns
@@ -33,6 +33,7 @@ class NodeIdentity:
         wish: Wish,
         authority: Authority,
         turns: Turns,
+        roots: ConfiguredRoots,
         *,
         clock: Callable[[], float],
         chance: Callable[[], float],
@@ -46,7 +47,9 @@ class NodeIdentity:
         self._on_spent: Callable[[NodeIdentity], None] = lambda _: None
         self._task: asyncio.Task[None] | None = None
         self._halted = False
-        self.keeper = Keeper(wish, authority=self, credentials=self, feed=self.feed, clock=clock, chance=chance)
+        self.keeper = Keeper(
+            wish, authority=self, credentials=self, feed=self.feed, roots=roots, clock=clock, chance=chance
+        )
 
     def start(self, stepped: Callable[[NodeIdentity], None], spent: Callable[[NodeIdentity], None]) -> None:
         """Begin to ask. `stepped` is called after each step of the keeper, `spent` once the token is of no more use."""

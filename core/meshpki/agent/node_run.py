@@ -14,17 +14,21 @@ from meshpki.agent.ca_client import CaClient
 from meshpki.agent.keeper import Wish
 from meshpki.agent.node import NodeSessions
 from meshpki.agent.node_token import check_header
+from meshpki.agent.roots_file import RootsFile
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.socket_server import SocketServer
 from meshpki.agent.workload_service import workload_methods
 from meshpki.errors import ExitCode, MachineError
 from meshpki.runtime.files import machine_errors, write_atomically
+from meshpki.runtime.watch import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from meshpki.agent.keeper import KeeperStatus
     from meshpki.agent.node import Standing
     from meshpki.agent.node_config import NodeConfig
+    from meshpki.agent.observe import Observer
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +62,13 @@ class NodeAgent:
     ) -> None:
         self._config = config
         self._clock = clock
+        self._watcher = Watcher()
+        self._roots = RootsFile(config.ca_roots, self._watcher)
+        self._roots.reload()
         self.sessions = NodeSessions(
             Wish(config.ttl_seconds, config.key_type),
             CaClient(config.ca_address, config.ca_server_name, config.ca_roots, config.cluster, config.call_seconds),
+            self._roots,
             config.limits,
             at_once=config.at_once,
             header=check_header(config.token_header),
@@ -76,8 +84,10 @@ class NodeAgent:
         for its own.
         """
         self._prepare()
+        observer = self._observe()
+        working = (self._roots.run(), self.sessions.run(stopping), self._tell())
+        tasks = [asyncio.create_task(work) for work in working]
         stop = asyncio.create_task(stopping.wait())
-        tasks = [asyncio.create_task(self.sessions.run(stopping)), asyncio.create_task(self._tell())]
         try:
             await self._server.start()
             done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -86,16 +96,41 @@ class NodeAgent:
         finally:
             log.info("stopping")
             await self._server.stop()
-            stopping.set()
-            tasks[1].cancel()
-            stop.cancel()
+            for task in (stop, *tasks):
+                task.cancel()
             await asyncio.gather(stop, *tasks, return_exceptions=True)
+            self._watcher.close()
+            if observer is not None:
+                await asyncio.to_thread(observer.close)
 
     def _prepare(self) -> None:
         socket_path.prepare(self._config.socket)
         if self._config.status_file is not None:  # what an earlier run wrote is no longer true
             with machine_errors("could not remove", self._config.status_file):
                 self._config.status_file.unlink(missing_ok=True)
+
+    def _observe(self) -> Observer | None:
+        """Show health and metrics, if it is wanted. Raises MachineError when the port cannot be had.
+
+        A node's agent is ready once it serves its socket: how each workload stands is for the metrics, and a workload
+        whose token is refused must not take the others' agent out of service.
+        """
+        if not self._config.http:
+            return None
+        from meshpki.agent.config import listen_address
+        from meshpki.agent.observe import Observer  # here: the metrics library is not for those who show none
+
+        host, port = listen_address(self._config.http)
+        observer = Observer(host, port, statuses=self._statuses, unready=self._unready)
+        log.info("health and metrics are shown", extra={"address": host, "port": observer.port})
+        return observer
+
+    def _statuses(self) -> list[KeeperStatus]:
+        now = self._clock()
+        return [standing.identity.keeper.status(now) for standing in self.sessions.standings()]
+
+    def _unready(self) -> tuple[str, ...]:
+        return () if self._config.socket.is_socket() else ("the socket is not there",)
 
     async def _tell(self) -> None:
         """Keep the status file true."""
