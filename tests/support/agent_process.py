@@ -32,7 +32,8 @@ from meshpki.errors import MeshpkiError
 from meshpki.runtime import logs
 logs.configure("debug")
 values = json.loads(sys.argv[1])
-paths = {name: Path(values.pop(name)) for name in ("ca_roots", "token_file", "sds_socket", "files", "status_file")}
+names = ("ca_roots", "token_file", "sds_socket", "files", "status_file", "cache")
+paths = {name: Path(values.pop(name)) for name in names if name in values}
 try:
     sys.exit(run_agent(AgentConfig(**values, **paths)))
 except MeshpkiError as error:
@@ -134,7 +135,7 @@ class AgentProcess:
     def start(self) -> Self:
         config = self._config
         values = {
-            name: str(value) if name in {"ca_roots", "token_file", "sds_socket", "files", "status_file"} else value
+            name: str(value) if isinstance(value, os.PathLike) else value
             for name in AgentConfig.__dataclass_fields__
             if (value := getattr(config, name)) is not None
         }

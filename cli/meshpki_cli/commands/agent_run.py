@@ -25,6 +25,12 @@ def run(
     files: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Keep key, chain and roots here as one atomic set.")
     ] = None,
+    ca_renewal_address: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT", help="Where the CA renews by the certificate that is held, while there is no token."
+        ),
+    ] = "",
     cluster: Annotated[str, typer.Option(metavar="NAME", help="Cluster to name to the CA.")] = "",
     ttl: Annotated[
         int, typer.Option(metavar="DURATION", parser=parse_duration, help="Life to ask for, such as 12h.")
@@ -33,6 +39,18 @@ def run(
     status_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write state, expiry and the last failure here, as JSON.")
     ] = None,
+    shared_socket_directory: Annotated[
+        bool,
+        typer.Option(
+            "--shared-socket-directory",
+            help="Accept a socket directory that this pod's other containers can write in: a Kubernetes emptyDir.",
+        ),
+    ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIRECTORY", help="Keep key, chain and roots here (0700), to go on after a restart."),
+    ] = None,
+    http: Annotated[str, typer.Option(metavar="HOST:PORT", help="Show /livez, /readyz and /metrics here.")] = "",
     node: Annotated[
         bool,
         typer.Option("--node", help="Serve every workload of this node; each call brings its own token in a header."),
@@ -49,17 +67,21 @@ def run(
     At least one of --sds-socket and --files is needed. The token is in a file: nothing secret is in the arguments.
     With --node it serves many workloads on one --sds-socket, and needs no --token-file.
     """
+    from meshpki.runtime import logs
+
+    logs.configure(log_level)
+    logs.quiet_grpc()
     from meshpki.agent.config import AgentConfig
     from meshpki.agent.key_request import KeyType
     from meshpki.agent.node_config import NodeConfig
     from meshpki.agent.node_table import Limits
     from meshpki.errors import UsageError
-    from meshpki.runtime import logs
 
-    logs.configure(log_level)
     if node:
         if sds_socket is None or token_file is not None or files is not None:
             raise UsageError("--node", wanted="--sds-socket, and neither --token-file nor --files")
+        if cache is not None or shared_socket_directory:
+            raise UsageError("--node with --cache or --shared-socket-directory", wanted="neither of them")
         from meshpki.agent.node_run import run_node
 
         return run_node(
@@ -73,6 +95,7 @@ def run(
                 ttl_seconds=ttl,
                 key_type=KeyType(key_type),
                 status_file=status_file,
+                http=http,
                 limits=Limits(identities=max_identities),
                 at_once=max_in_flight,
             )
@@ -88,9 +111,13 @@ def run(
         token_file=token_file,
         sds_socket=sds_socket,
         files=files,
+        ca_renewal_address=ca_renewal_address,
         cluster=cluster,
         ttl_seconds=ttl,
         key_type=KeyType(key_type),
         status_file=status_file,
+        shared_socket_directory=shared_socket_directory,
+        cache=cache,
+        http=http,
     )
     return run_agent(config)

@@ -29,8 +29,9 @@ FILES_RETRY_SECONDS: Final = 5.0
 class Faces:
     """The socket, which reads the feed itself, and the files, which are written here."""
 
-    def __init__(self, sds_socket: Path | None, files: Path | None, feed: Feed) -> None:
+    def __init__(self, sds_socket: Path | None, files: Path | None, feed: Feed, *, shared_directory: bool) -> None:
         self._sds_socket = sds_socket
+        self._shared_directory = shared_directory
         self._files = FileSet(files) if files is not None else None
         self._sessions = OneIdentity(feed)
         self._server: SocketServer | None = None
@@ -40,7 +41,7 @@ class Faces:
     def prepare(self) -> None:
         """Fail now rather than at the first certificate. Raises MachineError."""
         if self._sds_socket is not None:
-            socket_path.prepare(self._sds_socket)
+            socket_path.prepare(self._sds_socket, shared=self._shared_directory)
         if self._files is not None:
             self._files.prepare()
 

@@ -10,10 +10,14 @@ import time
 from typing import TYPE_CHECKING
 
 from meshpki.agent import status
+from meshpki.agent.bundle_report import BundleReporter, held_of
 from meshpki.agent.ca_client import CaClient
+from meshpki.agent.cache import Cache
+from meshpki.agent.config import listen_address
 from meshpki.agent.faces import Faces
 from meshpki.agent.feed import Feed
 from meshpki.agent.keeper import Keeper, Wish
+from meshpki.agent.renewing_source import RenewingSource
 from meshpki.agent.roots_file import RootsFile
 from meshpki.agent.token_source import TokenFileSource
 from meshpki.errors import ExitCode, MachineError
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshpki.agent.config import AgentConfig
+    from meshpki.agent.credential import CredentialSource
+    from meshpki.agent.observe import Observer
     from meshpki.agent.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -59,18 +65,36 @@ class Agent:
         self._config = config
         self._clock = clock
         self._feed = Feed()
-        self._faces = Faces(config.sds_socket, config.files, self._feed)
+        self._faces = Faces(
+            config.sds_socket, config.files, self._feed, shared_directory=config.shared_socket_directory
+        )
         self._watcher = Watcher()
         self._roots = RootsFile(config.ca_roots, self._watcher)
         self._roots.reload()
+        self._cache = Cache(config.cache) if config.cache is not None else None
+        ca = CaClient(
+            config.ca_address,
+            config.ca_server_name,
+            config.ca_roots,
+            config.cluster,
+            config.call_seconds,
+            config.ca_renewal_address,
+        )
         self._keeper = Keeper(
             Wish(config.ttl_seconds, config.key_type),
-            authority=CaClient(
-                config.ca_address, config.ca_server_name, config.ca_roots, config.cluster, config.call_seconds
-            ),
-            credentials=TokenFileSource(config.token_file, self._watcher),
+            authority=ca,
+            credentials=self._credentials(),
             feed=self._feed,
             roots=self._roots,
+            held=self._cache.load(self._roots.current, clock()) if self._cache is not None else None,
+            clock=clock,
+            chance=chance,
+        )
+        self._reporter = BundleReporter(
+            ca,
+            credentials=self._credentials(quiet=True),
+            feed=self._feed,
+            held=lambda: held_of(self._keeper.status(clock()).bundle),
             clock=clock,
             chance=chance,
         )
@@ -80,7 +104,8 @@ class Agent:
     async def run(self, stopping: asyncio.Event) -> None:
         """Rotate and show until `stopping` is set, then take the faces away. Raises MachineError."""
         self._prepare()
-        working = (self._roots.run(), self._keeper.run(stopping), self._present())
+        observer = self._observe()
+        working = (self._roots.run(), self._keeper.run(stopping), self._present(), self._reporter.run())
         tasks = [asyncio.create_task(work) for work in working]
         stop = asyncio.create_task(stopping.wait())
         try:
@@ -94,7 +119,14 @@ class Agent:
                 task.cancel()
             await asyncio.gather(stop, *tasks, return_exceptions=True)
             self._watcher.close()
+            if observer is not None:
+                await asyncio.to_thread(observer.close)
             await self._faces.stop()
+
+    def _credentials(self, *, quiet: bool = False) -> CredentialSource:
+        """A source of its own for whoever asks: each remembers which token it has seen."""
+        tokens = TokenFileSource(self._config.token_file, self._watcher)
+        return RenewingSource(tokens, quiet=quiet) if self._config.ca_renewal_address else tokens
 
     def _prepare(self) -> None:
         self._faces.prepare()
@@ -102,8 +134,27 @@ class Agent:
             with machine_errors("could not remove", self._config.status_file):
                 self._config.status_file.unlink(missing_ok=True)
 
+    def _observe(self) -> Observer | None:
+        """Show health and metrics, if it is wanted. Raises MachineError when the port cannot be had."""
+        if not self._config.http:
+            return None
+        from meshpki.agent.observe import Observer  # here: the metrics library is not for those who show none
+
+        host, port = listen_address(self._config.http)
+        observer = Observer(host, port, statuses=lambda: (self._keeper.status(self._clock()),), unready=self.unready)
+        log.info("health and metrics are shown", extra={"address": host, "port": observer.port})
+        return observer
+
+    def unready(self) -> tuple[str, ...]:
+        """Say why no valid certificate is served, a line each; nothing when one is."""
+        from meshpki.agent.observe import not_serving
+
+        now = self._clock()
+        wrong = not_serving(self._keeper.status(now), now)
+        return wrong if wrong or self._shown is not None else ("the certificate is not shown yet",)
+
     async def _present(self) -> None:
-        """Show each new snapshot, and only then say in the status that it is served."""
+        """Show each new snapshot, keep it, and only then say in the status that it is served."""
         while True:
             stepped = self._keeper.steps()
             snapshot = self._feed.current
@@ -112,6 +163,8 @@ class Agent:
                 self._shown = snapshot
             else:
                 await self._faces.retry()
+            if self._cache is not None and (held := self._keeper.held()) is not None:
+                await asyncio.to_thread(self._cache.store, held)
             if self._feed.current is self._shown:
                 self._write_status()
                 await asyncio.wait([stepped], timeout=self._faces.retry_in())

@@ -78,7 +78,9 @@ class SocketServer:
             try:
                 server.add_insecure_port(f"unix:{passing}")
             except RuntimeError as error:
-                raise MachineError(f"could not listen on {self._path}", todo="see the log of gRPC above") from error
+                raise MachineError(
+                    f"could not listen on {self._path}", todo="GRPC_VERBOSITY=debug in the environment says why"
+                ) from error
             await server.start()
             self._socket = socket_path.put_in_place(passing, self._path)
         self._server = server

@@ -41,6 +41,11 @@ class WorkloadPaths:
         return self.directory / "certs"
 
     @property
+    def cache(self) -> Path:
+        """What a restarted agent goes on with while the CA is away."""
+        return self.directory / "cache"
+
+    @property
     def status(self) -> Path:
         """What the agent says about itself."""
         return self.directory / "status.json"

@@ -49,6 +49,7 @@ def _agent(layout: Layout, settings: Settings, ports: Ports, account: ServiceAcc
         *("--token-file", str(paths.token)),
         *sockets,
         *("--files", str(paths.certificates)),
+        *("--cache", str(paths.cache)),
         *("--cluster", CLUSTER),
         *("--ttl", f"{settings.certificate_ttl}s"),
         *("--status-file", str(paths.status)),

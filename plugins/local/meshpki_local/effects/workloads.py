@@ -100,7 +100,7 @@ class Workloads:
             except InvalidValueError:
                 continue
             paths = WorkloadPaths(path)
-            ours = (paths.token, paths.sds, paths.certificates, paths.status)
+            ours = (paths.token, paths.sds, paths.certificates, paths.cache, paths.status)
             if not path.is_symlink() and (any(entry.exists() for entry in ours) or not any(path.iterdir())):
                 found.append(account)
         return found
@@ -112,6 +112,7 @@ class Workloads:
         for account in accounts:
             paths = self.layout.workload(account)
             remove_tree(paths.certificates)
+            remove_tree(paths.cache)
             remove_tree(paths.sds)
             for file in (paths.token, paths.status):
                 remove_file(file)
