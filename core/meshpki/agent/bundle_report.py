@@ -19,6 +19,7 @@ from meshpki.agent.reporting import failure_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshpki.agent.bundle import Bundle
     from meshpki.agent.credential import Credential, CredentialSource
     from meshpki.agent.feed import Feed
 
@@ -26,6 +27,11 @@ log = logging.getLogger(__name__)
 
 SPREAD_SECONDS: Final = 5.0
 """A file of roots changes everywhere at once: reports are spread over this long."""
+
+
+def held_of(bundle: Bundle) -> BundleHeld | None:
+    """What there is to say of a bundle; None of an empty one."""
+    return BundleHeld(bundle.digest, bundle.sequence, len(bundle.roots)) if bundle.roots else None
 
 
 class Hearer(Protocol):

@@ -18,8 +18,10 @@ log = logging.getLogger(__name__)
 class RenewingSource:
     """Tokens first, always. For one identity whose CA renews by certificate (`CaClient.renewal_address`)."""
 
-    def __init__(self, tokens: CredentialSource) -> None:
+    def __init__(self, tokens: CredentialSource, *, quiet: bool = False) -> None:
+        """`quiet`: another source of the same tokens says what is wrong with them."""
         self._tokens = tokens
+        self._quiet = quiet
         self._said = ""
 
     async def read(self, now: float, held: Snapshot | None) -> Credential:
@@ -45,7 +47,7 @@ class RenewingSource:
     def _say(self, error: MeshpkiError) -> None:
         reason = str(getattr(error, "reason", "file"))
         log.log(
-            logging.DEBUG if reason == self._said else logging.WARNING,
+            logging.DEBUG if self._quiet or reason == self._said else logging.WARNING,
             "the token is at fault: the certificate that is held is the credential instead",
             extra={"fault": "token", "reason": reason, "seen": error.seen, "todo": error.todo},
         )
