@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -36,6 +38,7 @@ class NodeAgentProcess:
     server_name: str = ca_server.SERVER_NAME
     ttl: str = "1h"
     options: tuple[str, ...] = ()
+    log_level: str = "debug"
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -64,7 +67,15 @@ class NodeAgentProcess:
         argv: list[str] = [sys.executable, "-m", "meshpki_cli", "agent", "run", "--node"]
         argv += ["--ca-address", self.ca_address, "--ca-roots", str(self.roots)]
         argv += ["--ca-server-name", self.server_name, "--sds-socket", str(self.socket)]
-        argv += ["--status-file", str(self.status_file), "--ttl", self.ttl, "--log-level", "debug", *self.options]
+        argv += [
+            "--status-file",
+            str(self.status_file),
+            "--ttl",
+            self.ttl,
+            "--log-level",
+            self.log_level,
+            *self.options,
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         wait_until(self.socket.is_socket, "the node's socket")
@@ -89,6 +100,22 @@ class NodeAgentProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listened on a moment ago."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def listens(address: str) -> bool:
+    """Whether somebody accepts connections on HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 def put_token(path: Path, token: bytes) -> None:
@@ -118,7 +145,7 @@ class Stream:
 
     def code(self) -> grpc.StatusCode:
         """How the stream ended; waits for it."""
-        return self._answers.code()  # type: ignore[no-any-return]  # the stubs leave the call untyped
+        return self._answers.code()
 
     def close(self) -> None:
         self._requests.put(None)

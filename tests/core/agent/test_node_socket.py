@@ -11,14 +11,14 @@ import pytest
 
 from meshpki.agent.node_token import ISTIO_HEADER
 from meshpki.agent.sds_service import sds_methods
-from meshpki.agent.socket_server import Kind
+from meshpki.agent.socket_server import Kind, Method
 from meshpki.agent.workload_service import workload_methods
 from meshpki.wire import methods
 from meshpki.wire.workload_pb2 import X509SVIDResponse
 from support import ca_server
 from support.agent_process import wait_until
 from support.authority import make_authority
-from support.node_agent import NodeAgentProcess, Stream, leaf_of, spiffe_id_of, with_token
+from support.node_agent import NodeAgentProcess, Stream, free_ports, leaf_of, spiffe_id_of, with_token
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -49,10 +49,13 @@ class Node:
         """Call any method with an empty message; its first answer's bytes."""
         with grpc.insecure_channel(f"unix:{self.agent.socket}") as channel:
             if kind is Kind.UNARY:
-                return channel.unary_unary(path)(b"", metadata=metadata, timeout=20)
+                unary: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+                return unary(b"", metadata=metadata, timeout=20)
             if kind is Kind.SERVER_STREAM:
-                return next(channel.unary_stream(path)(b"", metadata=metadata, timeout=20))
-            return next(channel.stream_stream(path)(iter((b"",)), metadata=metadata, timeout=20))
+                served: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(path)
+                return next(served(b"", metadata=metadata, timeout=20))
+            both: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(path)
+            return next(both(iter((b"",)), metadata=metadata, timeout=20))
 
 
 def spiffe_id(name: str) -> str:
@@ -96,7 +99,7 @@ def own(short_dir: Path, node: Node) -> Iterator[NodeAgentProcess]:
 def refusal(stream: Stream) -> tuple[grpc.StatusCode, str]:
     with stream, pytest.raises(grpc.RpcError) as caught:
         stream.secrets()
-    return caught.value.code(), caught.value.details()  # type: ignore[attr-defined]  # a call, too
+    return caught.value.code(), caught.value.details() or ""
 
 
 def test_each_stream_gets_the_identity_of_its_own_token(node: Node) -> None:
@@ -164,7 +167,7 @@ def test_with_its_own_token_nobody_gets_what_is_anothers(node: Node, name: str) 
     with node.stream(node.token("mallory"), name, seconds=2) as stream:
         with pytest.raises(grpc.RpcError) as caught:
             stream.secrets()
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]  # a call, too
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     with node.stream(node.token("mallory"), name, "default") as stream:
         assert set(stream.secrets()) == {"default"}
 
@@ -186,12 +189,11 @@ def test_files_of_the_node_are_nobodys_secret(node: Node) -> None:
 )
 @pytest.mark.parametrize("row", [row for row in TABLE if row.path.endswith("Secrets")], ids=lambda row: row.path)
 def test_no_method_of_discovery_serves_who_brings_no_token(
-    node: Node, row: object, metadata: tuple[tuple[str, str | bytes], ...]
+    node: Node, row: Method, metadata: tuple[tuple[str, str | bytes], ...]
 ) -> None:
-    path, kind = row.path, row.kind  # type: ignore[attr-defined]  # a Method
     with pytest.raises(grpc.RpcError) as caught:
-        node.raw(path, kind, *metadata)
-    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]  # a call, too
+        node.raw(row.path, row.kind, *metadata)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_several_tokens_are_none(node: Node) -> None:
@@ -200,7 +202,7 @@ def test_several_tokens_are_none(node: Node) -> None:
     for metadata in (both, ((ISTIO_HEADER, token), (ISTIO_HEADER, token))):
         with pytest.raises(grpc.RpcError) as caught:
             node.raw(methods.STREAM_SECRETS, Kind.STREAM, *metadata)
-        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]  # a call, too
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize("path", [methods.FETCH_X509_SVID, methods.FETCH_X509_BUNDLES])
@@ -211,7 +213,7 @@ def test_a_spiffe_client_has_no_token_and_so_no_identity_here(node: Node, path: 
     for metadata in ((spiffe,), (spiffe, ("authorization", f"Bearer {wrong}"))):
         with pytest.raises(grpc.RpcError) as caught:
             node.raw(path, Kind.SERVER_STREAM, *metadata)
-        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED  # type: ignore[attr-defined]  # a call, too
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     answer = node.raw(path, Kind.SERVER_STREAM, spiffe, ("authorization", f"Bearer {node.token('api').decode()}"))
     if path == methods.FETCH_X509_SVID:
         assert [svid.spiffe_id for svid in X509SVIDResponse.FromString(answer).svids] == [spiffe_id("api")]
@@ -302,12 +304,9 @@ def test_with_the_ca_away_who_was_accepted_is_served_and_who_was_not_waits(
 
 
 def test_metrics_and_status_tell_of_the_accepted_only(node: Node, own: NodeAgentProcess) -> None:
-    import socket
     import urllib.request
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     own.options = ("--http", address)
     with own:
         assert refusal(Stream(own.socket, with_token(TokenMaker(slot=3).token(now=time.time(), name="evil")), "x"))
