@@ -80,8 +80,10 @@ def run(
     if node:
         if sds_socket is None or token_file is not None or files is not None:
             raise UsageError("--node", wanted="--sds-socket, and neither --token-file nor --files")
-        if cache is not None or shared_socket_directory:
-            raise UsageError("--node with --cache or --shared-socket-directory", wanted="neither of them")
+        if cache is not None or shared_socket_directory or ca_renewal_address:
+            raise UsageError(
+                "--node with --cache, --ca-renewal-address or --shared-socket-directory", wanted="none of them"
+            )
         from meshpki.agent.node_run import run_node
 
         return run_node(
