@@ -35,7 +35,7 @@ class DeltaStream:
         self._wildcard = False
         self._asked = False
         self._told: Told = {}
-        self._last: Told = {}  # what the last response said: a NACK rejects just that
+        self._last: frozenset[str] = frozenset()  # names in the last response: a NACK rejects just that
         self._nonce = 0
         self._finder = Finder()
 
@@ -56,7 +56,7 @@ class DeltaStream:
             log_rejection(request.error_detail, self._resources.version)
         owed = self._unsubscribe(request.resource_names_unsubscribe)
         owed |= self._subscribe(request.resource_names_subscribe)
-        return self._respond({name for name in owed if name not in self._told or name not in rejected})
+        return self._respond(owed - rejected)
 
     def update(self, resources: Resources) -> DeltaDiscoveryResponse | None:
         """Take a new snapshot's resources: whatever is wanted and changed, or is there no more, goes out."""
@@ -77,11 +77,11 @@ class DeltaStream:
         check_names(versions)
         return {name: version for name, version in versions.items() if self._wildcard or name in self._names}
 
-    def _rejected(self, request: DeltaDiscoveryRequest) -> Told:
-        """What this NACK, if it is one and of the last response, rejects and has not changed since."""
+    def _rejected(self, request: DeltaDiscoveryRequest) -> frozenset[str]:
+        """What this NACK, if it is one and of the last response, rejects and keeps: asking again is no reason."""
         if not request.HasField("error_detail") or request.response_nonce != str(self._nonce):
-            return {}
-        return {name: version for name, version in self._last.items() if self._told.get(name, "") == version}
+            return frozenset()
+        return self._last - set(request.resource_names_unsubscribe)
 
     def _subscribe(self, names: Iterable[str]) -> set[str]:
         """Take names in; gives those to be answered in any case, for a client may have forgotten what it had."""
@@ -119,7 +119,7 @@ class DeltaStream:
         now = {name: self._finder.find(self._resources, name) for name in subscribed}
         versions: Told = {name: resource.version if resource else None for name, resource in now.items()}
         # What is subscribed no more but was told (the wildcard has lost it) is as good as gone.
-        versions |= {name: None for name in (*self._told, *sorted(owed)) if name not in subscribed}
+        versions |= {name: None for name in self._told if name not in subscribed}
         said = {
             name: version
             for name, version in versions.items()
@@ -128,7 +128,7 @@ class DeltaStream:
         self._told = {name: version for name, version in versions.items() if name in subscribed}
         if not said:
             return None
-        self._last = said
+        self._last = frozenset(said)
         self._nonce += 1
         return DeltaDiscoveryResponse(
             system_version_info=self._resources.version,
