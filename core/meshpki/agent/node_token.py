@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from meshpki.agent.node_table import TokenKey
 from meshpki.agent.token_text import NotATokenError, expiry
 from meshpki.errors import UsageError
-from meshpki.tokens.parse import MAX_TOKEN_BYTES
+from meshpki.tokens.encoding import MAX_TOKEN_BYTES
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshpki.agent.node_token import AUTHORIZATION, ISTIO_HEADER, check_header, token_of
 from meshpki.errors import UsageError
-from meshpki.tokens.parse import MAX_TOKEN_BYTES
+from meshpki.tokens.encoding import MAX_TOKEN_BYTES
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
 from support.agent_process import CANARY, fake_token
 from support.tokens import NOW, TokenMaker
