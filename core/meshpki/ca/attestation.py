@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import calendar
-import re
-import time
+from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
@@ -16,7 +14,6 @@ OID: Final = "1.2.840.113556.1.8000.2554.23421.12046.35905.19051.40467.7152840.1
 for OIDs out of GUIDs, each number below 2^24. The arc 2.25 would take the GUID as one number, and Go's crypto/x509,
 in istio-agent, go-spiffe and any peer written in Go, parses no certificate with a number of more than 31 bits."""
 _IDENTIFIER: Final = x509.ObjectIdentifier(OID)
-_TIME: Final = re.compile(rb"\x18\x0f([0-9]{14})Z")
 
 
 def read_attested_at(extensions: x509.Extensions) -> int | None:
@@ -25,15 +22,13 @@ def read_attested_at(extensions: x509.Extensions) -> int | None:
     The form is the one that the template writes: a GeneralizedTime to the second, in UTC (RFC 5280 section 4.1.2.5.2).
     """
     try:
-        value = extensions.get_extension_for_oid(_IDENTIFIER).value
+        value = extensions.get_extension_for_oid(_IDENTIFIER).value.public_bytes()
     except x509.ExtensionNotFound:
         return None
-    match = _TIME.fullmatch(value.public_bytes())
-    if match is None:
-        raise ValueError("the time of attestation is no GeneralizedTime in UTC")
-    epoch = calendar.timegm(time.strptime(match[1].decode("ascii"), "%Y%m%d%H%M%S"))
-    if der.generalized_time(epoch) != match[0]:
-        raise ValueError("the time of attestation is none of the calendar's")
+    moment = datetime.strptime(value[2:].decode("ascii"), "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+    epoch = int(moment.timestamp())
+    if der.generalized_time(epoch) != value:
+        raise ValueError("the time of attestation is not written as a GeneralizedTime in UTC")
     return epoch
 
 
