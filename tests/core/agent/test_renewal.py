@@ -133,6 +133,23 @@ def test_a_listener_that_is_away_is_no_worse_than_no_token(renewing_ca: RunningC
 
 
 @pytest.mark.e2e
+def test_a_restarted_agent_without_a_token_goes_on_from_its_cache(
+    renewing_ca: RunningCa, own_files: AgentFiles
+) -> None:
+    cached = replace(config(own_files, renewing_ca), cache=own_files.directory / "cache")
+    with AgentProcess(cached, own_files.log) as agent:
+        wait_until(lambda: own_files.read_status().get("state") == "fresh", "a first certificate")
+        wait_until(lambda: any((own_files.directory / "cache").iterdir()), "a cache")
+        own_files.token.unlink()
+        agent.kill()
+    before = served(own_files)
+    with AgentProcess(cached, own_files.log):
+        wait_until(lambda: served(own_files).serial_number != before.serial_number, "a renewal by certificate")
+    (*_, last) = [line.record for line in tail(renewing_ca.config.audit, 100) if line.record.kind is RecordKind.ISSUED]
+    assert last.renewed_from
+
+
+@pytest.mark.e2e
 def test_the_ca_knows_which_roots_the_agent_serves(renewing_ca: RunningCa, own_files: AgentFiles) -> None:
     def reports() -> list[dict[str, object]]:
         found: list[dict[str, object]] = json.loads(renewing_ca.http("/bundles")[1])["reports"]
