@@ -81,7 +81,7 @@ def _examine(
     spki, key_pem = pair
     _check_key(leaf, spki)
     _check_times(leaf, now)
-    spiffe_id = _check_svid(leaf)
+    spiffe_id = spiffe_id_of(leaf)
     middle = [certificate for certificate in middle if certificate not in roots]
     _check_path([leaf, *middle], roots, _known(roots_pem), now)
     return Snapshot(
@@ -148,8 +148,8 @@ def _check_times(leaf: x509.Certificate, now: float) -> None:
         raise AnswerError("certificate_not_yet_valid", f"too early: {clocks}", todo="compare the clocks")
 
 
-def _check_svid(leaf: x509.Certificate) -> SpiffeId:
-    """X509-SVID 5.2: one URI SAN with a path, no CA, no keyCertSign."""
+def spiffe_id_of(leaf: x509.Certificate) -> SpiffeId:
+    """Read an X509-SVID (X509-SVID 5.2): one URI SAN with a path, no CA, no keyCertSign. Raises AnswerError."""
     try:
         extensions = leaf.extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
