@@ -34,6 +34,7 @@ logs.configure("debug")
 values = json.loads(sys.argv[1])
 names = ("ca_roots", "token_file", "sds_socket", "files", "status_file", "cache")
 paths = {name: Path(values.pop(name)) for name in names if name in values}
+paths["secret_files"] = tuple(map(Path, values.pop("secret_files", ())))
 try:
     sys.exit(run_agent(AgentConfig(**values, **paths)))
 except MeshpkiError as error:
@@ -141,7 +142,10 @@ class AgentProcess:
         }
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, json.dumps(values)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [sys.executable, "-c", _MAIN, json.dumps(values, default=str)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         return self
 

@@ -50,6 +50,10 @@ def run(
         Path | None,
         typer.Option(metavar="DIRECTORY", help="Keep key, chain and roots here (0700), to go on after a restart."),
     ] = None,
+    secret_files: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIRECTORY", help="Let Envoy name PEM files below here as secrets; repeatable."),
+    ] = None,
     http: Annotated[str, typer.Option(metavar="HOST:PORT", help="Show /livez, /readyz and /metrics here.")] = "",
     node: Annotated[
         bool,
@@ -73,18 +77,19 @@ def run(
     logs.quiet_grpc()
     from meshpki.agent.config import AgentConfig
     from meshpki.agent.key_request import KeyType
-    from meshpki.agent.node_config import NodeConfig
-    from meshpki.agent.node_table import Limits
     from meshpki.errors import UsageError
 
     if node:
         if sds_socket is None or token_file is not None or files is not None:
             raise UsageError("--node", wanted="--sds-socket, and neither --token-file nor --files")
-        if cache is not None or shared_socket_directory or ca_renewal_address:
+        if cache is not None or shared_socket_directory or ca_renewal_address or secret_files:
             raise UsageError(
-                "--node with --cache, --ca-renewal-address or --shared-socket-directory", wanted="none of them"
+                "--node with --cache, --ca-renewal-address, --secret-files or --shared-socket-directory",
+                wanted="none of them",
             )
+        from meshpki.agent.node_config import NodeConfig
         from meshpki.agent.node_run import run_node
+        from meshpki.agent.node_table import Limits
 
         return run_node(
             NodeConfig(
@@ -120,6 +125,7 @@ def run(
         status_file=status_file,
         shared_socket_directory=shared_socket_directory,
         cache=cache,
+        secret_files=tuple(secret_files or ()),
         http=http,
     )
     return run_agent(config)

@@ -38,6 +38,8 @@ class AgentConfig:
     """Whether others of this pod may write in the socket's directory, as in a Kubernetes emptyDir (ADR 0008)."""
     cache: Path | None = None
     """Directory for what a restarted agent goes on with."""
+    secret_files: tuple[Path, ...] = ()
+    """Directories below which Envoy may name files (`file-cert:`, `file-root:`); none means no such names."""
     http: str = ""
     """`HOST:PORT` for /livez, /readyz and /metrics; empty for none. Port 0 takes a free one."""
     call_seconds: float = 10.0
@@ -50,6 +52,8 @@ class AgentConfig:
             check_ca(self.ca_renewal_address, self.ca_server_name, self.ttl_seconds)
         if self.sds_socket is None and self.files is None:
             raise UsageError("an agent with no face", wanted="--sds-socket, --files, or both")
+        if self.secret_files and self.sds_socket is None:
+            raise UsageError("directories for secrets without a socket to serve them", wanted="--sds-socket too")
         if self.http:
             listen_address(self.http)
 

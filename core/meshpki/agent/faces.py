@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meshpki.agent.feed import Feed
+    from meshpki.agent.sds_files import SecretFiles
     from meshpki.agent.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,18 @@ FILES_RETRY_SECONDS: Final = 5.0
 class Faces:
     """The socket, which reads the feed itself, and the files, which are written here."""
 
-    def __init__(self, sds_socket: Path | None, files: Path | None, feed: Feed, *, shared_directory: bool) -> None:
+    def __init__(
+        self,
+        sds_socket: Path | None,
+        files: Path | None,
+        feed: Feed,
+        secret_files: SecretFiles,
+        *,
+        shared_directory: bool,
+    ) -> None:
         self._sds_socket = sds_socket
         self._shared_directory = shared_directory
+        self._secret_files = secret_files
         self._files = FileSet(files) if files is not None else None
         self._sessions = OneIdentity(feed)
         self._server: SocketServer | None = None
@@ -50,7 +60,8 @@ class Faces:
         keep Envoy waiting for its next attempt (istio#22443). Raises MachineError when it cannot.
         """
         if self._server is None and self._sds_socket is not None:
-            self._server = SocketServer(self._sds_socket, self._sessions, (*sds_methods(), *workload_methods()))
+            table = (*sds_methods(self._secret_files), *workload_methods())
+            self._server = SocketServer(self._sds_socket, self._sessions, table)
             await self._server.start()
         self._unwritten, self._retry_at = snapshot, 0.0
         await self.retry()

@@ -19,6 +19,7 @@ from meshpki.agent.feed import Feed
 from meshpki.agent.keeper import Keeper, Wish
 from meshpki.agent.renewing_source import RenewingSource
 from meshpki.agent.roots_file import RootsFile
+from meshpki.agent.sds_files import FileReader, SecretFiles
 from meshpki.agent.token_source import TokenFileSource
 from meshpki.errors import ExitCode, MachineError
 from meshpki.runtime.files import machine_errors, write_atomically
@@ -65,10 +66,14 @@ class Agent:
         self._config = config
         self._clock = clock
         self._feed = Feed()
-        self._faces = Faces(
-            config.sds_socket, config.files, self._feed, shared_directory=config.shared_socket_directory
-        )
         self._watcher = Watcher()
+        self._faces = Faces(
+            config.sds_socket,
+            config.files,
+            self._feed,
+            SecretFiles(FileReader(config.secret_files), self._watcher),
+            shared_directory=config.shared_socket_directory,
+        )
         self._roots = RootsFile(config.ca_roots, self._watcher)
         self._roots.reload()
         self._cache = Cache(config.cache) if config.cache is not None else None

@@ -53,3 +53,9 @@ def test_addresses_to_listen_on() -> None:
     assert listen_address("127.0.0.1:0") == ("127.0.0.1", 0)
     assert listen_address("[::1]:15020") == ("::1", 15020)
     assert replace(GOOD, http="0.0.0.0:15020").http
+
+
+def test_directories_for_secrets_need_a_socket() -> None:
+    assert replace(GOOD, secret_files=(Path("/etc/certs"),)).secret_files
+    with pytest.raises(UsageError, match="without a socket"):
+        replace(GOOD, sds_socket=None, files=Path("certs"), secret_files=(Path("/etc/certs"),))

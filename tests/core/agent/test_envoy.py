@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshpki.errors import UnavailableError
 from meshpki_demo.app import EchoApp
@@ -19,7 +20,7 @@ from meshpki_demo.bootstrap import ApiType, Json, SdsSecrets, client_bootstrap, 
 from meshpki_demo.envoy import Envoy
 from meshpki_demo.traffic import Traffic, ask
 from support.agent_process import AgentFiles, AgentProcess, wait_until
-from support.fake_ca import FakeAuthority, FakeCa
+from support.fake_ca import FakeAuthority, FakeCa, key_pem, make_leaf, pem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,6 +42,12 @@ class Side:
     files: AgentFiles
     ca: FakeCa
     agent: AgentProcess
+    certificate: str = "default"
+
+    @property
+    def secret_files(self) -> Path:
+        """What Envoy may name as a file."""
+        return self.files.directory / "secrets"
 
 
 @dataclass
@@ -53,7 +60,7 @@ class Mesh:
     metadata: Mapping[str, Json] = field(default_factory=dict)
 
     def secrets(self, side: Side) -> SdsSecrets:
-        return SdsSecrets(side.files.socket, roots=self.roots, api_type=self.api_type)
+        return SdsSecrets(side.files.socket, side.certificate, self.roots, self.api_type)
 
     def start_agents(self) -> None:
         for side in (self.client, self.server):
@@ -101,9 +108,11 @@ def mesh(short_dir: Path, request: pytest.FixtureRequest) -> Iterator[Mesh]:
             files.roots.write_bytes(authority.roots_pem)
             files.write_token(expires_at=time.time() + 3600)
             ca = stack.enter_context(FakeCa(authority, uri=uri))
-            agent = AgentProcess(files.config(ca), files.log)
+            config = replace(files.config(ca), secret_files=(files.directory / "secrets",))
+            agent = AgentProcess(config, files.log)
             stack.callback(agent.stop_if_running)
             sides.append(Side(files, ca, agent))
+            sides[-1].secret_files.mkdir()
         yield Mesh(sides[0], sides[1], stack.enter_context(EchoApp()), api_type=request.param)
 
 
@@ -219,6 +228,44 @@ def test_a_rotation_under_traffic_with_the_validator_fails_no_request(mesh: Mesh
     with mesh.envoys() as client, Traffic(client.listener()) as traffic:
         wait_until(lambda: len(traffic.tally.serials) >= 3, "three certificates at work", seconds=40)
     assert traffic.tally.failed == 0, traffic.tally.failures
+
+
+def put_pair(side: Side, uri: str) -> str:
+    """Write a new pair of files as a program without any care does, certificate first; gives its serial number."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    leaf = make_leaf(side.ca.authority.issuer, key.public_key(), uris=(uri,))
+    (side.secret_files / "tls.crt").write_text(pem(leaf) + side.ca.authority.issuer.pem)
+    time.sleep(0.2)
+    (side.secret_files / "tls.key").write_bytes(key_pem(key))
+    return f"{leaf.serial_number:x}"
+
+
+def test_a_pair_of_files_replaced_under_traffic_fails_no_request(mesh: Mesh) -> None:
+    side = mesh.client
+    side.certificate = f"file-cert:{side.secret_files}/tls.crt~{side.secret_files}/tls.key"
+    first = put_pair(side, CLIENT)
+    mesh.start_agents()
+    with mesh.envoys() as client, Traffic(client.listener()) as traffic:
+        assert client.serials() == (first,)
+        for number in range(2, 5):
+            latest = put_pair(side, CLIENT)
+            wait_until(lambda: latest in traffic.tally.serials, "the new pair at work")  # noqa: B023 - within the round
+            assert len(traffic.tally.serials) == number
+    assert traffic.tally.failed == 0, traffic.tally.failures
+
+
+def test_a_pair_of_files_that_comes_late_is_served_then(mesh: Mesh) -> None:
+    """A delta client is told that there is no such secret, and must be pushed it all the same."""
+    side = mesh.server
+    side.certificate = f"file-cert:{side.secret_files}/tls.crt~{side.secret_files}/tls.key"
+    mesh.start_agents()
+    with mesh.server_envoy(wait=False) as server:
+        wait_until(lambda: b"tls.crt" in side.files.log.read_bytes(), "an agent that was asked")
+        put_pair(side, SERVER)
+        server.wait_live()
+        wait_until(server.serials, "a certificate")
+        with mesh.client_envoy(server) as client:
+            assert ask(client.listener()).server == SERVER
 
 
 def uses_validator(envoy: Envoy, secret: str) -> bool:
