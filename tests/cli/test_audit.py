@@ -96,3 +96,13 @@ def test_tail_fits_the_terminal(log: Path, columns: int) -> None:
     assert ran.code == 0
     assert command_line.widest(ran.out) <= columns
     assert SPIFFE_ID in command_line.plain(ran.out)
+
+
+def test_what_a_certificate_was_renewed_from_is_shown(log: Path) -> None:
+    now = time.time()
+    opened = AuditLog.open(log, trust_domain="mesh.local", issuer_key_id="ab" * 20, now=now)
+    opened.append(AuditRecord(RecordKind.ISSUED, timestamp(now), spiffe_id=SPIFFE_ID, serial="0b", renewed_from="0a"))
+    opened.close(now)
+    assert "serial 0b, renewed from 0a" in " ".join(command_line.invoke("audit", "tail", str(log)).out.split())
+    records = json.loads(command_line.invoke("audit", "tail", str(log), "-o", "json").out)["records"]
+    assert [line["record"]["renewed_from"] for line in records if line["record"]["kind"] == "issued"][-1] == "0a"

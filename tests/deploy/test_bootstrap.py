@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from meshpki_demo.bootstrap import Address, FileSecrets, Json, SdsSecrets, client_bootstrap, server_bootstrap
+from meshpki_demo.bootstrap import Address, ApiType, FileSecrets, Json, SdsSecrets, client_bootstrap, server_bootstrap
 from meshpki_demo.envoy import find_envoy
 
 PEER = "spiffe://mesh.local/ns/default/sa/peer"
@@ -99,3 +99,18 @@ def test_envoy_reads_it(make: type, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr.lower()
+
+
+@pytest.mark.parametrize("api_type", ["GRPC", "DELTA_GRPC"])
+def test_secrets_come_by_the_method_that_was_asked_for(api_type: ApiType) -> None:
+    secrets = SdsSecrets(Path("/run/sds.sock"), api_type=api_type)
+    for made in (server(secrets), client(secrets)):
+        assert set(found(made, "api_type")) == {api_type}
+
+
+def test_a_node_says_what_it_is_told_to_say() -> None:
+    told = client_bootstrap(
+        node="n", admin=Path("/a"), secrets=SDS, peer=PEER, upstream=APP, metadata={"spiffe_cert_validation": True}
+    )
+    assert list(found(told, "metadata")) == [{"spiffe_cert_validation": True}]
+    assert not list(found(client(), "metadata"))

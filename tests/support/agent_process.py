@@ -32,7 +32,9 @@ from meshpki.errors import MeshpkiError
 from meshpki.runtime import logs
 logs.configure("debug")
 values = json.loads(sys.argv[1])
-paths = {name: Path(values.pop(name)) for name in ("ca_roots", "token_file", "sds_socket", "files", "status_file")}
+names = ("ca_roots", "token_file", "sds_socket", "files", "status_file", "cache")
+paths = {name: Path(values.pop(name)) for name in names if name in values}
+paths["secret_files"] = tuple(map(Path, values.pop("secret_files", ())))
 try:
     sys.exit(run_agent(AgentConfig(**values, **paths)))
 except MeshpkiError as error:
@@ -134,13 +136,16 @@ class AgentProcess:
     def start(self) -> Self:
         config = self._config
         values = {
-            name: str(value) if name in {"ca_roots", "token_file", "sds_socket", "files", "status_file"} else value
+            name: str(value) if isinstance(value, os.PathLike) else value
             for name in AgentConfig.__dataclass_fields__
             if (value := getattr(config, name)) is not None
         }
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, json.dumps(values)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [sys.executable, "-c", _MAIN, json.dumps(values, default=str)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         return self
 

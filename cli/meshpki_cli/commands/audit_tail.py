@@ -59,6 +59,7 @@ def _detail(line: AuditLine) -> str:
         ("", record.reason),
         ("until ", record.not_after),
         ("serial ", record.serial),
+        ("renewed from ", record.renewed_from),
         ("count ", str(record.count or "")),
         ("trust domain ", record.trust_domain),
         ("from ", record.peer),

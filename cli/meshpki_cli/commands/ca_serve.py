@@ -15,9 +15,11 @@ def run(
     log_level: LogLevelOption = "info",
 ) -> int:
     """Serve certificates to workloads, until SIGINT or SIGTERM; requests in flight are finished first."""
-    from meshpki.ca.config import load
-    from meshpki.ca.server import serve
     from meshpki.runtime import logs
 
     logs.configure(log_level)
+    logs.quiet_grpc()
+    from meshpki.ca.config import load
+    from meshpki.ca.server import serve
+
     return serve(load(config))

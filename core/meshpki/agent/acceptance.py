@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from meshpki.agent.snapshot import Snapshot
 from meshpki.errors import InvalidValueError, MeshpkiError
@@ -39,9 +40,48 @@ def accept(answer: Sequence[str], request: KeyRequest, *, roots_pem: bytes, now:
     alone.
     """
     leaf, middle, roots = _parse(answer)
-    _check_key(leaf, request)
+    return _examine(leaf, middle, roots, (request.spki, request.key_pem), roots_pem=roots_pem, now=now)
+
+
+def accept_held(chain_pem: bytes, bundle_pem: bytes, key_pem: bytes, *, roots_pem: bytes, now: float) -> Snapshot:
+    """Examine what an earlier run left behind as if a CA had just sent it. Raises AnswerError.
+
+    `bundle_pem` is what came with the chain and may be empty; the chain has to end at a root in `roots_pem`.
+    """
+    known = _known(roots_pem)
+    try:
+        leaf, *middle = x509.load_pem_x509_certificates(chain_pem)
+        came = x509.load_pem_x509_certificates(bundle_pem) if bundle_pem else []
+        spki = (
+            load_pem_private_key(key_pem, None)
+            .public_key()
+            .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise AnswerError("chain_malformed", "what was held before cannot be read") from error
+    snapshot = _examine(leaf, middle, [*came, *known], (spki, key_pem), roots_pem=roots_pem, now=now)
+    return replace(snapshot, bundle_pem=bundle_pem)
+
+
+def is_trusted(chain_pem: bytes, roots_pem: bytes, now: float) -> bool:
+    """Whether a chain that was accepted once, without its root, ends at one of these roots."""
+    last = x509.load_pem_x509_certificates(chain_pem)[-1]
+    return any(_issued(last, root, now) for root in x509.load_pem_x509_certificates(roots_pem))
+
+
+def _examine(
+    leaf: x509.Certificate,
+    middle: Sequence[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+    pair: tuple[bytes, bytes],
+    *,
+    roots_pem: bytes,
+    now: float,
+) -> Snapshot:
+    spki, key_pem = pair
+    _check_key(leaf, spki)
     _check_times(leaf, now)
-    spiffe_id = _check_svid(leaf)
+    spiffe_id = spiffe_id_of(leaf)
     middle = [certificate for certificate in middle if certificate not in roots]
     _check_path([leaf, *middle], roots, _known(roots_pem), now)
     return Snapshot(
@@ -51,7 +91,7 @@ def accept(answer: Sequence[str], request: KeyRequest, *, roots_pem: bytes, now:
         not_after=int(leaf.not_valid_after_utc.timestamp()),
         chain_pem=_pem([leaf, *middle]),
         bundle_pem=_pem(roots),
-        key_pem=request.key_pem,
+        key_pem=key_pem,
     )
 
 
@@ -90,12 +130,12 @@ def _known(roots_pem: bytes) -> list[x509.Certificate]:
         raise AnswerError("roots_malformed", "the file of roots holds no PEM certificate") from error
 
 
-def _check_key(leaf: x509.Certificate, request: KeyRequest) -> None:
+def _check_key(leaf: x509.Certificate, ours: bytes) -> None:
     try:
         spki = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except Exception as error:  # a key of a kind that the library does not know: whatever it raises, it is not ours
         raise AnswerError("other_key", "the CA's certificate is for a key that we cannot read") from error
-    if spki != request.spki:
+    if spki != ours:
         raise AnswerError("other_key", "the CA's certificate is for another key than the one we sent")
 
 
@@ -108,8 +148,8 @@ def _check_times(leaf: x509.Certificate, now: float) -> None:
         raise AnswerError("certificate_not_yet_valid", f"too early: {clocks}", todo="compare the clocks")
 
 
-def _check_svid(leaf: x509.Certificate) -> SpiffeId:
-    """X509-SVID 5.2: one URI SAN with a path, no CA, no keyCertSign."""
+def spiffe_id_of(leaf: x509.Certificate) -> SpiffeId:
+    """Read an X509-SVID (X509-SVID 5.2): one URI SAN with a path, no CA, no keyCertSign. Raises AnswerError."""
     try:
         extensions = leaf.extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value

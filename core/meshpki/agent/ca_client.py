@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc
 
+from meshpki.agent.credential import CertificateCredential, TokenCredential
 from meshpki.errors import MeshpkiError, RefusedError, UnavailableError, UsageError
 from meshpki.hooks import CaEndpoint
 from meshpki.runtime.files import read_capped
 from meshpki.runtime.logs import redact
 from meshpki.wire import methods
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
+from meshpki.wire.trust_bundles_pb2 import ReportRequest, ReportResponse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from meshpki.agent.credential import Credential
+
+_Answer = TypeVar("_Answer")
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
 MAX_ROOTS_BYTES: Final = 1024 * 1024
@@ -27,6 +34,8 @@ _REFUSALS: Final = frozenset(
 _REASON: Final = re.compile(r"([a-z][a-z0-9]*(?:_[a-z0-9]+)+)(?=[:;, ]|$)")
 _encode: Final = IstioCertificateRequest.SerializeToString
 _decode: Final = IstioCertificateResponse.FromString
+_CLOCK_SIGNS: Final = ("not yet valid", "has expired")
+"""BoringSSL on the CA's own certificate. A machine's clock is wrong far more often than such a certificate."""
 _TLS_SIGNS: Final = ("ssl", "tls", "certificate", "handshake", "verification")
 
 
@@ -58,6 +67,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleHeld:
+    """Which roots are served, as the CA is told: SHA-256 in hex, the number of changes since the start, how many."""
+
+    digest: str
+    sequence: int
+    roots: int
+
+
+@dataclass(frozen=True, slots=True)
 class CaClient:
     """Asks for certificates. Holds no connection and no roots between calls.
 
@@ -70,20 +88,53 @@ class CaClient:
     roots: Path
     cluster: str = ""
     deadline_seconds: float = 10.0
+    renewal_address: str = ""
+    """Where the CA takes a certificate as the credential; empty where it does not."""
 
-    async def sign(self, csr_pem: str, token: str, ttl_seconds: int) -> Answer:
+    async def sign(self, csr_pem: str, credential: Credential, ttl_seconds: int) -> Answer:
         """Ask once. Raises CaRefusedError, CaUnavailableError, or MachineError for the file of roots."""
-        roots_pem = read_capped(self.roots, limit=MAX_ROOTS_BYTES)
-        endpoint = CaEndpoint(self.address, self.server_name, roots_pem)
         request = IstioCertificateRequest(csr=csr_pem, validity_duration=ttl_seconds)
+        roots_pem = read_capped(self.roots, limit=MAX_ROOTS_BYTES)
+        path = methods.CREATE_CERTIFICATE
+        answer = await self._call(path, _encode(request), _decode, credential, roots_pem)
+        return Answer(tuple(answer.cert_chain), roots_pem)
+
+    async def report(self, bundle: BundleHeld, credential: Credential) -> None:
+        """Tell once which roots are served. Raises as `sign` does."""
+        request = ReportRequest(digest=bundle.digest, sequence=bundle.sequence, roots=bundle.roots)
+        roots_pem = read_capped(self.roots, limit=MAX_ROOTS_BYTES)
+        encoded = request.SerializeToString()
+        await self._call(methods.REPORT_BUNDLE, encoded, ReportResponse.FromString, credential, roots_pem)
+
+    async def _call(
+        self,
+        path: str,
+        request: bytes,
+        decode: Callable[[bytes], _Answer],
+        credential: Credential,
+        roots_pem: bytes,
+    ) -> _Answer:
+        match credential:
+            case TokenCredential(token):
+                endpoint = CaEndpoint(self.address, self.server_name, roots_pem)
+                metadata, identity = _metadata(token, self.cluster), None
+            case CertificateCredential() as identity:
+                endpoint = CaEndpoint(self._renewal_address(), self.server_name, roots_pem)
+                token, metadata = "", ()
+        credentials = _credentials(endpoint, identity)
         try:
-            async with grpc.aio.secure_channel(self.address, _credentials(endpoint), _options(endpoint)) as channel:
-                create = channel.unary_unary(methods.CREATE_CERTIFICATE, _encode, _decode)
-                response = await create(request, metadata=_metadata(token, self.cluster), timeout=self.deadline_seconds)
+            async with grpc.aio.secure_channel(endpoint.address, credentials, _options(endpoint)) as channel:
+                call: grpc.aio.UnaryUnaryMultiCallable[bytes, _Answer]
+                call = channel.unary_unary(path, response_deserializer=decode)
+                return await call(request, metadata=metadata, timeout=self.deadline_seconds)
         except grpc.aio.AioRpcError as error:
             # Not chained: the error's repr holds the call's metadata of both directions.
-            raise _translate(error.code(), error.details(), endpoint, token) from None
-        return Answer(tuple(response.cert_chain), roots_pem)
+            raise _translate(error.code(), error.details(), endpoint, token, identity) from None
+
+    def _renewal_address(self) -> str:
+        if not self.renewal_address:
+            raise UsageError("no address where the CA renews against a certificate", wanted="a token")
+        return self.renewal_address
 
 
 def sign_once(
@@ -114,8 +165,10 @@ def _metadata(token: str, cluster: str) -> tuple[tuple[str, str], ...]:
     return (*bearer, ("clusterid", cluster)) if cluster else bearer
 
 
-def _credentials(endpoint: CaEndpoint) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(root_certificates=endpoint.roots_pem)
+def _credentials(endpoint: CaEndpoint, identity: CertificateCredential | None = None) -> grpc.ChannelCredentials:
+    if identity is None:
+        return grpc.ssl_channel_credentials(endpoint.roots_pem)
+    return grpc.ssl_channel_credentials(endpoint.roots_pem, identity.key_pem, identity.chain_pem)
 
 
 def _options(endpoint: CaEndpoint) -> list[tuple[str, int | str]]:
@@ -129,7 +182,13 @@ def _options(endpoint: CaEndpoint) -> list[tuple[str, int | str]]:
     ]
 
 
-def _translate(code: grpc.StatusCode, details: str | None, endpoint: CaEndpoint, token: str) -> MeshpkiError:
+def _translate(
+    code: grpc.StatusCode,
+    details: str | None,
+    endpoint: CaEndpoint,
+    token: str,
+    identity: CertificateCredential | None = None,
+) -> MeshpkiError:
     status = code.name
     detail = _clean(details or "", token)
     if code in _REFUSALS:
@@ -143,11 +202,21 @@ def _translate(code: grpc.StatusCode, details: str | None, endpoint: CaEndpoint,
     return CaUnavailableError(
         status,
         f"no certificate from the CA at {endpoint.address}: {status}: {detail}",
-        todo=_advice(code, detail, endpoint),
+        todo=_ADVICE_FOR_CERTIFICATES
+        if identity is not None and code is grpc.StatusCode.UNAVAILABLE
+        else _advice(code, detail, endpoint),
     )
 
 
+_ADVICE_FOR_CERTIFICATES: Final = (
+    "check that the CA is running and renews by certificate there; one that it does not take it refuses in the"
+    " handshake, without a word. A new token helps in any case"
+)
+
+
 def _advice(code: grpc.StatusCode, detail: str, endpoint: CaEndpoint) -> str:
+    if code is grpc.StatusCode.UNAVAILABLE and any(sign in detail.lower() for sign in _CLOCK_SIGNS):
+        return "compare this machine's clock with the CA's: by ours the CA's own certificate is not valid now"
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in detail.lower() for sign in _TLS_SIGNS):
         return f"check that the roots given are the CA's and that its certificate names {endpoint.server_name}"
     match code:

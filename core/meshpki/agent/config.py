@@ -28,21 +28,50 @@ class AgentConfig:
     sds_socket: Path | None = None
     files: Path | None = None
     """Directory for key.pem, cert-chain.pem and root-cert.pem."""
+    ca_renewal_address: str = ""
+    """`HOST:PORT` where the CA takes the certificate that is held, while there is no token; empty for none."""
     cluster: str = ""
     ttl_seconds: int = DAY_SECONDS
     key_type: KeyType = KeyType.EC_P256
     status_file: Path | None = None
+    shared_socket_directory: bool = False
+    """Whether others of this pod may write in the socket's directory, as in a Kubernetes emptyDir (ADR 0011)."""
+    cache: Path | None = None
+    """Directory for what a restarted agent goes on with."""
+    secret_files: tuple[Path, ...] = ()
+    """Directories below which Envoy may name files (`file-cert:`, `file-root:`); none means no such names."""
+    http: str = ""
+    """`HOST:PORT` for /livez, /readyz and /metrics; empty for none. Port 0 takes a free one."""
     call_seconds: float = 10.0
     """How long one call to the CA may take, dialling included."""
 
     def __post_init__(self) -> None:
         """Refuse what would only fail later, and less clearly."""
-        host, colon, port = self.ca_address.rpartition(":")
-        if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-            raise UsageError(f"CA address {self.ca_address[:120]!r}", wanted="HOST:PORT, for example 127.0.0.1:15012")
-        if not self.ca_server_name:
-            raise UsageError("no name for the CA's certificate", wanted="a DNS name, for example localhost")
+        check_ca(self.ca_address, self.ca_server_name, self.ttl_seconds)
+        if self.ca_renewal_address:
+            check_ca(self.ca_renewal_address, self.ca_server_name, self.ttl_seconds)
         if self.sds_socket is None and self.files is None:
             raise UsageError("an agent with no face", wanted="--sds-socket, --files, or both")
-        if not 0 < self.ttl_seconds <= MAX_TTL_SECONDS:
-            raise UsageError(f"a certificate life of {self.ttl_seconds} s", wanted="1 s to 90 days")
+        if self.secret_files and self.sds_socket is None:
+            raise UsageError("directories for secrets without a socket to serve them", wanted="--sds-socket too")
+        if self.http:
+            listen_address(self.http)
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Read `HOST:PORT`, an IPv6 host in brackets or without. Raises UsageError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"address {text[:120]!r} to listen on", wanted="HOST:PORT, for example 127.0.0.1:15020")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def check_ca(address: str, server_name: str, ttl_seconds: int) -> None:
+    """Raise UsageError unless this can be a CA's address, its certificate's name, and a life to ask it for."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"CA address {address[:120]!r}", wanted="HOST:PORT, for example 127.0.0.1:15012")
+    if not server_name:
+        raise UsageError("no name for the CA's certificate", wanted="a DNS name, for example localhost")
+    if not 0 < ttl_seconds <= MAX_TTL_SECONDS:
+        raise UsageError(f"a certificate life of {ttl_seconds} s", wanted="1 s to 90 days")

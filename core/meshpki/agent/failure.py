@@ -37,6 +37,11 @@ class Failure:
         return self.kind is FailureKind.VERDICT
 
     @property
+    def waits_for_roots(self) -> bool:
+        """Whether other configured roots are a reason to try at once: the CA, or its answer, may be trusted now."""
+        return self.kind in {FailureKind.NETWORK, FailureKind.ANSWER, FailureKind.MACHINE}
+
+    @property
     def waits_for_token(self) -> bool:
         """Whether another content of the token file is a reason to try at once."""
         return self.kind in {FailureKind.TOKEN, FailureKind.VERDICT}

@@ -1,50 +1,55 @@
-"""The snapshot being served, and how the faces learn of the next one: within one event loop."""
+"""The snapshot of one identity that is being served, and how the faces learn of the next one: within one event loop."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
+from meshpki.runtime.wakeup import Signal as Signal  # noqa: PLC0414 - also found here
+
 if TYPE_CHECKING:
-    from meshpki.agent.resources import Resources
+    import asyncio
 
-
-class FeedClosedError(Exception):
-    """The agent is shutting down; internal to the agent."""
+    from meshpki.agent.snapshot import Snapshot
 
 
 class Feed:
-    """Holds the newest resources. A reader that was slow sees the newest only, never a queue of old ones."""
+    """Holds the newest snapshot of one identity. A reader that was slow sees the newest only, never a queue.
 
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
-        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    Only another snapshot takes a snapshot's place. One that has expired stays: xDS has no word for "no longer", an
+    Envoy keeps what it was sent whatever we do, and a peer that sees an expired certificate says so in its log, while
+    a secret that never comes leaves Envoy's listener waiting without a word. Readiness and metrics tell the truth.
+    """
+
+    def __init__(self, snapshot: Snapshot | None = None) -> None:
+        self._snapshot = snapshot
+        self._changed = Signal()
         self._closed = False
+        self.denied = False
+        """Whether the CA refused this identity when it was asked last. Kept by the keeper; wakes nobody."""
 
     @property
-    def current(self) -> Resources:
-        """What to serve now."""
-        return self._resources
+    def current(self) -> Snapshot | None:
+        """What to serve now; None before the first certificate."""
+        return self._snapshot
 
     @property
     def closed(self) -> bool:
-        """Whether the agent is shutting down."""
+        """Whether nothing more will come: readers end their streams with a clean status."""
         return self._closed
 
-    def publish(self, resources: Resources) -> None:
+    def publish(self, snapshot: Snapshot) -> None:
         """Replace what is served, and wake every reader."""
-        self._resources = resources
-        self._wake()
+        self._snapshot = snapshot
+        self._changed.wake()
 
     def close(self) -> None:
         """Tell every reader to end its stream."""
         self._closed = True
-        self._wake()
+        self._changed.wake()
 
     def changes(self) -> asyncio.Future[None]:
-        """Get a future that is done at the next `publish` or `close`. Take it before looking at `current`."""
-        return self._changed
+        """Get a future that is done at the next `publish` or `close`: see Signal.next.
 
-    def _wake(self) -> None:
-        done, self._changed = self._changed, asyncio.get_running_loop().create_future()
-        done.set_result(None)
+        Take it before looking at `closed` and `current`. After `close` it is never done.
+        """
+        return self._changed.next()

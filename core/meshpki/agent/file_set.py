@@ -1,13 +1,14 @@
 """Key, chain and roots as files for plain programs: one set, changed in one step, as a kubelet does it.
 
-    key.pem          -> ..data/key.pem
-    cert-chain.pem   -> ..data/cert-chain.pem
-    root-cert.pem    -> ..data/root-cert.pem
-    ..data           -> ..set-<random>            this link is what changes
+    key.pem                -> ..data/key.pem
+    cert-chain.pem         -> ..data/cert-chain.pem
+    root-cert.pem          -> ..data/root-cert.pem
+    credential-bundle.pem  -> ..data/credential-bundle.pem      key and chain in one file
+    ..data                 -> ..set-<random>                    this link is what changes
 
-A program that opens the files one by one can be overtaken by a change between two of them, as in any such layout.
-One that must not be resolves `..data` once (or opens it as a directory) and reads the set from there: the set before
-the present one stays until the next change.
+A program that opens key and chain one by one can be overtaken by a change between the two, as in any such layout.
+One that must not be opens `..data` once, as a directory, and reads the set from there: the set before the present one
+stays until the next change. Or it reads the one file that holds both.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import shutil
 import stat
 from typing import TYPE_CHECKING, Final
 
+from meshpki.agent.file_access import FileAccess
 from meshpki.errors import MachineError
 from meshpki.runtime.files import (
     PRIVATE_DIRECTORY,
@@ -26,7 +28,6 @@ from meshpki.runtime.files import (
     machine_errors,
     private_directory,
     sync_directory,
-    write_atomically,
 )
 
 if TYPE_CHECKING:
@@ -38,21 +39,31 @@ KEY: Final = "key.pem"
 CHAIN: Final = "cert-chain.pem"
 ROOTS: Final = "root-cert.pem"
 """Istio's names (OUTPUT_CERTS)."""
+CREDENTIAL: Final = "credential-bundle.pem"
+"""As Kubernetes' `credentialBundlePath`: the private key, then the chain, leaf first."""
+NAMES: Final = (KEY, CHAIN, ROOTS, CREDENTIAL)
 DATA: Final = "..data"
 _NEXT: Final = "..data.new"
 _SET: Final = "..set-"
+_OPEN: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class FileSet:
     """The files of one identity in a directory of their own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, access: FileAccess | None = None) -> None:
         self._directory = directory
+        self._access = access or FileAccess()
+
+    @property
+    def directory(self) -> Path:
+        """Where the files are."""
+        return self._directory
 
     def prepare(self) -> None:
         """Make the directory, and refuse one where other people's files stand in the way. Raises MachineError."""
-        private_directory(self._directory)
-        for name in (KEY, CHAIN, ROOTS, DATA):
+        private_directory(self._directory, mode=self._access.directory_mode)
+        for name in (*NAMES, DATA):
             path = self._directory / name
             with machine_errors("could not examine", path):
                 foreign = os.path.lexists(path) and not path.is_symlink()
@@ -62,6 +73,8 @@ class FileSet:
                     wanted="a directory for the agent alone",
                     todo="move it away, or name another directory",
                 )
+        with machine_errors("could not let the owner of the files into", self._directory):
+            self._admit(self._directory)
 
     def write(self, snapshot: Snapshot) -> None:
         """Write a new set beside, make it the current one in one rename, drop all but it and the one before.
@@ -75,7 +88,7 @@ class FileSet:
             self._sweep(keep={before})
             name = self._write_set(snapshot)
             self._point(DATA, name)
-            for stable in (KEY, CHAIN, ROOTS):
+            for stable in NAMES:
                 if not (self._directory / stable).is_symlink():
                     self._point(stable, f"{DATA}/{stable}")
             sync_directory(self._directory)
@@ -89,10 +102,35 @@ class FileSet:
         name = _SET + secrets.token_hex(8)
         fresh = self._directory / name
         fresh.mkdir(mode=PRIVATE_DIRECTORY)
-        write_atomically(fresh / KEY, snapshot.key_pem, mode=PRIVATE_FILE)
-        write_atomically(fresh / CHAIN, snapshot.chain_pem, mode=PUBLIC_FILE)
-        write_atomically(fresh / ROOTS, snapshot.bundle_pem, mode=PUBLIC_FILE)
+        try:
+            self._create(fresh / KEY, snapshot.key_pem, self._access.mode)
+            self._create(fresh / CHAIN, snapshot.chain_pem, PUBLIC_FILE)
+            self._create(fresh / ROOTS, snapshot.bundle_pem, PUBLIC_FILE)
+            self._create(fresh / CREDENTIAL, snapshot.key_pem + snapshot.chain_pem, self._access.mode)
+            self._admit(fresh)
+            sync_directory(fresh)
+        except BaseException:  # on a full disk, half a set must not take the little room that is left
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
         return name
+
+    def _create(self, path: Path, content: bytes, mode: int) -> None:
+        """Owner and mode before content: no moment in which somebody else can read it."""
+        with os.fdopen(os.open(path, _OPEN, PRIVATE_FILE), "wb") as file:
+            if self._access.uid is not None or self._access.gid is not None:
+                os.fchown(file.fileno(), _or_unchanged(self._access.uid), _or_unchanged(self._access.gid))
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _admit(self, directory: Path) -> None:
+        """Give a directory of ours the mode and the group that readers of the files need."""
+        status = directory.stat()
+        if self._access.gid is not None and status.st_gid != self._access.gid:
+            os.chown(directory, -1, self._access.gid)
+        if stat.S_IMODE(status.st_mode) & 0o777 != self._access.directory_mode:
+            directory.chmod(self._access.directory_mode)
 
     def _point(self, link: str, target: str) -> None:
         passing = self._directory / _NEXT
@@ -108,3 +146,7 @@ class FileSet:
                 and stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode)
             ):
                 shutil.rmtree(entry.path)
+
+
+def _or_unchanged(number: int | None) -> int:
+    return -1 if number is None else number

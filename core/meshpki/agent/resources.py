@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from meshpki.agent.sds_node import Validation
 from meshpki.identity import SpiffeId
-from meshpki.wire.sds_pb2 import CertificateValidationContext, DataSource, Secret, TlsCertificate
+from meshpki.wire.sds_pb2 import (
+    CertificateValidationContext,
+    DataSource,
+    Secret,
+    SPIFFECertValidatorConfig,
+    TlsCertificate,
+    TypedExtensionConfig,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +28,12 @@ DEFAULT: Final = "default"
 """Istio's and SPIRE's name for the workload's certificate and key."""
 ROOTS: Final = "ROOTCA"
 """Istio's and SPIRE's name for the roots to check peers against."""
+ALL: Final = "ALL"
+"""SPIRE's name for the bundles of every trust domain that this workload knows."""
+SPIFFE_VALIDATOR: Final = "envoy.tls.cert_validator.spiffe"
+SPIFFE_VALIDATOR_TYPE_URL: Final = (
+    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +56,70 @@ class Resources:
     """Names that stand for all of it, each thing once: the answer to a wildcard."""
 
 
-def resources_of(snapshot: Snapshot) -> Resources:
-    """Serve the certificate as `default` and by its SPIFFE ID, the roots as `ROOTCA` and by their trust domain's ID."""
-    own_domain = str(SpiffeId(snapshot.spiffe_id.trust_domain))
+def resources_of(snapshot: Snapshot, validation: Validation = Validation.PLAIN) -> Resources:
+    """Serve the certificate as `default` and by its SPIFFE ID; the roots as `ROOTCA`, as `ALL` and by their trust
+    domain's ID, each in the form that `validation` says.
+    """
+    identity = (DEFAULT, str(snapshot.spiffe_id))
+    by_scope = Validation.PLAIN if validation is Validation.PLAIN else Validation.SPIFFE
+    roots = {
+        ROOTS: Validation.SPIFFE if validation is Validation.SPIFFE else Validation.PLAIN,
+        str(SpiffeId(snapshot.spiffe_id.trust_domain)): by_scope,
+        ALL: by_scope,
+    }
     found = (
-        _certificate(DEFAULT, snapshot),
-        _roots(ROOTS, snapshot),
-        _certificate(str(snapshot.spiffe_id), snapshot),
-        _roots(own_domain, snapshot),
+        *(
+            certificate_secret(name, snapshot.identity_version, snapshot.chain_pem, snapshot.key_pem)
+            for name in identity
+        ),
+        *(_bundle(name, snapshot, form) for name, form in roots.items()),
     )
     return Resources(snapshot.version, {resource.name: resource for resource in found}, (DEFAULT, ROOTS))
 
 
-def _certificate(name: str, snapshot: Snapshot) -> Resource:
-    """Chain and key in one secret: Envoy takes both or neither."""
+def with_files(resources: Resources, files: Mapping[str, Resource]) -> Resources:
+    """Add what was read from files, under names of its own. A wildcard does not ask for any of it."""
+    if not files:
+        return resources
+    digest = hashlib.sha256("\n".join(f"{name} {files[name].version}" for name in sorted(files)).encode()).hexdigest()
+    return Resources(f"{resources.version}.{digest[:16]}", {**files, **resources.by_name}, resources.everything)
+
+
+def certificate_secret(name: str, version: str, chain_pem: bytes, key_pem: bytes) -> Resource:
+    """Put chain and key in one secret: Envoy takes both or neither."""
     secret = Secret(
         name=name,
         tls_certificate=TlsCertificate(
-            certificate_chain=DataSource(inline_bytes=snapshot.chain_pem),
-            private_key=DataSource(inline_bytes=snapshot.key_pem),
+            certificate_chain=DataSource(inline_bytes=chain_pem),
+            private_key=DataSource(inline_bytes=key_pem),
         ),
     )
-    return Resource(name, snapshot.identity_version, secret.SerializeToString(deterministic=True))
+    return Resource(name, version, secret.SerializeToString(deterministic=True))
 
 
-def _roots(name: str, snapshot: Snapshot) -> Resource:
+def roots_secret(name: str, version: str, roots_pem: bytes) -> Resource:
+    """Give roots as plain `trusted_ca`: whoever chains to one of them is good."""
     secret = Secret(
         name=name,
-        validation_context=CertificateValidationContext(trusted_ca=DataSource(inline_bytes=snapshot.bundle_pem)),
+        validation_context=CertificateValidationContext(trusted_ca=DataSource(inline_bytes=roots_pem)),
     )
-    return Resource(name, snapshot.bundle_version, secret.SerializeToString(deterministic=True))
+    return Resource(name, version, secret.SerializeToString(deterministic=True))
+
+
+def _bundle(name: str, snapshot: Snapshot, form: Validation) -> Resource:
+    """The version differs with the form: a client that comes back with another node is not told "you have it"."""
+    if form is Validation.PLAIN:
+        return roots_secret(name, snapshot.bundle_version, snapshot.bundle_pem)
+    config = SPIFFECertValidatorConfig(
+        trust_domains=[
+            SPIFFECertValidatorConfig.TrustDomain(
+                name=snapshot.spiffe_id.trust_domain.name, trust_bundle=DataSource(inline_bytes=snapshot.bundle_pem)
+            )
+        ]
+    )
+    typed = AnyMessage(type_url=SPIFFE_VALIDATOR_TYPE_URL, value=config.SerializeToString(deterministic=True))
+    context = CertificateValidationContext(
+        custom_validator_config=TypedExtensionConfig(name=SPIFFE_VALIDATOR, typed_config=typed)
+    )
+    secret = Secret(name=name, validation_context=context)
+    return Resource(name, f"{snapshot.bundle_version}.spiffe", secret.SerializeToString(deterministic=True))

@@ -66,7 +66,14 @@ class TokenChanged:
     """The token file is another one than at the last attempt."""
 
 
-Event: TypeAlias = Tick | Obtained | Failed | TokenChanged
+@dataclass(frozen=True, slots=True)
+class RootsChanged:
+    """The configured roots are others than before. `trusted`: the chain held still ends at one of them."""
+
+    trusted: bool
+
+
+Event: TypeAlias = Tick | Obtained | Failed | TokenChanged | RootsChanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,13 @@ def start(now: float) -> State:
     return State(due_at=now)
 
 
+def resume(snapshot: Snapshot, renew_at: float, *, now: float, chance: float) -> State:
+    """Begin with a snapshot of an earlier run: renewed when it was planned, or as a new one is if that is sooner."""
+    latest = renewal_time(snapshot, now=now, chance=chance)
+    due_at = min(max(renew_at, now), latest)
+    return State(due_at=due_at, snapshot=snapshot, renew_at=due_at)
+
+
 def advance(state: State, event: Event, *, now: float, chance: float) -> tuple[State, tuple[Action, ...]]:
     """Take one step. The same arguments give the same answer."""
     match event:
@@ -108,10 +122,23 @@ def advance(state: State, event: Event, *, now: float, chance: float) -> tuple[S
         case Failed(failure) if state.asking:
             return _failed(state, failure, now, chance)
         case TokenChanged() if state.failure is not None and state.failure.waits_for_token and not state.asking:
-            soon = max(now, state.failed_at + SHORTEST_WAIT_SECONDS)
-            return _tick(replace(state, due_at=min(state.due_at, soon)), now)
-        case _:  # an answer nobody asked for, or a new token while nothing waits for one
+            return _soon(state, now)
+        case RootsChanged(trusted) if not state.asking and _roots_help(state, trusted=trusted):
+            return _soon(state, now)
+        case _:  # an answer nobody asked for, or something new while nothing waits for it
             return state, ()
+
+
+def _roots_help(state: State, *, trusted: bool) -> bool:
+    """Whether other roots are a reason to ask: what is held is trusted no more, or what failed may work now."""
+    if state.failure is not None and state.failure.waits_for_roots:
+        return True
+    return state.snapshot is not None and not trusted
+
+
+def _soon(state: State, now: float) -> tuple[State, tuple[Action, ...]]:
+    soon = max(now, state.failed_at + SHORTEST_WAIT_SECONDS)
+    return _tick(replace(state, due_at=min(state.due_at, soon)), now)
 
 
 def _tick(state: State, now: float) -> tuple[State, tuple[Action, ...]]:

@@ -1,4 +1,4 @@
-"""One workload's agent as a process: the rotation core, fed with time, the token file and the CA's answers."""
+"""Pod mode: the agent of one workload as a process, one keeper and the faces that show what it holds."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ import logging
 import random
 import signal
 import time
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING
 
-from meshpki.agent import rotation, status, token_file
-from meshpki.agent.acceptance import accept, check_same_identity
+from meshpki.agent import status
+from meshpki.agent.bundle_report import BundleReporter, held_of
 from meshpki.agent.ca_client import CaClient
+from meshpki.agent.cache import Cache
+from meshpki.agent.config import listen_address
 from meshpki.agent.faces import Faces
-from meshpki.agent.key_request import new_key_request
-from meshpki.agent.reporting import failure_of, report
+from meshpki.agent.feed import Feed
+from meshpki.agent.keeper import Keeper, Wish
+from meshpki.agent.renewing_source import RenewingSource
+from meshpki.agent.roots_file import RootsFile
+from meshpki.agent.sds_files import FileReader, SecretFiles
+from meshpki.agent.token_source import TokenFileSource
 from meshpki.errors import ExitCode, MachineError
-from meshpki.hooks import Health
 from meshpki.runtime.files import machine_errors, write_atomically
+from meshpki.runtime.watch import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshpki.agent.config import AgentConfig
+    from meshpki.agent.credential import CredentialSource
+    from meshpki.agent.observe import Observer
+    from meshpki.agent.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
-
-LONGEST_SLEEP_SECONDS: Final = 30.0
-"""A sleeping machine and a stepped clock are noticed this soon; timers know nothing of either."""
-TOKEN_POLL_SECONDS: Final = 0.5
-"""How often the token file is looked at (one stat) while a new token would help, and only then."""
 
 
 def run_agent(config: AgentConfig) -> int:
@@ -50,7 +54,7 @@ async def _run(config: AgentConfig) -> int:
 
 
 class Agent:
-    """The shell around the rotation core. `clock` gives epoch seconds, `chance` numbers in [0, 1)."""
+    """One workload's agent. `clock` gives epoch seconds, `chance` numbers in [0, 1)."""
 
     def __init__(
         self,
@@ -61,33 +65,73 @@ class Agent:
     ) -> None:
         self._config = config
         self._clock = clock
-        self._chance = chance
-        self._faces = Faces(config.sds_socket, config.files)
-        self._ca = CaClient(
-            config.ca_address, config.ca_server_name, config.ca_roots, config.cluster, config.call_seconds
+        self._feed = Feed()
+        self._watcher = Watcher()
+        self._faces = Faces(
+            config.sds_socket,
+            config.files,
+            self._feed,
+            SecretFiles(FileReader(config.secret_files), self._watcher),
+            shared_directory=config.shared_socket_directory,
         )
-        self._state = rotation.start(clock())
-        self._attempt: asyncio.Task[rotation.Event] | None = None
-        self._token_seen: token_file.Fingerprint | None = None
-        self._health = rotation.health(self._state, clock())
+        self._roots = RootsFile(config.ca_roots, self._watcher)
+        self._roots.reload()
+        self._cache = Cache(config.cache) if config.cache is not None else None
+        ca = CaClient(
+            config.ca_address,
+            config.ca_server_name,
+            config.ca_roots,
+            config.cluster,
+            config.call_seconds,
+            config.ca_renewal_address,
+        )
+        self._keeper = Keeper(
+            Wish(config.ttl_seconds, config.key_type),
+            authority=ca,
+            credentials=self._credentials(),
+            feed=self._feed,
+            roots=self._roots,
+            held=self._cache.load(self._roots.current, clock()) if self._cache is not None else None,
+            clock=clock,
+            chance=chance,
+        )
+        self._reporter = BundleReporter(
+            ca,
+            credentials=self._credentials(quiet=True),
+            feed=self._feed,
+            held=lambda: held_of(self._keeper.status(clock()).bundle),
+            clock=clock,
+            chance=chance,
+        )
+        self._shown: Snapshot | None = None
         self._status_written = b""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Rotate until `stopping` is set, then take the faces away. Raises MachineError at the start only."""
+        """Rotate and show until `stopping` is set, then take the faces away. Raises MachineError."""
         self._prepare()
+        observer = self._observe()
+        working = (self._roots.run(), self._keeper.run(stopping), self._present(), self._reporter.run())
+        tasks = [asyncio.create_task(work) for work in working]
         stop = asyncio.create_task(stopping.wait())
         try:
-            event: rotation.Event = rotation.Tick()
-            while not stop.done():
-                await self._advance(event)
-                event = await self._next_event(stop)
+            done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done & set(tasks):
+                task.result()
         finally:
             log.info("stopping")
-            stop.cancel()
-            if self._attempt is not None:
-                self._attempt.cancel()
-                await asyncio.gather(self._attempt, return_exceptions=True)
+            stopping.set()
+            for task in (stop, *tasks):
+                task.cancel()
+            await asyncio.gather(stop, *tasks, return_exceptions=True)
+            self._watcher.close()
+            if observer is not None:
+                await asyncio.to_thread(observer.close)
             await self._faces.stop()
+
+    def _credentials(self, *, quiet: bool = False) -> CredentialSource:
+        """A source of its own for whoever asks: each remembers which token it has seen."""
+        tokens = TokenFileSource(self._config.token_file, self._watcher)
+        return RenewingSource(tokens, quiet=quiet) if self._config.ca_renewal_address else tokens
 
     def _prepare(self) -> None:
         self._faces.prepare()
@@ -95,75 +139,46 @@ class Agent:
             with machine_errors("could not remove", self._config.status_file):
                 self._config.status_file.unlink(missing_ok=True)
 
-    async def _advance(self, event: rotation.Event) -> None:
+    def _observe(self) -> Observer | None:
+        """Show health and metrics, if it is wanted. Raises MachineError when the port cannot be had."""
+        if not self._config.http:
+            return None
+        from meshpki.agent.observe import Observer  # here: the metrics library is not for those who show none
+
+        host, port = listen_address(self._config.http)
+        observer = Observer(host, port, statuses=lambda: (self._keeper.status(self._clock()),), unready=self.unready)
+        log.info("health and metrics are shown", extra={"address": host, "port": observer.port})
+        return observer
+
+    def unready(self) -> tuple[str, ...]:
+        """Say why no valid certificate is served, a line each; nothing when one is."""
+        from meshpki.agent.observe import not_serving
+
         now = self._clock()
-        self._state, actions = rotation.advance(self._state, event, now=now, chance=self._chance())
-        for action in actions:
-            match action:
-                case rotation.Ask():
-                    self._token_seen = token_file.fingerprint(self._config.token_file)
-                    self._attempt = asyncio.create_task(self._ask())
-                case rotation.Serve(snapshot):
-                    await self._faces.serve(snapshot)
-                    log.info(
-                        "a new certificate is served",
-                        extra={
-                            "spiffe_id": str(snapshot.spiffe_id),
-                            "serial": f"{snapshot.serial:x}",
-                            "not_after": snapshot.not_after,
-                            "renewal_in_seconds": round(self._state.renew_at - now),
-                        },
-                    )
-                case rotation.Report():
-                    report(action, rotation.health(self._state, now), now)
-        await self._faces.retry()
-        self._tell_health(now)
-        self._write_status(now)
+        wrong = not_serving(self._keeper.status(now), now)
+        return wrong if wrong or self._shown is not None else ("the certificate is not shown yet",)
 
-    def _tell_health(self, now: float) -> None:
-        before, self._health = self._health, rotation.health(self._state, now)
-        if self._health is not before and self._health is Health.EXPIRED:
-            log.error("the certificate has expired, and there is no other: peers refuse it from now on")
+    async def _present(self) -> None:
+        """Show each new snapshot, keep it, and only then say in the status that it is served."""
+        while True:
+            stepped = self._keeper.steps()
+            snapshot = self._feed.current
+            if snapshot is not None and snapshot is not self._shown:
+                await self._faces.show(snapshot)
+                self._shown = snapshot
+            else:
+                await self._faces.retry()
+            if self._cache is not None and (held := self._keeper.held()) is not None:
+                await asyncio.to_thread(self._cache.store, held)
+            if self._feed.current is self._shown:
+                self._write_status()
+                await asyncio.wait([stepped], timeout=self._faces.retry_in())
 
-    async def _next_event(self, stop: asyncio.Task[Literal[True]]) -> rotation.Event:
-        waiting: set[asyncio.Task[Literal[True]] | asyncio.Task[rotation.Event]] = {stop}
-        if self._attempt is not None:
-            waiting.add(self._attempt)
-        await asyncio.wait(waiting, timeout=self._sleep_seconds(), return_when=asyncio.FIRST_COMPLETED)
-        if self._attempt is not None and self._attempt.done():
-            attempt, self._attempt = self._attempt, None
-            return attempt.result()
-        if self._waits_for_token() and token_file.fingerprint(self._config.token_file) != self._token_seen:
-            return rotation.TokenChanged()
-        return rotation.Tick()
-
-    def _waits_for_token(self) -> bool:
-        failure = self._state.failure
-        return failure is not None and failure.waits_for_token and not self._state.asking
-
-    def _sleep_seconds(self) -> float:
-        if self._waits_for_token():
-            return TOKEN_POLL_SECONDS
-        now = self._clock()
-        return max(0.0, min(rotation.next_wake(self._state, now) - now, LONGEST_SLEEP_SECONDS))
-
-    async def _ask(self) -> rotation.Event:
-        """Make one attempt. Whatever goes wrong is an event: an agent that serves a certificate does not die."""
-        try:
-            token = token_file.read_token(self._config.token_file, now=self._clock())
-            request = await asyncio.to_thread(new_key_request, self._config.key_type)
-            answer = await self._ca.sign(request.csr_pem, token.value, self._config.ttl_seconds)
-            snapshot = accept(answer.cert_chain, request, roots_pem=answer.roots_pem, now=self._clock())
-            if self._state.snapshot is not None:
-                check_same_identity(self._state.snapshot, snapshot)
-        except Exception as error:  # noqa: BLE001 - see above; the kinds are told apart there
-            return rotation.Failed(failure_of(error))
-        return rotation.Obtained(snapshot)
-
-    def _write_status(self, now: float) -> None:
-        if self._config.status_file is None or (self._state.snapshot is None and self._state.failure is None):
+    def _write_status(self) -> None:
+        state = self._keeper.state
+        if self._config.status_file is None or (state.snapshot is None and state.failure is None):
             return
-        content = status.render(self._state, now)
+        content = status.render(state, self._clock())
         if content == self._status_written:
             return
         try:

@@ -1,32 +1,22 @@
 """One StreamSecrets stream as pure logic: a request or a new snapshot comes in, at most one response goes out.
 
 The rules are those of the xDS protocol, state of the world (envoy, docs/root/api-docs/xds_protocol.rst). The other
-two methods of the service, DeltaSecrets and FetchSecrets, will stand beside this one over the same `Resources`.
+two methods of the service stand beside this one over the same `Resources`: `sds_delta` and `sds_fetch`.
 """
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from google.protobuf.any_pb2 import Any as AnyMessage
-
-from meshpki.errors import RefusedError
+from meshpki.agent.sds_rules import WILDCARD, Finder, as_any, check_names, check_type, log_rejection
 from meshpki.wire.methods import SECRET_TYPE_URL
 from meshpki.wire.sds_pb2 import DiscoveryResponse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from meshpki.agent.resources import Resource, Resources
+    from meshpki.agent.resources import Resources
     from meshpki.wire.sds_pb2 import DiscoveryRequest
-
-log = logging.getLogger(__name__)
-
-WILDCARD: Final = "*"
-MAX_NAMES: Final = 256
-"""Of one stream. Envoy asks for one or two."""
-MAX_LOGGED: Final = 200
 
 
 class SdsStream:
@@ -39,38 +29,48 @@ class SdsStream:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._names: tuple[str, ...] = ()
-        self._wildcard = False
+        self._wildcard = True  # in force until a request names something
+        self._named = False
         self._asked = False
         self._sent: dict[str, str] = {}
         self._nonce = 0
-        self._told_unknown: set[str] = set()
+        self._finder = Finder()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that the client subscribes to now, without the wildcard."""
+        return self._names
 
     def request(self, request: DiscoveryRequest) -> DiscoveryResponse | None:
-        """Take a request: subscribe, ACK or NACK. Raises RefusedError for a type that is not a secret's."""
-        if request.type_url not in {"", SECRET_TYPE_URL}:
-            raise RefusedError(f"type URL {request.type_url[:MAX_LOGGED]!r}", wanted=SECRET_TYPE_URL)
+        """Take a request: subscribe, ACK or NACK. Raises RefusedError for a type that is not a secret's, or names
+        without end.
+        """
+        check_type(request.type_url)
         if self._is_stale(request):
             return None
         if request.HasField("error_detail"):  # the mark of a NACK; versions tell nothing for this type
-            self._log_rejection(request)
+            log_rejection(request.error_detail, self._resources.version)
         self._subscribe(request.resource_names)
         return self._respond()
 
     def update(self, resources: Resources) -> DiscoveryResponse | None:
         """Take a new snapshot's resources: whatever is wanted and changed goes out."""
         self._resources = resources
-        return self._respond()
+        return self._respond() if self._asked else None
 
     def _is_stale(self, request: DiscoveryRequest) -> bool:
-        """A request that was on its way when the last response went out; another one follows it."""
-        return bool(request.response_nonce) and request.response_nonce != str(self._nonce)
+        """A request that was on its way when the last response went out; another one follows it.
+
+        Where nothing has been sent yet, a nonce is left over from another stream, and says nothing about this one.
+        """
+        return bool(self._nonce and request.response_nonce) and request.response_nonce != str(self._nonce)
 
     def _subscribe(self, names: Iterable[str]) -> None:
-        wanted = tuple(names)
-        if len(wanted) > MAX_NAMES:
-            raise RefusedError(f"{len(wanted)} names in one request", wanted=f"at most {MAX_NAMES}")
-        # An empty list means everything, but only as a stream's first; later it means nothing any more.
-        self._wildcard = WILDCARD in wanted or (not wanted and (self._wildcard or not self._asked))
+        wanted = tuple(dict.fromkeys(names))
+        check_names(wanted)
+        # An empty list means everything, but only as long as the client has never named anything, `*` included.
+        self._named = self._named or bool(wanted)
+        self._wildcard = WILDCARD in wanted or not self._named
         self._asked = True
         self._names = tuple(name for name in wanted if name != WILDCARD)
         subscribed = self._subscribed()
@@ -82,36 +82,17 @@ class SdsStream:
         return tuple(dict.fromkeys((*self._names, *every)))
 
     def _respond(self) -> DiscoveryResponse | None:
-        changed = [resource for name in self._subscribed() if (resource := self._find(name)) is not None]
-        changed = [resource for resource in changed if self._sent.get(resource.name) != resource.version]
+        found = [self._finder.find(self._resources, name) for name in self._subscribed()]
+        changed = [
+            resource for resource in found if resource is not None and self._sent.get(resource.name) != resource.version
+        ]
         if not changed:
             return None
         self._sent |= {resource.name: resource.version for resource in changed}
         self._nonce += 1
         return DiscoveryResponse(
             version_info=self._resources.version,
-            resources=[AnyMessage(type_url=SECRET_TYPE_URL, value=resource.body) for resource in changed],
+            resources=[as_any(resource) for resource in changed],
             type_url=SECRET_TYPE_URL,
             nonce=str(self._nonce),
-        )
-
-    def _find(self, name: str) -> Resource | None:
-        """A name we do not have is no error: the protocol has no word for it, and it may appear later."""
-        resource = self._resources.by_name.get(name)
-        if resource is None and name not in self._told_unknown and len(self._told_unknown) < MAX_NAMES:
-            self._told_unknown.add(name)
-            log.warning(
-                "a client asks for a secret that this workload does not have; it is sent if it appears",
-                extra={"secret": name[:MAX_LOGGED], "has": sorted(self._resources.by_name)},
-            )
-        return resource
-
-    def _log_rejection(self, request: DiscoveryRequest) -> None:
-        log.error(
-            "Envoy rejected what it was sent, and keeps what it had; the next certificate is sent when there is one",
-            extra={
-                "version": self._resources.version,
-                "code": request.error_detail.code,
-                "said": request.error_detail.message[:MAX_LOGGED],
-            },
         )

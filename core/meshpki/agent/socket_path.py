@@ -46,8 +46,11 @@ class OwnSocket:
                 self.path.unlink()
 
 
-def prepare(path: Path) -> None:
-    """Make the directory when it is missing, and refuse a path that we could not serve. Raises MachineError."""
+def prepare(path: Path, *, shared: bool = False) -> None:
+    """Make the directory when it is missing, and refuse a path that we could not serve. Raises MachineError.
+
+    `shared`: others may write in the directory, which is root's or ours: a Kubernetes emptyDir (ADR 0011).
+    """
     longest = max(len(os.fsencode(path.name)), len(os.fsencode(_passing_name(path).name)))
     length = len(os.fsencode(path.parent)) + 1 + longest
     if length > MAX_PATH_BYTES:
@@ -56,7 +59,7 @@ def prepare(path: Path) -> None:
             wanted=f"at most {MAX_PATH_BYTES}, for Linux allows no longer one",
             todo="name a directory with a shorter path",
         )
-    _prepare_directory(path.parent)
+    _prepare_directory(path.parent, shared=shared)
     _check_free(path)
 
 
@@ -87,7 +90,7 @@ def _passing_name(path: Path) -> Path:
     return path.with_name(_PASSING + secrets.token_hex(2))
 
 
-def _prepare_directory(directory: Path) -> None:
+def _prepare_directory(directory: Path, *, shared: bool) -> None:
     with machine_errors("could not make directory", directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -95,22 +98,25 @@ def _prepare_directory(directory: Path) -> None:
         except FileExistsError:
             status = directory.lstat()
         else:
-            directory.chmod(DIRECTORY_MODE)
+            # In an emptyDir with an fsGroup the new directory has that group and its set-group-id bit, and by the bit
+            # the socket gets the group too, so that a proxy that runs as another user can connect.
+            directory.chmod(DIRECTORY_MODE | (directory.lstat().st_mode & stat.S_ISGID))
             return
     if not stat.S_ISDIR(status.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no directory"
         raise MachineError(f"{directory} is {kind}", wanted="a directory of its own for the socket")
-    if status.st_uid != os.geteuid():
+    if status.st_uid != os.geteuid() and not (shared and status.st_uid == 0):
         raise MachineError(
             f"{directory} belongs to user {status.st_uid}",
             wanted=f"a directory of user {os.geteuid()}, as whom this runs",
             todo="name another directory, or run as its owner",
         )
-    if status.st_mode & 0o027:
+    if status.st_mode & 0o027 and not shared:
         raise MachineError(
             f"{directory} has mode {stat.S_IMODE(status.st_mode):04o}: others could reach or replace the socket",
             wanted=f"mode {DIRECTORY_MODE:04o} or stricter",
-            todo=f"name a directory of its own for the socket, or chmod 750 {directory}",
+            todo=f"name a directory in it, which is made ({directory / 'sds' / 'sds.sock'}), or chmod 750 {directory};"
+            " if only this pod's containers share it, say --shared-socket-directory",
         )
 
 

@@ -15,13 +15,23 @@ if TYPE_CHECKING:
 
 
 def render(state: State, now: float) -> bytes:
-    """Give the status as JSON: state, spiffe_id, serial (hex), not_after, renew_at, last_failure. Times: epoch seconds.
+    """Give the status as JSON: see `fields`."""
+    return as_json(fields(state, now))
+
+
+def as_json(status: Mapping[str, object]) -> bytes:
+    """Write a status as every status file has it."""
+    return (json.dumps(status, indent=2) + "\n").encode("utf-8")
+
+
+def fields(state: State, now: float) -> Mapping[str, object]:
+    """Give state, spiffe_id, serial (hex), not_after, renew_at, last_failure of one identity. Times: epoch seconds.
 
     Without a certificate `spiffe_id` and `serial` are empty and `not_after` is 0. `renew_at` is when the CA is asked
     next. `last_failure` is null once a renewal has succeeded.
     """
     held = state.snapshot
-    status: Mapping[str, object] = {
+    return {
         "state": health(state, now).value,
         "spiffe_id": str(held.spiffe_id) if held else "",
         "serial": f"{held.serial:x}" if held else "",
@@ -29,7 +39,6 @@ def render(state: State, now: float) -> bytes:
         "renew_at": int(state.due_at),
         "last_failure": _failure(state.failure, state.failed_at) if state.failure else None,
     }
-    return (json.dumps(status, indent=2) + "\n").encode("utf-8")
 
 
 def _failure(failure: Failure, at: float) -> Mapping[str, object]:

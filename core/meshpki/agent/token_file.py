@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from meshpki.agent.token_text import NotATokenError, expiry
 from meshpki.errors import MachineError, RefusedError
 from meshpki.runtime.files import read_capped
 from meshpki.tokens.reasons import TokenReason
@@ -18,7 +15,6 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES: Final = 16 * 1024
 """More than any token a CA of ours reads (8 KiB) with white space around it."""
-_COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _SWAPS: Final = 3
 """A kubelet swaps a symlink and then removes the old directory: a path resolved in between is met again at once."""
 
@@ -60,10 +56,6 @@ def read_token(path: Path, *, now: float) -> FileToken:
         raise TokenFileError(
             TokenReason.MISSING, f"token file {path} is empty", todo="see why nothing has been written into it"
         )
-    if not _COMPACT.fullmatch(text):
-        raise TokenFileError(
-            TokenReason.MALFORMED, f"token file {path} holds no JWT", wanted="three base64url parts joined by dots"
-        )
     token = FileToken(text.decode("ascii"), _expiry(text, path))
     if token.expires_at is not None and token.expires_at <= now:
         raise TokenFileError(
@@ -101,15 +93,11 @@ def _too_large_or(error: MachineError) -> MachineError | TokenFileError:
 
 
 def _expiry(token: bytes, path: Path) -> int | None:
-    payload = token.split(b".")[1]
     try:
-        claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
-        expiry = claims.get("exp")
-    except (binascii.Error, ValueError, RecursionError, AttributeError):
-        # Not chained: a JSON error carries the document, and the document is a token.
+        return expiry(token)
+    except NotATokenError as error:
         raise TokenFileError(
             TokenReason.MALFORMED,
-            f"token file {path} holds no JWT: its second part is no JSON object",
+            f"token file {path} holds no JWT: {error}",
             todo="was the file cut short while it was written?",
-        ) from None
-    return expiry if isinstance(expiry, int) and not isinstance(expiry, bool) else None
+        ) from error

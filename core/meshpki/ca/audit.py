@@ -76,6 +76,10 @@ class AuditRecord:
     trust_domain: str = ""
     count: int = 0
     detail: str = ""
+    attested_at: str = ""
+    """When a token last proved the identity: RFC 3339, UTC, seconds. Where certificates are renewed by themselves."""
+    renewed_from: str = ""
+    """Serial number of the certificate that was the credential, lower-case hexadecimal; empty where a token was."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from meshpki.errors import InvalidValueError
 from meshpki.identity import SpiffeId
 
 if TYPE_CHECKING:
+    from meshpki.ca.audit_entries import Requester
     from meshpki.ca.profile import Profile
-    from meshpki.tokens.caller import Caller
 
 
-def authorize(caller: Caller, profile: Profile, requested_identity: str | None) -> SpiffeId:
+def authorize(caller: Requester, profile: Profile, requested_identity: str | None) -> SpiffeId:
     """Build the SPIFFE ID from the verified namespace and service account and our own trust domain.
 
     `requested_identity` is what a request names (ztunnel's `ImpersonatedIdentity`); None or empty names none, and

@@ -40,11 +40,20 @@ class ProfileSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewalSettings:
+    """Renewal by certificate: a listener of its own, for TLS handshakes with a client certificate."""
+
+    listen: HostPort
+    max_without_token: Seconds = DAY
+    """See `meshpki.ca.profile.Profile.max_without_token_seconds`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What the server takes on at once."""
 
     in_flight: int = 64
-    """Calls that were begun and have no answer yet; one more is told RESOURCE_EXHAUSTED."""
+    """Calls of one listener that were begun and have no answer yet; one more is told RESOURCE_EXHAUSTED."""
     threads: int = 16
     """Certificates that are worked on at once; the other calls wait. All of these share one wait for the disk;
     more threads gain nothing but memory."""
@@ -113,6 +122,8 @@ class CaConfig:
     clusters: tuple[ClusterSettings, ...]
     profile: ProfileSettings = field(default_factory=ProfileSettings)
     limits: Limits = field(default_factory=Limits)
+    renewal: RenewalSettings | None = None
+    """None: a token for every certificate."""
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for what no server can be."""
@@ -138,6 +149,7 @@ class CaConfig:
             max_ttl_seconds=self.profile.max_ttl,
             backdate_seconds=self.profile.backdate,
             clamp_to_token=self.profile.clamp_to_token,
+            max_without_token_seconds=self.renewal.max_without_token if self.renewal else None,
         )
 
 

@@ -70,6 +70,14 @@ def moment(epoch: int) -> bytes:
         raise ValueError(f"{epoch} is no time that a certificate can hold")
     if epoch < YEAR_2050:
         return element(UTC_TIME, time.strftime("%y%m%d%H%M%SZ", time.gmtime(epoch)).encode())
+    return generalized_time(epoch)
+
+
+@lru_cache(maxsize=512)
+def generalized_time(epoch: int) -> bytes:
+    """Write a GeneralizedTime to the second, in UTC. `epoch` is seconds, from 1970 to 9999."""
+    if not 0 <= epoch < YEAR_10000:
+        raise ValueError(f"{epoch} is no time that a certificate can hold")
     return element(GENERALIZED_TIME, time.strftime("%Y%m%d%H%M%SZ", time.gmtime(epoch)).encode())
 
 

@@ -26,6 +26,8 @@ class Issued:
     limited_by: LifetimeLimit
     spiffe_id: str
     """Empty for the CA's own serving certificate."""
+    attested_at: int | None
+    """When a token last proved the identity, where the certificate says so."""
     issuer_key_id: str
     """The issuing certificate's key identifier in lower-case hexadecimal."""
 
@@ -48,6 +50,7 @@ def issue(prepared: Prepared) -> Issued:
         not_after=certified.lifetime.not_after,
         limited_by=certified.lifetime.limited_by,
         spiffe_id=certified.spiffe_id,
+        attested_at=certified.attested_at,
         issuer_key_id=issuer.key_id,
     )
 

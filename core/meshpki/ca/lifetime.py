@@ -24,6 +24,8 @@ class LifetimeLimit(StrEnum):
     TOKEN = "token"
     CHAIN = "chain"
     """The issuing certificate or one above it ends sooner: time to renew it."""
+    ATTESTATION = "attestation"
+    """No token has proved the identity since; see `Profile.max_without_token_seconds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,15 @@ class Lifetime:
 
 
 def decide(
-    profile: Profile, issuer: Issuer, *, requested_seconds: int, token_expires_at: int | None, now: int
+    profile: Profile,
+    issuer: Issuer,
+    *,
+    requested_seconds: int,
+    token_expires_at: int | None,
+    now: int,
+    attested_at: int | None = None,
 ) -> Lifetime:
-    """Bound what was asked for by the profile, the token (by policy) and the chain, in that order.
+    """Bound what was asked for by the profile, the token (by policy), the time since a token, and the chain.
 
     0 or less means the default, as istiod reads it. More than the profile gives is *clamped* and said so, where
     istiod refuses (InvalidArgument): istio-agent and ztunnel ask for their own 24 hours whatever the server allows
@@ -48,8 +56,8 @@ def decide(
     The start is backdated by at most a tenth of the lifetime: clients renew at half of notBefore..notAfter, and would
     find a short certificate overdue from the first second.
 
-    Raises UnavailableError outside the chain's own validity, LifetimeRefusedError when the token has expired; never
-    returns a notAfter that is not after `now`.
+    Raises UnavailableError outside the chain's own validity, LifetimeRefusedError when the token has expired or is
+    too long ago; never returns a notAfter that is not after `now`.
     """
     not_after, limited_by = _asked(profile, requested_seconds, now)
     if profile.clamp_to_token and token_expires_at is not None and token_expires_at < not_after:
@@ -61,7 +69,35 @@ def decide(
                 wanted="a token with some life left",
                 todo="read the token file again: the platform rewrites it well before the end",
             )
+    if attested_at is not None and profile.max_without_token_seconds is not None:
+        longest = attested_at + profile.max_without_token_seconds
+        if longest < not_after:
+            not_after, limited_by = longest, LifetimeLimit.ATTESTATION
+            if not_after <= now:
+                raise _token_needed(f"a token last proved this identity {now - attested_at} s ago", profile)
     return bound(issuer, not_after, limited_by, backdate_seconds=profile.backdate_seconds, now=now)
+
+
+def check_renewable(profile: Profile, *, attested_at: int | None, held_until: int) -> int:
+    """Whether a certificate may be renewed by itself, and since when no token proved its identity: that time.
+
+    `held_until` is its notAfter. One that reaches the bound already is refused, valid though it is: each renewal
+    would bring the same end, at half the time from the last. Raises LifetimeRefusedError. Times are epoch seconds.
+    """
+    if profile.max_without_token_seconds is None or attested_at is None:
+        raise _token_needed("a certificate that was not issued for renewal by itself", profile)
+    if held_until >= attested_at + profile.max_without_token_seconds:
+        raise _token_needed("a certificate that ends where renewal without a token ends", profile)
+    return attested_at
+
+
+def _token_needed(seen: str, profile: Profile) -> LifetimeRefusedError:
+    return LifetimeRefusedError(
+        LifetimeReason.TOKEN_NEEDED,
+        seen,
+        wanted=f"a token at least every {profile.max_without_token_seconds or 0} s",
+        todo="ask with a token; see why the workload has none",
+    )
 
 
 def bound(issuer: Issuer, not_after: int, limited_by: LifetimeLimit, *, backdate_seconds: int, now: int) -> Lifetime:

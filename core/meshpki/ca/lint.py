@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from meshpki.ca import der
+from meshpki.ca.attestation import library_extension
 from meshpki.ca.template import Leaf, Purpose
 from meshpki.errors import IntegrityError
 
@@ -100,6 +101,9 @@ class Linter:
             (x509.SubjectAlternativeName(general_names(leaf)), True),
         ):
             yield x509.Extension(value.oid, critical, value)
+        if leaf.attested_at is not None:
+            attested = library_extension(leaf.attested_at)
+            yield x509.Extension(attested.oid, critical=False, value=attested)
 
 
 def key_usage(*, encipherment: bool) -> x509.KeyUsage:

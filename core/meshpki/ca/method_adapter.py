@@ -44,8 +44,13 @@ class MethodTable(grpc.GenericRpcHandler):
         methods: Iterable[AnyMethod],
         in_flight: CallsInFlight | None = None,
         aside: ThreadPoolExecutor | None = None,
+        *,
+        with_certificate: bool = False,
     ) -> None:
-        """`aside` has the threads for methods that are served aside."""
+        """`aside` has the threads for methods that are served aside. `with_certificate`: for a listener that demands
+        client certificates; rules see them then.
+        """
+        self._with_certificate = with_certificate
         self._prefix = os.urandom(4).hex()
         self._numbers = itertools.count(1)
         self._waiting: dict[grpc.ServicerContext, float] = {}
@@ -109,6 +114,7 @@ class MethodTable(grpc.GenericRpcHandler):
             peer=context.peer(),
             received_at=time.time(),
             metadata=context.invocation_metadata(),
+            certificate=_certificate(context) if self._with_certificate else b"",
         )
 
 
@@ -147,6 +153,11 @@ class _Request:
 
     def alive(self) -> bool:
         return bool(self._context.is_active())
+
+
+def _certificate(context: grpc.ServicerContext) -> bytes:
+    found = context.auth_context().get("x509_pem_cert", b"")
+    return b"".join(found)  # type: ignore[arg-type]  # a list, whatever the stubs say; several are no one PEM block
 
 
 def _end(context: grpc.ServicerContext, call: Call, error: Exception) -> NoReturn:

@@ -30,6 +30,8 @@ class Call:
     received_at: float
     """Epoch seconds."""
     metadata: Sequence[tuple[str, str | bytes]]
+    certificate: bytes = b""
+    """The client's certificate in PEM, where the listener demands one; TLS has proven that the client has its key."""
 
 
 class CallRefusedError(Exception):

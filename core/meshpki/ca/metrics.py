@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from meshpki.ca.credential import CredentialKind
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 LATENCY_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -51,50 +53,73 @@ class CaMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._lock = threading.Lock()
-        self._outcomes: Counter[Outcome] = Counter()
+        self._outcomes: Counter[tuple[CredentialKind, Outcome]] = Counter()
+        self._refused_reports: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._sign_errors: Counter[str] = Counter()
         self._buckets = [0] * (len(LATENCY_BUCKETS) + 1)
         self._seconds = 0.0
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
+        self._families: list[tuple[str, str, str, Callable[[], Mapping[str, float]]]] = []
         self.registry.register(self)
 
-    def issued(self, seconds: float) -> None:
-        """Count a certificate that took so long from request to answer."""
+    def issued(self, seconds: float, credential: CredentialKind = CredentialKind.TOKEN) -> None:
+        """Count a certificate that took so long from request to answer, and by what its holder proved itself."""
         bucket = bisect_left(LATENCY_BUCKETS, seconds)
         with self._lock:
-            self._outcomes[Outcome.ISSUED] += 1
+            self._outcomes[credential, Outcome.ISSUED] += 1
             self._buckets[bucket] += 1
             self._seconds += seconds
 
-    def failed(self, outcome: Outcome, reason: str) -> None:
+    def failed(self, outcome: Outcome, reason: str, credential: CredentialKind = CredentialKind.TOKEN) -> None:
         """Count a request without a certificate, under the reason that answer, log and audit record show."""
         with self._lock:
-            self._outcomes[outcome] += 1
+            self._outcomes[credential, outcome] += 1
             self._reasons[reason] += 1
             if outcome is Outcome.SIGNING:
                 self._sign_errors[reason] += 1
+
+    def report_failed(self, reason: str) -> None:
+        """Count a report of a trust bundle that was refused."""
+        with self._lock:
+            self._refused_reports[reason] += 1
 
     def gauge(self, name: str, words: str, read: Callable[[], float]) -> None:
         """Show what `read` says at every scrape."""
         self._gauges.append((name, words, read))
 
-    def count(self, outcome: Outcome) -> int:
-        """How many requests ended so."""
+    def gauges(self, name: str, words: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Show at every scrape what `read` says, by the values of one label; it has to keep them few."""
+        self._families.append((name, words, label, read))
+
+    def count(self, outcome: Outcome, credential: CredentialKind | None = None) -> int:
+        """How many requests ended so; with one kind of credential, or with any."""
+        kinds = CredentialKind if credential is None else (credential,)
         with self._lock:
-            return self._outcomes[outcome]
+            return sum(self._outcomes[kind, outcome] for kind in kinds)
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as the client library wants it."""
         with self._lock:
-            outcomes, reasons, errors = self._outcomes.copy(), self._reasons.copy(), self._sign_errors.copy()
+            ends, reasons, errors = self._outcomes.copy(), self._reasons.copy(), self._sign_errors.copy()
+            refused_reports = self._refused_reports.copy()
             buckets, seconds = list(accumulate(self._buckets)), self._seconds
+        outcomes: Counter[Outcome] = Counter()
+        for (_, outcome), number in ends.items():
+            outcomes[outcome] += number
         yield _counter("citadel_server_csr_count", "Certificate requests", {(): outcomes.total()})
         for outcome, words in _WORDS.items():
             if outcome is not Outcome.SIGNING:
                 yield _counter(outcome, words, {(): outcomes[outcome]})
         yield _counter(Outcome.SIGNING, _WORDS[Outcome.SIGNING], _labelled(errors), "error")
         yield _counter("meshpki_ca_failures", "Requests without a certificate, by reason", _labelled(reasons), "reason")
+        by_credential: dict[tuple[str, ...], int] = {
+            (kind.value, outcome.name.lower()): number for (kind, outcome), number in ends.items()
+        }
+        words = "Certificate requests, by the kind of credential and how they ended"
+        yield _counter("meshpki_ca_requests", words, by_credential, "credential", "outcome")
+        words = "Reports of a trust bundle that were refused, by reason"
+        yield _counter("meshpki_ca_bundle_reports_refused", words, _labelled(refused_reports), "reason")
         bounds = [*(str(bound) for bound in LATENCY_BUCKETS), "+Inf"]
         yield HistogramMetricFamily(
             "meshpki_ca_issuance_seconds",
@@ -104,6 +129,11 @@ class CaMetrics:
         )
         for name, words, read in self._gauges:
             yield GaugeMetricFamily(name, words, read())
+        for name, words, label, read_all in self._families:
+            family = GaugeMetricFamily(name, words, labels=[label])
+            for value, reading in read_all().items():
+                family.add_metric([value], reading)
+            yield family
 
 
 def _labelled(counts: Counter[str]) -> dict[tuple[str, ...], int]:

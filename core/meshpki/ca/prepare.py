@@ -44,19 +44,32 @@ def prepare(
     token_expires_at: int | None,
     now: float,
     serial: int,
+    attested_at: int | None = None,
 ) -> Prepared:
     """Build and lint a workload's X509-SVID. The bytes depend on nothing but these arguments.
 
     `requested_seconds` as in the request (0 or less: the default), `now` and `token_expires_at` in epoch seconds,
-    `serial` from `serials.draw`. Raises UnavailableError and LifetimeRefusedError as `lifetime.decide` does, and
-    IntegrityError for an identity that is not this trust domain's or for bytes that the lint refuses.
+    `serial` from `serials.draw`. `attested_at`: when a token proved the identity (epoch seconds), given exactly where
+    the profile allows renewal by certificate. Raises UnavailableError and LifetimeRefusedError as `lifetime.decide`
+    does, and IntegrityError for an identity that is not this trust domain's, for an attestation that is missing or
+    out of place, or for bytes that the lint refuses.
     """
     if spiffe_id.trust_domain != profile.trust_domain or not spiffe_id.segments:
         raise IntegrityError(f"{spiffe_id} was to be certified", wanted=f"a workload of {profile.trust_domain}")
+    if (attested_at is None) is not (profile.max_without_token_seconds is None):
+        raise IntegrityError(
+            f"{spiffe_id} was to be certified {'without' if attested_at is None else 'with'} a time of attestation",
+            wanted="one exactly where the profile allows renewal by certificate",
+        )
     lifetime = decide(
-        profile, issuer, requested_seconds=requested_seconds, token_expires_at=token_expires_at, now=int(now)
+        profile,
+        issuer,
+        requested_seconds=requested_seconds,
+        token_expires_at=token_expires_at,
+        now=int(now),
+        attested_at=attested_at,
     )
-    leaf = Leaf(Purpose.WORKLOAD, key, serial, lifetime, spiffe_id=str(spiffe_id))
+    leaf = Leaf(Purpose.WORKLOAD, key, serial, lifetime, spiffe_id=str(spiffe_id), attested_at=attested_at)
     return prepare_leaf(issuer, leaf)
 
 

@@ -31,6 +31,9 @@ class Profile:
     """How far notBefore lies back, for clocks that run behind: 2 minutes as istiod's; step-ca has 1 minute."""
     clamp_to_token: bool = False
     """Whether a certificate ends with the token that it was given for."""
+    max_without_token_seconds: int | None = None
+    """How long after a token proved an identity its certificates may still be renewed by themselves; no certificate
+    lives beyond. None: there is no renewal by certificate, and no time of attestation in the certificates."""
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for a policy that contradicts itself."""
@@ -42,4 +45,20 @@ class Profile:
         if not 0 <= self.backdate_seconds <= LONGEST_BACKDATE:
             raise InvalidValueError(
                 f"backdating of {self.backdate_seconds} s", wanted=f"0 to {LONGEST_BACKDATE} s: clocks, not history"
+            )
+        if self.max_without_token_seconds is not None:
+            self._check_renewal(self.max_without_token_seconds)
+
+    def _check_renewal(self, longest: int) -> None:
+        if not self.max_ttl_seconds < longest <= LONGEST_TTL:
+            raise InvalidValueError(
+                f"renewal by certificate for {longest} s after a token, with certificates of up to "
+                f"{self.max_ttl_seconds} s",
+                wanted=f"more than the greatest lifetime, and at most {LONGEST_TTL} s (90 days)",
+                todo="give shorter certificates (max_ttl), or allow more time without a token (max_without_token)",
+            )
+        if self.clamp_to_token:
+            raise InvalidValueError(
+                "certificates that end with their token, and renewal without a token",
+                wanted="one of the two: clamp_to_token: false, or no renewal by certificate",
             )

@@ -40,6 +40,31 @@ class LifetimeReason(StrEnum):
 
     TOKEN_EXPIRED = "lifetime_token_expired"
     """The profile ties certificates to the token's expiry, and that has passed."""
+    TOKEN_NEEDED = "renewal_token_needed"
+    """A certificate was renewed by itself for as long as the policy lets it: only a token helps now."""
+
+
+class PeerReason(StrEnum):
+    """Why a client certificate does not speak for a workload of ours. Values are never re-used."""
+
+    MISSING = "peer_missing"
+    MALFORMED = "peer_malformed"
+    """Not exactly one certificate, or one that cannot be read without guessing."""
+    UNKNOWN_ISSUER = "peer_unknown_issuer"
+    """Not signed by the key that we issue with."""
+    NOT_A_LEAF = "peer_not_a_leaf"
+    """A certificate that may sign others, or may not sign a handshake."""
+    NO_CLIENT_AUTH = "peer_no_client_auth"
+    """Its extended key usage does not let it speak as a client: a server's own leaf."""
+    EXPIRED = "peer_expired"
+    NOT_YET_VALID = "peer_not_yet_valid"
+    NOT_AN_SVID = "peer_not_an_svid"
+    """Its names are not exactly one SPIFFE ID."""
+    OTHER_TRUST_DOMAIN = "peer_other_trust_domain"
+    NOT_A_WORKLOAD = "peer_not_a_workload"
+    """Its SPIFFE ID is not of the form /ns/<namespace>/sa/<service account>."""
+    WITH_TOKEN = "peer_with_token"
+    """A token came along: two credentials, and no telling which of them is meant."""
 
 
 class CsrRefusedError(RefusedError):
@@ -62,5 +87,13 @@ class LifetimeRefusedError(RefusedError):
     """A certificate would have ended before it began."""
 
     def __init__(self, reason: LifetimeReason, seen: str, *, wanted: str = "", todo: str = "") -> None:
+        super().__init__(seen, wanted=wanted, todo=todo)
+        self.reason = reason
+
+
+class PeerRefusedError(RefusedError):
+    """A client certificate was refused as a credential, for one reason."""
+
+    def __init__(self, reason: PeerReason, seen: str, *, wanted: str = "", todo: str = "") -> None:
         super().__init__(seen, wanted=wanted, todo=todo)
         self.reason = reason

@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from meshpki.ca.attestation import library_extension
 from meshpki.ca.chain import trust_domain_of
 from meshpki.ca.csr import CsrKey
 from meshpki.ca.keys import KeyKind, digest_for, generate, key_bits, sample_public_key, spki_of
@@ -46,7 +47,9 @@ def self_check(issuer: Issuer, profile: Profile) -> None:
     uri = f"spiffe://{profile.trust_domain}/ns/check/sa/check"
     for kind in KeyKind:
         key = CsrKey(spki_of(sample_public_key(kind)), kind)
-        compare(issuer, Leaf(Purpose.WORKLOAD, key, _SERIAL, lifetime, spiffe_id=uri), throw_away)
+        attested_at = None if profile.max_without_token_seconds is None else lifetime.not_before
+        workload = Leaf(Purpose.WORKLOAD, key, _SERIAL, lifetime, spiffe_id=uri, attested_at=attested_at)
+        compare(issuer, workload, throw_away)
         compare(issuer, Leaf(Purpose.SERVING, key, _SERIAL, lifetime, server_names=("check.invalid",)), throw_away)
 
 
@@ -82,6 +85,7 @@ def library_tbs(issuer: Issuer, leaf: Leaf, throw_away: PrivateKey) -> bytes:
         .add_extension(x509.SubjectKeyIdentifier(key_identifier(key_bits(spki, leaf.key.kind))), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier(bytes.fromhex(issuer.key_id), None, None), critical=False)
         .add_extension(x509.SubjectAlternativeName(general_names(leaf)), critical=True)
-        .sign(throw_away, digest_for(throw_away))
     )
-    return twin.tbs_certificate_bytes
+    if leaf.attested_at is not None:
+        twin = twin.add_extension(library_extension(leaf.attested_at), critical=False)
+    return twin.sign(throw_away, digest_for(throw_away)).tbs_certificate_bytes

@@ -8,37 +8,36 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, Self
-
-import grpc
+from typing import TYPE_CHECKING, Self
 
 from meshpki.ca.audit_log import AuditLog
+from meshpki.ca.bundle_service import BundleService
 from meshpki.ca.certificate_service import CertificateService
-from meshpki.ca.grpc_options import OPTIONS
 from meshpki.ca.health import CHECKS_AT_ONCE, WATCHES_AT_ONCE, HealthService
 from meshpki.ca.housekeeping import Housekeeping
 from meshpki.ca.issuer import Issuer
+from meshpki.ca.listener import Listener
 from meshpki.ca.method_adapter import CallsInFlight, MethodTable
 from meshpki.ca.metrics import CaMetrics
 from meshpki.ca.readiness import Readiness
 from meshpki.ca.self_check import self_check
 from meshpki.ca.server_tls import ServerTls
 from meshpki.ca.signer import SoftwareSigner
-from meshpki.errors import MachineError, UnavailableError
+from meshpki.errors import UnavailableError
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
 from meshpki.tokens.jwks import FileKeySource, HttpsKeySource
 from meshpki.tokens.verify import TokenVerifier, TrustedCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from meshpki.ca.config import CaConfig, ClusterSettings
     from meshpki.ca.profile import Profile
     from meshpki.hooks import Signer
+    from meshpki.runtime.http import Answer
 
 _LOG = logging.getLogger(__name__)
-DRAIN_SECONDS: Final = 10.0
 
 
 class CaServer:
@@ -58,13 +57,12 @@ class CaServer:
         self._clock = clock
         self._closing = contextlib.ExitStack()
         self.table = MethodTable([])
-        self._port = 0
-        self._http_port = 0
-
-    @property
-    def address(self) -> str:
+        self.renewal_table = MethodTable([])
+        self.address = ""
         """Where it listens for gRPC, with the port that it got."""
-        return f"{str(self.config.listen).rpartition(':')[0]}:{self._port}"
+        self.renewal_address = ""
+        """Where it listens for renewal by certificate; empty when that is off."""
+        self._http_port = 0
 
     @property
     def http_address(self) -> str:
@@ -76,7 +74,8 @@ class CaServer:
         with contextlib.ExitStack() as closing:
             self._start(closing)
             self._closing = closing.pop_all()
-        _LOG.info("the CA serves", extra={"grpc": self.address, "http": self.http_address})
+        where = {"grpc": self.address, "http": self.http_address}
+        _LOG.info("the CA serves", extra={**where, "renewal": self.renewal_address} if self.renewal_address else where)
         return self
 
     def stop(self) -> None:
@@ -106,32 +105,52 @@ class CaServer:
         closing.callback(lambda: audit.close(clock()))
         tls = ServerTls(issuer, config.server_names, audit, clock)
         readiness = Readiness(issuer, audit, clusters, clock)
-        service = CertificateService(
-            verifier=verifier, issuer=issuer, profile=profile, audit=audit, metrics=self.metrics
-        )
+        service = CertificateService(issuer=issuer, profile=profile, audit=audit, metrics=self.metrics)
+        bundles = BundleService(profile, audit, self.metrics)
         health = HealthService(readiness.ready)
         aside = ThreadPoolExecutor(CHECKS_AT_ONCE + WATCHES_AT_ONCE, thread_name_prefix="health")
-        self.table = table = MethodTable([service.method(), *health.methods()], in_flight, aside)
+        by_token = (service.by_token(verifier), bundles.by_token(verifier), *health.methods())
+        self.table = MethodTable(by_token, in_flight, aside)
+        if config.renewal is not None:
+            by_certificate = (service.by_certificate(), bundles.by_certificate(issuer))
+            self.renewal_table = MethodTable(by_certificate, in_flight, with_certificate=True)
         _watch(self.metrics, issuer, audit, in_flight, readiness)
-        http = _http_server(config, readiness, self.metrics)
+        self.metrics.gauges(
+            "meshpki_ca_bundle_holders", "Agents that serve this bundle", "digest", lambda: bundles.counts(clock())
+        )
+        http = _http_server(config, readiness, self.metrics, bundles.page(clock))
         closing.callback(http.close)
         housekeeping = Housekeeping(
             {
                 "audit": lambda: audit.flush(clock()),
-                "late calls": lambda: table.cancel_late(time.monotonic()),
+                "late calls": lambda: self._cancel_late(time.monotonic()),
                 "keys": readiness.look_for_keys,
                 "serving certificate": tls.renew,
             }
         )
         closing.callback(housekeeping.stop)
-        server = _grpc_server(config, table)
-        self._port = _listen(server, config, tls)
+        listeners = self._listen(tls, issuer)
         self._http_port = http.port
-        server.start()
-        closing.callback(lambda: server.stop(DRAIN_SECONDS).wait())
+        for listener in listeners:
+            listener.start()
+        closing.callback(_drain, listeners)
         closing.callback(health.stop)
         closing.callback(readiness.stop)
         housekeeping.start()
+
+    def _listen(self, tls: ServerTls, issuer: Issuer) -> list[Listener]:
+        at, renewal, limits = self.config.listen, self.config.renewal, self.config.limits
+        listeners = [Listener(at, self.table, tls.credentials(), limits, key="listen")]
+        self.address = listeners[0].address
+        if renewal is not None:
+            credentials = tls.credentials(client_roots=issuer.roots_pem)
+            listeners.append(Listener(renewal.listen, self.renewal_table, credentials, limits, key="renewal.listen"))
+            self.renewal_address = listeners[1].address
+        return listeners
+
+    def _cancel_late(self, now: float) -> None:
+        self.table.cancel_late(now)
+        self.renewal_table.cancel_late(now)
 
 
 def serve(config: CaConfig) -> int:
@@ -170,29 +189,21 @@ def _key_source(cluster: ClusterSettings) -> FileKeySource | HttpsKeySource:
     return FileKeySource(jwks.file)
 
 
-def _http_server(config: CaConfig, readiness: Readiness, metrics: CaMetrics) -> HttpServer:
+def _drain(listeners: Sequence[Listener]) -> None:
+    for stopped in [listener.stop() for listener in listeners]:
+        stopped.wait()
+
+
+def _http_server(
+    config: CaConfig, readiness: Readiness, metrics: CaMetrics, bundles: Callable[[], Answer]
+) -> HttpServer:
     pages = {
         "/livez": health_page(lambda: ()),
         "/readyz": health_page(readiness.failures),
         "/metrics": metrics_page(metrics.registry),
+        "/bundles": bundles,
     }
     return HttpServer(config.http.host, config.http.port, pages)
-
-
-def _grpc_server(config: CaConfig, table: MethodTable) -> grpc.Server:
-    pool = ThreadPoolExecutor(config.limits.threads, thread_name_prefix="call")
-    return grpc.server(pool, handlers=[table], options=OPTIONS, maximum_concurrent_rpcs=config.limits.in_flight)
-
-
-def _listen(server: grpc.Server, config: CaConfig, tls: ServerTls) -> int:
-    try:
-        return server.add_secure_port(str(config.listen), tls.credentials())
-    except RuntimeError as error:
-        raise MachineError(
-            f"could not listen on {config.listen}",
-            wanted="an address of this machine with a free port",
-            todo="stop what listens there, or name another address under `listen`",
-        ) from error
 
 
 def _watch(metrics: CaMetrics, issuer: Issuer, audit: AuditLog, in_flight: CallsInFlight, readiness: Readiness) -> None:

@@ -31,17 +31,33 @@ class ServerTls:
         self._clock = clock
         self._serving = ServingCertificate(issuer, names, record=self._record)
         self._pair = self._serving.pair(clock())
-        self._handed_over: ServingPair | None = None
 
     @property
     def pair(self) -> ServingPair:
         """What is served to new connections."""
         return self._pair
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """Credentials that look for a newer pair at every handshake; TLS 1.2 and 1.3, no client certificate."""
-        self._handed_over = self._pair
-        return grpc.dynamic_ssl_server_credentials(_configuration(self._pair), self._fetch)  # type: ignore[arg-type]  # None: as before
+    def credentials(self, client_roots: bytes | None = None) -> grpc.ServerCredentials:
+        """Credentials that look for a newer pair at every handshake; TLS 1.2 and 1.3.
+
+        With `client_roots` (PEM) a client has to show a certificate that leads to one of them; without, none is asked
+        for. grpcio knows nothing in between (ADR 0009).
+        """
+        handed_over = pair = self._pair
+
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal handed_over
+            pair = self._pair
+            if pair is handed_over:
+                return None
+            handed_over = pair
+            return _configuration(pair, client_roots)
+
+        return grpc.dynamic_ssl_server_credentials(
+            _configuration(pair, client_roots),
+            fetch,  # type: ignore[arg-type]  # None: as before
+            require_client_authentication=client_roots is not None,
+        )
 
     def renew(self) -> None:
         """Renew when it is due: beside the handshakes, which never wait for a signer. Keeps the old pair on failure."""
@@ -54,13 +70,6 @@ class ServerTls:
             _LOG.info("serving certificate renewed", extra={"serial": f"{pair.serial:x}"})
             self._pair = pair
 
-    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        pair = self._pair
-        if pair is self._handed_over:
-            return None
-        self._handed_over = pair
-        return _configuration(pair)
-
     def _record(self, issued: Issued) -> None:
         record = AuditRecord(
             kind=RecordKind.SERVING,
@@ -72,5 +81,5 @@ class ServerTls:
         self._audit.append(record)
 
 
-def _configuration(pair: ServingPair) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(pair.key_pem, pair.chain_pem)])
+def _configuration(pair: ServingPair, client_roots: bytes | None) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pair.key_pem, pair.chain_pem)], client_roots)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from meshpki.ca import der
+from meshpki.ca import attestation, der
 from meshpki.ca.keys import KeyKind, key_bits
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _CLIENT_AUTH: Final = "1.3.6.1.5.5.7.3.2"
 
 _VERSION_3: Final = der.element(0xA0, der.integer(2))
 _EMPTY_SUBJECT: Final = der.element(der.SEQUENCE, b"")
+_ATTESTED_HEAD: Final = der.extension(attestation.OID, der.generalized_time(0))[: -len(der.generalized_time(0))]
 _SAN_HEAD: Final = der.object_identifier(_SUBJECT_ALT_NAME) + der.BOOLEAN_TRUE
 _DIGITAL_SIGNATURE: Final = bytes.fromhex("03020780")
 _DIGITAL_SIGNATURE_AND_KEY_ENCIPHERMENT: Final = bytes.fromhex("030205a0")
@@ -68,12 +69,14 @@ class Leaf:
     """The one URI name of a workload; empty for the CA's own server."""
     server_names: tuple[str | IPv4Address | IPv6Address, ...] = ()
     """DNS names and addresses of the CA's own server; empty for a workload."""
+    attested_at: int | None = None
+    """When a token last proved the identity, in epoch seconds; None where nothing is renewed by certificate."""
 
-    def holes(self) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
+    def holes(self) -> tuple[bytes, ...]:
         """All that is this leaf's own, in DER, in the order of the certificate: serial number, notBefore, notAfter,
-        SubjectPublicKeyInfo, key identifier (bare octets), GeneralNames.
+        SubjectPublicKeyInfo, key identifier (bare octets), GeneralNames, and the time of attestation if it has one.
         """
-        return (
+        holes = (
             der.integer(self.serial),
             der.moment(self.lifetime.not_before),
             der.moment(self.lifetime.not_after),
@@ -81,6 +84,7 @@ class Leaf:
             key_identifier(key_bits(self.key.spki, self.key.kind)),
             der.element(_URI, self.spiffe_id.encode("ascii")) if self.spiffe_id else self._server_names(),
         )
+        return holes if self.attested_at is None else (*holes, der.generalized_time(self.attested_at))
 
     def _server_names(self) -> bytes:
         return b"".join(
@@ -99,11 +103,13 @@ class Template:
     extensions_after: bytes
     """The authority key identifier."""
 
-    def fill(self, holes: tuple[bytes, bytes, bytes, bytes, bytes, bytes]) -> bytes:
+    def fill(self, holes: tuple[bytes, ...]) -> bytes:
         """Return the DER TBSCertificate (RFC 5280 section 4.1) with what `Leaf.holes` gave in its places."""
-        serial, not_before, not_after, spki, key_id, names = holes
+        serial, not_before, not_after, spki, key_id, names, *attested = holes
         san = _SAN_HEAD + der.element(der.OCTET_STRING, der.element(der.SEQUENCE, names))
         extensions = self.extensions_before + key_id + self.extensions_after + der.element(der.SEQUENCE, san)
+        if attested:
+            extensions += _ATTESTED_HEAD + attested[0]
         return der.element(
             der.SEQUENCE,
             b"".join(

@@ -38,6 +38,8 @@ def _advice(number: int | None, path: Path) -> str:
             return "that file system is read-only: name a directory on another one"
         case errno.ENOENT:
             return "check the path"
+        case errno.EMFILE | errno.ENFILE:
+            return "raise the limit on open files (ulimit -n), or see who holds connections to this process"
         case errno.ELOOP:
             return "a symbolic link stands there: name the real path"
         case _:
@@ -105,25 +107,25 @@ def read_private(path: Path, *, limit: int) -> bytes:
     return read_capped(path, limit=limit)
 
 
-def private_directory(path: Path) -> bool:
-    """Make sure `path` is a directory of mode 0700 that is ours; True if this call made it.
+def private_directory(path: Path, *, mode: int = PRIVATE_DIRECTORY) -> bool:
+    """Make sure `path` is a directory of that mode or a stricter one that is ours; True if this call made it.
 
     Parents are made with the default mode. Raises MachineError when something else stands there, when it is a
-    symbolic link, when it belongs to somebody else, or when others can enter it.
+    symbolic link, when it belongs to somebody else, or when others than `mode` says can enter it.
     """
     with machine_errors("could not make directory", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             path.mkdir(mode=PRIVATE_DIRECTORY)
         except FileExistsError:
-            check_private_directory(path)
+            check_private_directory(path, mode=mode)
             return False
-        path.chmod(PRIVATE_DIRECTORY)
+        path.chmod(mode)
     return True
 
 
-def check_private_directory(path: Path) -> None:
-    """Raise MachineError unless `path` is a real directory of ours with mode 0700."""
+def check_private_directory(path: Path, *, mode: int = PRIVATE_DIRECTORY) -> None:
+    """Raise MachineError unless `path` is a real directory of ours with that mode or a stricter one."""
     with machine_errors("could not examine", path):
         status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
@@ -135,9 +137,9 @@ def check_private_directory(path: Path) -> None:
             wanted=f"a directory of user {os.geteuid()}, as whom this runs",
             todo="name another directory, or run as its owner",
         )
-    if status.st_mode & 0o077:
+    if status.st_mode & 0o777 & ~mode:
         raise MachineError(
             f"{path} has mode {stat.S_IMODE(status.st_mode):04o}: others can enter it",
-            wanted="mode 0700",
-            todo=f"chmod 700 {path} after a look at what is in it",
+            wanted=f"mode {mode:04o}",
+            todo=f"chmod {mode:o} {path} after a look at what is in it",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -66,6 +67,15 @@ class TextFormatter(logging.Formatter):
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return redact(line)
+
+
+def quiet_grpc() -> None:
+    """Keep gRPC's native library from writing lines of its own to stderr, where our log is. Before its import.
+
+    Every failed handshake of a stranger is such a line. What concerns us comes back as a status and is logged by us.
+    Who looks for a fault of gRPC's sets GRPC_VERBOSITY in the environment, which has the last word.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def configure(level: str = "info", *, stream: TextIO | None = None) -> None:

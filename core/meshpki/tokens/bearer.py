@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from meshpki.tokens.parse import MAX_TOKEN_BYTES
+from meshpki.tokens.encoding import MAX_TOKEN_BYTES
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
 
 if TYPE_CHECKING:

@@ -10,6 +10,8 @@ from typing import Final, NoReturn
 
 from meshpki.errors import InvalidValueError
 
+MAX_TOKEN_BYTES: Final = 8192
+"""A Kubernetes token has 900 to 1,300 bytes; the cap comes before any work on it."""
 MAX_DEPTH: Final = 16
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")

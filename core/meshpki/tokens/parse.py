@@ -7,14 +7,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from meshpki.tokens.algorithms import SUPPORTED
-from meshpki.tokens.encoding import DuplicateMemberError, StrictJsonError, decode_base64url, read_object
+from meshpki.tokens.encoding import (
+    MAX_TOKEN_BYTES,
+    DuplicateMemberError,
+    StrictJsonError,
+    decode_base64url,
+    read_object,
+)
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_TOKEN_BYTES: Final = 8192
-"""A Kubernetes token has 900 to 1,300 bytes; the cap comes before any work on it."""
 MAX_KID: Final = 256
 _HEADER_NAMES: Final = frozenset({"alg", "kid", "typ"})
 _FORM: Final = "three parts of canonical, unpadded base64url, joined by dots (RFC 7515)"

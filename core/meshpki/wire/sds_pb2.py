@@ -26,29 +26,47 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16meshpki/wire/sds.proto\x12\x10meshpki.wire.sds\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x83\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12)\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0fuser_agent_name\x18\x06 \x01(\t\x12\x1a\n\x12user_agent_version\x18\x07 \x01(\t\"N\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"\xc0\x01\n\x10\x44iscoveryRequest\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12$\n\x04node\x18\x02 \x01(\x0b\x32\x16.meshpki.wire.sds.Node\x12\x16\n\x0eresource_names\x18\x03 \x03(\t\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\x16\n\x0eresponse_nonce\x18\x05 \x01(\t\x12.\n\x0c\x65rror_detail\x18\x06 \x01(\x0b\x32\x18.meshpki.wire.sds.Status\"s\n\x11\x44iscoveryResponse\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12\'\n\tresources\x18\x02 \x03(\x0b\x32\x14.google.protobuf.Any\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\"^\n\nDataSource\x12\x12\n\x08\x66ilename\x18\x01 \x01(\tH\x00\x12\x16\n\x0cinline_bytes\x18\x02 \x01(\x0cH\x00\x12\x17\n\rinline_string\x18\x03 \x01(\tH\x00\x42\x0b\n\tspecifier\"|\n\x0eTlsCertificate\x12\x37\n\x11\x63\x65rtificate_chain\x18\x01 \x01(\x0b\x32\x1c.meshpki.wire.sds.DataSource\x12\x31\n\x0bprivate_key\x18\x02 \x01(\x0b\x32\x1c.meshpki.wire.sds.DataSource\"P\n\x14TypedExtensionConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x0ctyped_config\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\"\x99\x01\n\x1c\x43\x65rtificateValidationContext\x12\x30\n\ntrusted_ca\x18\x01 \x01(\x0b\x32\x1c.meshpki.wire.sds.DataSource\x12G\n\x17\x63ustom_validator_config\x18\x0c \x01(\x0b\x32&.meshpki.wire.sds.TypedExtensionConfig\"\xa9\x01\n\x06Secret\x12\x0c\n\x04name\x18\x01 \x01(\t\x12;\n\x0ftls_certificate\x18\x02 \x01(\x0b\x32 .meshpki.wire.sds.TlsCertificateH\x00\x12L\n\x12validation_context\x18\x04 \x01(\x0b\x32..meshpki.wire.sds.CertificateValidationContextH\x00\x42\x06\n\x04typeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16meshpki/wire/sds.proto\x12\x10meshpki.wire.sds\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\"L\n\x0fSemanticVersion\x12\x14\n\x0cmajor_number\x18\x01 \x01(\r\x12\x14\n\x0cminor_number\x18\x02 \x01(\r\x12\r\n\x05patch\x18\x03 \x01(\r\"B\n\x0c\x42uildVersion\x12\x32\n\x07version\x18\x01 \x01(\x0b\x32!.meshpki.wire.sds.SemanticVersion\"\xe4\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12)\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0fuser_agent_name\x18\x06 \x01(\t\x12\x1c\n\x12user_agent_version\x18\x07 \x01(\tH\x00\x12\x42\n\x18user_agent_build_version\x18\x08 \x01(\x0b\x32\x1e.meshpki.wire.sds.BuildVersionH\x00\x42\x19\n\x17user_agent_version_type\"N\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"\xc0\x01\n\x10\x44iscoveryRequest\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12$\n\x04node\x18\x02 \x01(\x0b\x32\x16.meshpki.wire.sds.Node\x12\x16\n\x0eresource_names\x18\x03 \x03(\t\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\x16\n\x0eresponse_nonce\x18\x05 \x01(\t\x12.\n\x0c\x65rror_detail\x18\x06 \x01(\x0b\x32\x18.meshpki.wire.sds.Status\"s\n\x11\x44iscoveryResponse\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12\'\n\tresources\x18\x02 \x03(\x0b\x32\x14.google.protobuf.Any\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\"\x86\x03\n\x15\x44\x65ltaDiscoveryRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.meshpki.wire.sds.Node\x12\x10\n\x08type_url\x18\x02 \x01(\t\x12 \n\x18resource_names_subscribe\x18\x03 \x03(\t\x12\"\n\x1aresource_names_unsubscribe\x18\x04 \x03(\t\x12g\n\x19initial_resource_versions\x18\x05 \x03(\x0b\x32\x44.meshpki.wire.sds.DeltaDiscoveryRequest.InitialResourceVersionsEntry\x12\x16\n\x0eresponse_nonce\x18\x06 \x01(\t\x12.\n\x0c\x65rror_detail\x18\x07 \x01(\x0b\x32\x18.meshpki.wire.sds.Status\x1a>\n\x1cInitialResourceVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Q\n\x08Resource\x12\x0f\n\x07version\x18\x01 \x01(\t\x12&\n\x08resource\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xa0\x01\n\x16\x44\x65ltaDiscoveryResponse\x12\x1b\n\x13system_version_info\x18\x01 \x01(\t\x12-\n\tresources\x18\x02 \x03(\x0b\x32\x1a.meshpki.wire.sds.Resource\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\x12\x19\n\x11removed_resources\x18\x06 \x03(\t\"^\n\nDataSource\x12\x12\n\x08\x66ilename\x18\x01 \x01(\tH\x00\x12\x16\n\x0cinline_bytes\x18\x02 \x01(\x0cH\x00\x12\x17\n\rinline_string\x18\x03 \x01(\tH\x00\x42\x0b\n\tspecifier\"|\n\x0eTlsCertificate\x12\x37\n\x11\x63\x65rtificate_chain\x18\x01 \x01(\x0b\x32\x1c.meshpki.wire.sds.DataSource\x12\x31\n\x0bprivate_key\x18\x02 \x01(\x0b\x32\x1c.meshpki.wire.sds.DataSource\"P\n\x14TypedExtensionConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x0ctyped_config\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\"\xbc\x01\n\x19SPIFFECertValidatorConfig\x12N\n\rtrust_domains\x18\x01 \x03(\x0b\x32\x37.meshpki.wire.sds.SPIFFECertValidatorConfig.TrustDomain\x1aO\n\x0bTrustDomain\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x0ctrust_bundle\x18\x02 \x01(\x0b\x32\x1c.meshpki.wire.sds.DataSource\"\x99\x01\n\x1c\x43\x65rtificateValidationContext\x12\x30\n\ntrusted_ca\x18\x01 \x01(\x0b\x32\x1c.meshpki.wire.sds.DataSource\x12G\n\x17\x63ustom_validator_config\x18\x0c \x01(\x0b\x32&.meshpki.wire.sds.TypedExtensionConfig\"\xa9\x01\n\x06Secret\x12\x0c\n\x04name\x18\x01 \x01(\t\x12;\n\x0ftls_certificate\x18\x02 \x01(\x0b\x32 .meshpki.wire.sds.TlsCertificateH\x00\x12L\n\x12validation_context\x18\x04 \x01(\x0b\x32..meshpki.wire.sds.CertificateValidationContextH\x00\x42\x06\n\x04typeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshpki.wire.sds_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODE']._serialized_start=102
-  _globals['_NODE']._serialized_end=233
-  _globals['_STATUS']._serialized_start=235
-  _globals['_STATUS']._serialized_end=313
-  _globals['_DISCOVERYREQUEST']._serialized_start=316
-  _globals['_DISCOVERYREQUEST']._serialized_end=508
-  _globals['_DISCOVERYRESPONSE']._serialized_start=510
-  _globals['_DISCOVERYRESPONSE']._serialized_end=625
-  _globals['_DATASOURCE']._serialized_start=627
-  _globals['_DATASOURCE']._serialized_end=721
-  _globals['_TLSCERTIFICATE']._serialized_start=723
-  _globals['_TLSCERTIFICATE']._serialized_end=847
-  _globals['_TYPEDEXTENSIONCONFIG']._serialized_start=849
-  _globals['_TYPEDEXTENSIONCONFIG']._serialized_end=929
-  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_start=932
-  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_end=1085
-  _globals['_SECRET']._serialized_start=1088
-  _globals['_SECRET']._serialized_end=1257
+  _globals['_DELTADISCOVERYREQUEST_INITIALRESOURCEVERSIONSENTRY']._loaded_options = None
+  _globals['_DELTADISCOVERYREQUEST_INITIALRESOURCEVERSIONSENTRY']._serialized_options = b'8\001'
+  _globals['_SEMANTICVERSION']._serialized_start=101
+  _globals['_SEMANTICVERSION']._serialized_end=177
+  _globals['_BUILDVERSION']._serialized_start=179
+  _globals['_BUILDVERSION']._serialized_end=245
+  _globals['_NODE']._serialized_start=248
+  _globals['_NODE']._serialized_end=476
+  _globals['_STATUS']._serialized_start=478
+  _globals['_STATUS']._serialized_end=556
+  _globals['_DISCOVERYREQUEST']._serialized_start=559
+  _globals['_DISCOVERYREQUEST']._serialized_end=751
+  _globals['_DISCOVERYRESPONSE']._serialized_start=753
+  _globals['_DISCOVERYRESPONSE']._serialized_end=868
+  _globals['_DELTADISCOVERYREQUEST']._serialized_start=871
+  _globals['_DELTADISCOVERYREQUEST']._serialized_end=1261
+  _globals['_DELTADISCOVERYREQUEST_INITIALRESOURCEVERSIONSENTRY']._serialized_start=1199
+  _globals['_DELTADISCOVERYREQUEST_INITIALRESOURCEVERSIONSENTRY']._serialized_end=1261
+  _globals['_RESOURCE']._serialized_start=1263
+  _globals['_RESOURCE']._serialized_end=1344
+  _globals['_DELTADISCOVERYRESPONSE']._serialized_start=1347
+  _globals['_DELTADISCOVERYRESPONSE']._serialized_end=1507
+  _globals['_DATASOURCE']._serialized_start=1509
+  _globals['_DATASOURCE']._serialized_end=1603
+  _globals['_TLSCERTIFICATE']._serialized_start=1605
+  _globals['_TLSCERTIFICATE']._serialized_end=1729
+  _globals['_TYPEDEXTENSIONCONFIG']._serialized_start=1731
+  _globals['_TYPEDEXTENSIONCONFIG']._serialized_end=1811
+  _globals['_SPIFFECERTVALIDATORCONFIG']._serialized_start=1814
+  _globals['_SPIFFECERTVALIDATORCONFIG']._serialized_end=2002
+  _globals['_SPIFFECERTVALIDATORCONFIG_TRUSTDOMAIN']._serialized_start=1923
+  _globals['_SPIFFECERTVALIDATORCONFIG_TRUSTDOMAIN']._serialized_end=2002
+  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_start=2005
+  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_end=2158
+  _globals['_SECRET']._serialized_start=2161
+  _globals['_SECRET']._serialized_end=2330
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 """What a bootstrap is made of. Values are never pasted into text: `json.dumps` is the only writer."""
@@ -16,6 +16,8 @@ LISTENER: Final = "sidecar"
 UPSTREAM: Final = "next"
 SDS_CLUSTER: Final = "sds-grpc"
 """Istio's name for the agent's cluster (istio-agent's bootstrap), so that the configuration reads familiar."""
+FILE_BASED_METADATA: Final = "envoy.grpc_credentials.file_based_metadata"
+"""Envoy's call credentials that put a file's content into a header of every call."""
 PEER_HEADERS: Final = {
     "x-tls-version": "%DOWNSTREAM_TLS_VERSION%",
     "x-peer-uri": "%DOWNSTREAM_PEER_URI_SAN%",
@@ -27,6 +29,11 @@ REQUESTS_PER_CONNECTION: Final = 4
 """Few, so that a new certificate is seen at work soon after a rotation: a live connection keeps its old one."""
 
 
+ApiType: TypeAlias = Literal["GRPC", "DELTA_GRPC"]
+"""StreamSecrets or DeltaSecrets."""
+NO_METADATA: Final[Mapping[str, Json]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class SdsSecrets:
     """Key, certificate and roots from an agent's SDS socket, under the names that Istio uses."""
@@ -34,6 +41,22 @@ class SdsSecrets:
     socket: Path
     certificate: str = "default"
     roots: str = "ROOTCA"
+    api_type: ApiType = "GRPC"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSecrets:
+    """The same from a node's agent, which serves many workloads: Envoy shows it the token in `token`, a file.
+
+    Call credentials are a matter of Envoy's Google gRPC client; it reads the file anew for every stream.
+    """
+
+    socket: Path
+    token: Path
+    header: str = "istio_sds_credentials_header-bin"
+    certificate: str = "default"
+    roots: str = "ROOTCA"
+    api_type: ApiType = "GRPC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +68,7 @@ class FileSecrets:
     roots: Path
 
 
-Secrets: TypeAlias = SdsSecrets | FileSecrets
+Secrets: TypeAlias = SdsSecrets | NodeSecrets | FileSecrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +86,14 @@ ANY_PORT: Final = Address(LOOPBACK, 0)
 
 
 def server_bootstrap(
-    *, node: str, admin: Path, secrets: Secrets, peer: str, app: Address, listen: Address = ANY_PORT
+    *,
+    node: str,
+    admin: Path,
+    secrets: Secrets,
+    peer: str,
+    app: Address,
+    listen: Address = ANY_PORT,
+    metadata: Mapping[str, Json] = NO_METADATA,
 ) -> Json:
     """Configure the sidecar that answers: it wants a client certificate with the SPIFFE ID `peer`, and calls `app`.
 
@@ -80,11 +110,18 @@ def server_bootstrap(
     }
     route: Mapping[str, Json] = {"request_headers_to_add": [_set_header(*item) for item in PEER_HEADERS.items()]}
     listener = _listener(listen, manager=manager, route=route, transport=_transport_socket(tls))
-    return _bootstrap(node, admin, listener, [_cluster(app), *_sds_clusters(secrets)])
+    return _bootstrap(node, metadata, admin, listener, [_cluster(app), *_sds_clusters(secrets)])
 
 
 def client_bootstrap(
-    *, node: str, admin: Path, secrets: Secrets, peer: str, upstream: Address, listen: Address = ANY_PORT
+    *,
+    node: str,
+    admin: Path,
+    secrets: Secrets,
+    peer: str,
+    upstream: Address,
+    listen: Address = ANY_PORT,
+    metadata: Mapping[str, Json] = NO_METADATA,
 ) -> Json:
     """Configure the sidecar that calls: plaintext on loopback in, mTLS out, to a server with the SPIFFE ID `peer`.
 
@@ -97,12 +134,15 @@ def client_bootstrap(
     }
     route: Mapping[str, Json] = {"response_headers_to_add": [_set_header("x-upstream-uri", "%UPSTREAM_PEER_URI_SAN%")]}
     cluster = _cluster(upstream, transport=_transport_socket(tls), requests=REQUESTS_PER_CONNECTION)
-    return _bootstrap(node, admin, _listener(listen, route=route), [cluster, *_sds_clusters(secrets)])
+    return _bootstrap(node, metadata, admin, _listener(listen, route=route), [cluster, *_sds_clusters(secrets)])
 
 
-def _bootstrap(node: str, admin: Path, listener: Json, clusters: Sequence[Json]) -> Json:
+def _bootstrap(node: str, metadata: Mapping[str, Json], admin: Path, listener: Json, clusters: Sequence[Json]) -> Json:
+    about: dict[str, Json] = {"id": node, "cluster": node}
+    if metadata:
+        about["metadata"] = metadata
     return {
-        "node": {"id": node, "cluster": node},
+        "node": about,
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
         "static_resources": {"listeners": [listener], "clusters": clusters},
     }
@@ -163,7 +203,7 @@ def _cluster(to: Address, *, transport: Json = None, requests: int = 0) -> Json:
 
 
 def _sds_clusters(secrets: Secrets) -> list[Json]:
-    if isinstance(secrets, FileSecrets):
+    if not isinstance(secrets, SdsSecrets):
         return []
     pipe: Json = {"pipe": {"path": str(secrets.socket)}}
     return [
@@ -183,11 +223,11 @@ def _common_tls(secrets: Secrets, peer: str) -> Json:
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
     }
     match secrets:
-        case SdsSecrets():
-            common["tls_certificate_sds_secret_configs"] = [_sds_secret(secrets.certificate)]
+        case SdsSecrets() | NodeSecrets():
+            common["tls_certificate_sds_secret_configs"] = [_sds_secret(secrets.certificate, secrets)]
             common["combined_validation_context"] = {
                 "default_validation_context": expected,
-                "validation_context_sds_secret_config": _sds_secret(secrets.roots),
+                "validation_context_sds_secret_config": _sds_secret(secrets.roots, secrets),
             }
         case FileSecrets():
             common["tls_certificates"] = [
@@ -200,19 +240,41 @@ def _common_tls(secrets: Secrets, peer: str) -> Json:
     return common
 
 
-def _sds_secret(name: str) -> Json:
+def _sds_secret(name: str, secrets: SdsSecrets | NodeSecrets) -> Json:
     return {
         "name": name,
         "sds_config": {
             "resource_api_version": "V3",
             "initial_fetch_timeout": "0s",  # wait for the agent, never open the port without a certificate
             "api_config_source": {
-                "api_type": "GRPC",
+                "api_type": secrets.api_type,
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": True,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": SDS_CLUSTER}}],
+                "grpc_services": [_grpc_service(secrets)],
             },
         },
+    }
+
+
+def _grpc_service(secrets: SdsSecrets | NodeSecrets) -> Json:
+    if isinstance(secrets, SdsSecrets):
+        return {"envoy_grpc": {"cluster_name": SDS_CLUSTER}}
+    plugin: Json = {
+        "name": FILE_BASED_METADATA,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.grpc_credential.v3.FileBasedMetadataConfig",
+            "secret_data": {"filename": str(secrets.token)},
+            "header_key": secrets.header,
+        },
+    }
+    return {
+        "google_grpc": {
+            "target_uri": f"unix:{secrets.socket}",
+            "stat_prefix": SDS_CLUSTER,
+            "channel_credentials": {"local_credentials": {}},
+            "call_credentials": [{"from_plugin": plugin}],
+            "credentials_factory_name": FILE_BASED_METADATA,
+        }
     }
 
 

@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from meshpki.agent import node_client
+from meshpki.errors import RefusedError
+from meshpki.identity import ServiceAccountRef
 from meshpki_demo import leftovers
 from meshpki_demo.app import EchoApp
-from meshpki_demo.bootstrap import SdsSecrets, client_bootstrap, server_bootstrap
+from meshpki_demo.bootstrap import NodeSecrets, SdsSecrets, Secrets, client_bootstrap, server_bootstrap
 from meshpki_demo.envoy import Envoy
 from meshpki_demo.signing_client import SigningClient
 from meshpki_demo.stage import CLIENT, SERVER, STATE, NotAsToldError, Stage, spiffe_id
@@ -24,6 +27,7 @@ from meshpki_local import run_file
 CERTIFICATE_TTL: Final = "30s"
 ROTATION_SECONDS: Final = 40.0
 RECOVERY_SECONDS: Final = 20.0
+NODE_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.05
 REQUESTS_AFTER: Final = 50
 MADE: Final = re.compile(r"  new |Applied: |\d+ of \d+ checks passed")
@@ -62,39 +66,44 @@ def _in_short(said: str) -> Iterator[str]:
 
 
 def start_envoys(on: Stage) -> None:
+    """Start two sidecars, each with the socket of its own agent."""
+    _start_pair(on, "", lambda account: SdsSecrets(on.layout.workload(account).socket))
+    on.tell.say("program -> [client Envoy] ==== mTLS ====> [server Envoy] -> application")
+    for account, envoy in on.envoys.items():
+        on.tell.good(
+            f"the {account.name} Envoy is live on {envoy.listener()}, with its certificate from its agent (SDS)"
+        )
+
+
+def _start_pair(on: Stage, suffix: str, secrets_of: Callable[[ServiceAccountRef], Secrets]) -> None:
     """Start the answering sidecar first: its port is the kernel's choice, and the calling one has to know it."""
     app = on.closing.enter_context(EchoApp())
-    server = on.directory / "server"
+    server = on.directory / f"server{suffix}"
     on.envoys[SERVER] = on.closing.enter_context(
         Envoy.start(
             server,
             server_bootstrap(
                 node="server",
                 admin=Envoy.admin_path(server),
-                secrets=SdsSecrets(on.layout.workload(SERVER).socket),
+                secrets=secrets_of(SERVER),
                 peer=spiffe_id(CLIENT),
                 app=app.address,
             ),
         )
     )
-    client = on.directory / "client"
+    client = on.directory / f"client{suffix}"
     on.envoys[CLIENT] = on.closing.enter_context(
         Envoy.start(
             client,
             client_bootstrap(
                 node="client",
                 admin=Envoy.admin_path(client),
-                secrets=SdsSecrets(on.layout.workload(CLIENT).socket),
+                secrets=secrets_of(CLIENT),
                 peer=spiffe_id(SERVER),
                 upstream=on.envoys[SERVER].listener(),
             ),
         )
     )
-    on.tell.say("program -> [client Envoy] ==== mTLS ====> [server Envoy] -> application")
-    for account, envoy in on.envoys.items():
-        on.tell.good(
-            f"the {account.name} Envoy is live on {envoy.listener()}, with its certificate from its agent (SDS)"
-        )
 
 
 def request(on: Stage) -> None:
@@ -209,6 +218,31 @@ def _expect_none_failed(on: Stage, traffic: Traffic) -> None:
     on.expect(not tally.failed, f"{tally.sent} requests, {tally.failed} failed", "; ".join(tally.failures))
 
 
+def node_mode(on: Stage) -> None:
+    """Exchange the agents for one that serves both workloads, and try to be somebody else on its socket."""
+    for envoy in on.envoys.values():
+        envoy.stop()
+    said = on.command("provision", "--platform", "local", "--state-dir", STATE, "--agent", "node", "--yes")
+    on.tell.output(_lines(said, "Applied", "11 of 11"))
+    layout = on.layout
+    _start_pair(on, "-n", lambda account: NodeSecrets(layout.node_socket, layout.workload(account).token))
+    reply = ask(on.envoys[CLIENT].listener())
+    known = (reply.caller, reply.server) == (spiffe_id(CLIENT), spiffe_id(SERVER))
+    on.expect(known, "one socket for two Envoys; each shows its token, and gets its own identity")
+    forge = Forge.open(layout.workload(CLIENT).token, layout.token_key)
+    for wrong in forge.all():
+        if wrong.reason in {"token_bad_signature", "token_expired"} and wrong.token is not None:
+            on.expect(_is_refused(on, wrong.token), f"refused there: the client's token, {wrong.story}")
+    on.expect(not _is_refused(on, forge.right), "served there, as a control: the client's own token")
+
+
+def _is_refused(on: Stage, token: str) -> bool:
+    try:
+        return node_client.ask(on.layout.node_socket, token.encode(), NODE_SECONDS).spiffe_id != spiffe_id(CLIENT)
+    except RefusedError:
+        return True
+
+
 def audit(on: Stage) -> None:
     """Verify the log, then a copy in which one letter was changed."""
     said = on.command("audit", "verify", AUDIT_LOG)
@@ -255,6 +289,7 @@ STEPS: Final = (
     Step("Wrong tokens at the CA", wrong_tokens),
     Step("Rotation under traffic", rotation),
     Step("kill -9 the CA under traffic", kill_the_ca),
+    Step("One agent for the whole node, in place of one for each workload", node_mode),
     Step("The audit log", audit),
     Step("Status, and farewell", farewell),
 )

@@ -15,6 +15,7 @@ from meshpki.hooks import Detection, Evidence, Mode
 from meshpki.runtime.files import check_private_directory
 from meshpki_local.layout import MAX_SOCKET_PATH, Layout
 from meshpki_local.planning import settings_for
+from meshpki_local.settings import Agents
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +76,10 @@ def _distribution() -> str:
 
 def _longest_socket(request: DetectRequest) -> Path:
     layout = Layout(request.state_dir.absolute())
-    sockets = [layout.workload(account).socket for account in settings_for(request, Mode.SDS).workloads]
+    settings = settings_for(request, Mode.SDS)
+    if settings.agent is Agents.NODE:
+        return layout.node_socket
+    sockets = [layout.workload(account).socket for account in settings.workloads]
     return max(sockets, key=lambda path: len(os.fsencode(path)))
 
 

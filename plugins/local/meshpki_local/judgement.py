@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshpki.hooks import Health
 from meshpki.identity import ServiceAccountRef, SpiffeId, TrustDomain
-from meshpki_local.layout import agent_name
+from meshpki_local.specs import agent_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ def not_healthy(seen: Seen, wanted: Sequence[ChildSpec], settings: Settings, ver
 def _certificate_problem(account: ServiceAccountRef, seen: Seen, settings: Settings) -> str:
     status = seen.statuses.get(account)
     # Ticks of the process table and of the file system differ by some hundredths of a second.
-    if status is None or status.written_at < seen.started.get(agent_name(account), 0.0) - 0.1:
+    if status is None or status.written_at < seen.started.get(agent_of(account, settings), 0.0) - 0.1:
         return "has no certificate yet"
     health = status.at(seen.now)
     if health is not Health.FRESH:

@@ -41,6 +41,11 @@ class WorkloadPaths:
         return self.directory / "certs"
 
     @property
+    def cache(self) -> Path:
+        """What a restarted agent goes on with while the CA is away."""
+        return self.directory / "cache"
+
+    @property
     def status(self) -> Path:
         """What the agent says about itself."""
         return self.directory / "status.json"
@@ -127,6 +132,16 @@ class Layout:
         return self.logs / f"{name}.log"
 
     @property
+    def node(self) -> Path:
+        """The directory (0750) whose only content is the socket of the node's agent, where there is one."""
+        return self.state / "node"
+
+    @property
+    def node_socket(self) -> Path:
+        """Where the node's agent serves every workload."""
+        return self.node / "sds.sock"
+
+    @property
     def workloads(self) -> Path:
         """One directory per workload."""
         return self.state / "workloads"
@@ -144,6 +159,10 @@ def directory_name(account: ServiceAccountRef) -> str:
 def account_of(name: str) -> ServiceAccountRef:
     """Read `directory_name` back. Raises InvalidValueError for a name that we cannot have given."""
     return ServiceAccountRef.parse(name.replace(".", "/", 1))
+
+
+NODE_AGENT: Final = "agent-node"
+"""What the node's agent and its log are called. No workload's is: its name has a dot in it."""
 
 
 def agent_name(account: ServiceAccountRef) -> str:

@@ -9,7 +9,7 @@ from meshpki.hooks import Change, Mode
 from meshpki_local import installation
 from meshpki_local.layout import Layout
 from meshpki_local.ports import HOST
-from meshpki_local.settings import AUDIENCE, ISSUER, KUBERNETES_MINIMUM, Settings, settle, show_duration
+from meshpki_local.settings import AUDIENCE, ISSUER, KUBERNETES_MINIMUM, Agents, Settings, settle, show_duration
 
 if TYPE_CHECKING:
     from meshpki.hooks import DetectRequest, PlanRequest
@@ -88,13 +88,17 @@ def workloads(settings: Settings) -> Change:
     """The set of workloads."""
     short = f", shorter than the {show_duration(KUBERNETES_MINIMUM)} that Kubernetes grants"
     life = f"tokens of {show_duration(settings.token_ttl)}" + (short if settings.token_ttl < KUBERNETES_MINIMUM else "")
-    face = "Envoy SDS and files" if settings.mode is Mode.SDS else "files"
+    if settings.agent is Agents.NODE:
+        agents = "one agent for all of them turns into certificates, served by Envoy SDS on one socket"
+    else:
+        face = "Envoy SDS and files" if settings.mode is Mode.SDS else "files"
+        agents = f"an agent that turns them into certificates, served by {face}"
     return Change(
         id="workloads",
         kind=Kind.WORKLOADS,
         title=f"Give {len(settings.workloads)} workloads an identity",
-        why=f"Each gets {life}, and an agent that turns them into certificates, served by {face}.",
-        params=settings.params("trust_domain", "mode", "certificate_ttl", "token_ttl", "workloads"),
+        why=f"Each gets {life}, {'which' if settings.agent is Agents.NODE else 'and'} {agents}.",
+        params=settings.params("trust_domain", "mode", "certificate_ttl", "token_ttl", "workloads", "agent"),
         diff=tuple(f"+ {account}: workloads/{account.namespace}.{account.name}" for account in settings.workloads),
         precondition=_UNTOUCHED,
         undo="remove tokens, keys and certificates of the workloads",
@@ -104,6 +108,7 @@ def workloads(settings: Settings) -> Change:
 def supervisor(settings: Settings) -> Change:
     """The process that keeps it all running."""
     count = len(settings.workloads)
+    agents = "1 agent for all workloads" if settings.agent is Agents.NODE else f"{count} agents" if count else ""
     return Change(
         id="supervisor",
         kind=Kind.SUPERVISOR,
@@ -111,7 +116,7 @@ def supervisor(settings: Settings) -> Change:
         why="One process rewrites tokens and restarts what dies. It runs in the background until deprovision or "
         "reboot; after a reboot run provision again, or have your service manager `meshpki run --platform local`.",
         params=settings.params(),
-        diff=("+ 1 supervisor", "+ 1 CA", *((f"+ {count} agents",) if count else ())),
+        diff=("+ 1 supervisor", "+ 1 CA", *((f"+ {agents}",) if agents else ())),
         precondition="the CA's ports are free",
         undo="stop it and all that it started, remove its logs",
         gate="the CA is ready, and every workload has its certificate",

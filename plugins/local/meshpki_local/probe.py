@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Final
 from meshpki.errors import OperatorNeededError
 from meshpki.hooks import CaEndpoint, ComponentStatus, Health, WorkloadStatus
 from meshpki.runtime.files import read_capped
-from meshpki_local import agent_status, control, issuer_key, processes
+from meshpki_local import control, issuer_key, processes, statuses
 from meshpki_local.children import STABLE_SECONDS, Phase
 from meshpki_local.issuer import TokenRequest, mint
-from meshpki_local.layout import agent_name
 from meshpki_local.ports import read_ports
-from meshpki_local.settings import AUDIENCE, SERVER_NAME
-from meshpki_local.specs import CA
+from meshpki_local.settings import AUDIENCE, SERVER_NAME, Agents
+from meshpki_local.specs import CA, agent_of
 from meshpki_local.token_keeper import node_name
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class LocalProbe:
         record = control.record(self.layout)
         known = {child.name: child for child in record.children} if record else {}
         orphans = {} if record else {found.name: found for found in processes.find(self.layout.state)}
-        names = [CA, *(agent_name(account) for account in self.settings.workloads)]
+        names = [CA, *dict.fromkeys(agent_of(account, self.settings) for account in self.settings.workloads)]
         return [
             _supervisor(record),
             *(
@@ -81,14 +80,17 @@ class LocalProbe:
         ]
 
     def workloads(self) -> Sequence[WorkloadStatus]:
-        """Each workload as its agent's status file says, aged by our clock; in the order of their names."""
+        """Each workload as `statuses.read` finds it, aged by our clock; in the order of their names."""
         alive = {component.name for component in self.components() if component.health is Health.RUNNING}
-        return [self._workload(account, agent_name(account) in alive) for account in self.settings.workloads]
+        return [
+            self._workload(account, agent_of(account, self.settings) in alive) for account in self.settings.workloads
+        ]
 
     def _workload(self, account: ServiceAccountRef, alive: bool) -> WorkloadStatus:
         paths = self.layout.workload(account)
-        status = agent_status.read(paths.status)
-        socket = str(paths.socket) if paths.socket.is_socket() else ""
+        status = statuses.read(self.layout, self.settings, account)
+        path = self.layout.node_socket if self.settings.agent is Agents.NODE else paths.socket
+        socket = str(path) if path.is_socket() else ""
         directory = str(paths.certificates) if paths.certificates.exists() else ""
         if status is None:
             detail = "no certificate yet" if alive else "its agent does not run"

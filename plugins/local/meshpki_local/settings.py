@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Never
 
 from meshpki.errors import UsageError
@@ -23,6 +24,14 @@ KUBERNETES_MINIMUM: Final = 600
 _LIMITS: Final = {"certificate-ttl": (10, 90 * 86400), "token-ttl": (10, 86400)}
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,7})([smhd])", re.ASCII)
+
+
+class Agents(StrEnum):
+    """Where the agent is: beside each workload, or once for all of them, as on a node of old."""
+
+    WORKLOAD = "workload"
+    NODE = "node"
+
 
 OPTIONS: Final = (
     Option(
@@ -56,6 +65,14 @@ OPTIONS: Final = (
         "",
         "DURATION",
     ),
+    Option(
+        "agent",
+        OptionKind.TEXT,
+        "`workload`: an agent for each, with a socket and files of its own. `node`: one agent and one socket for all; "
+        "each Envoy shows it the workload's token. [default: as installed, else workload]",
+        "",
+        "PLACE",
+    ),
 )
 
 
@@ -69,6 +86,7 @@ class Settings:
     certificate_ttl: int = 3600
     token_ttl: int = 3600
     workloads: tuple[ServiceAccountRef, ...] = DEFAULT_WORKLOADS
+    agent: Agents = Agents.WORKLOAD
 
     def params(self, *names: str) -> Params:
         """As a change's parameters: pure data, in a fixed order; all, or those that are named."""
@@ -79,6 +97,7 @@ class Settings:
             "certificate_ttl": self.certificate_ttl,
             "token_ttl": self.token_ttl,
             "workloads": tuple(str(account) for account in self.workloads),
+            "agent": self.agent.value,
         }
         return {name: everything[name] for name in names or everything}
 
@@ -96,6 +115,7 @@ class Settings:
             certificate_ttl=_bounded("certificate-ttl", _integer(complete, "certificate_ttl")),
             token_ttl=_bounded("token-ttl", _integer(complete, "token_ttl")),
             workloads=workload_set(_texts(complete, "workloads")),
+            agent=_agents(_text(complete, "agent")),
         )
 
 
@@ -113,7 +133,17 @@ def settle(options: Params, mode: Mode, installed: Settings | None) -> Settings:
         wanted = replace(wanted, certificate_ttl=_bounded("certificate-ttl", parse_duration(life)))
     if life := _text(options, "token-ttl", ""):
         wanted = replace(wanted, token_ttl=_bounded("token-ttl", parse_duration(life)))
+    if place := _text(options, "agent", ""):
+        wanted = replace(wanted, agent=_agents(place))
+    if wanted.agent is Agents.NODE and mode is not Mode.SDS:
+        raise UsageError(f"--agent node in mode {mode.value}", wanted="mode sds: a node's agent serves no files")
     return wanted
+
+
+def _agents(text: str) -> Agents:
+    if text not in set(Agents):
+        raise UsageError(f"--agent {text[:40]!r}", wanted=f"one of {', '.join(Agents)}")
+    return Agents(text)
 
 
 def workload_set(texts: tuple[str, ...]) -> tuple[ServiceAccountRef, ...]:

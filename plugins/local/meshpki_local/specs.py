@@ -10,8 +10,8 @@ import meshpki
 from meshpki.hooks import Mode
 from meshpki.runtime.files import read_capped
 from meshpki_local.children import ChildSpec
-from meshpki_local.layout import agent_name
-from meshpki_local.settings import CLUSTER, SERVER_NAME
+from meshpki_local.layout import NODE_AGENT, agent_name
+from meshpki_local.settings import CLUSTER, SERVER_NAME, Agents
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,9 +28,16 @@ _LIMIT: Final = 1 << 20
 
 
 def wanted_children(layout: Layout, settings: Settings, ports: Ports) -> tuple[ChildSpec, ...]:
-    """The CA, then an agent per workload. Reads the files whose content decides over a restart; MachineError."""
+    """The CA, then an agent per workload, or one for all. Reads what decides over a restart; raises MachineError."""
+    if settings.agent is Agents.NODE:
+        return (_ca(layout), _node_agent(layout, settings, ports))
     agents = tuple(_agent(layout, settings, ports, account) for account in settings.workloads)
     return (_ca(layout), *agents)
+
+
+def agent_of(account: ServiceAccountRef, settings: Settings) -> str:
+    """The name of the child that serves this workload."""
+    return NODE_AGENT if settings.agent is Agents.NODE else agent_name(account)
 
 
 def _ca(layout: Layout) -> ChildSpec:
@@ -49,11 +56,25 @@ def _agent(layout: Layout, settings: Settings, ports: Ports, account: ServiceAcc
         *("--token-file", str(paths.token)),
         *sockets,
         *("--files", str(paths.certificates)),
+        *("--cache", str(paths.cache)),
         *("--cluster", CLUSTER),
         *("--ttl", f"{settings.certificate_ttl}s"),
         *("--status-file", str(paths.status)),
     )
     return ChildSpec(agent_name(account), argv, fingerprint(argv, [layout.root_certificate]), AGENT_RANK)
+
+
+def _node_agent(layout: Layout, settings: Settings, ports: Ports) -> ChildSpec:
+    argv = _meshpki(
+        *("agent", "run", "--node"),
+        *("--ca-address", ports.grpc_address),
+        *("--ca-roots", str(layout.root_certificate)),
+        *("--ca-server-name", SERVER_NAME),
+        *("--sds-socket", str(layout.node_socket)),
+        *("--cluster", CLUSTER),
+        *("--ttl", f"{settings.certificate_ttl}s"),
+    )
+    return ChildSpec(NODE_AGENT, argv, fingerprint(argv, [layout.root_certificate]), AGENT_RANK)
 
 
 def _meshpki(*arguments: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from meshpki.agent.acceptance import AnswerError, accept
+from meshpki.agent.acceptance import AnswerError, accept, accept_held, is_trusted
 from meshpki.agent.key_request import KeyRequest, KeyType, new_key_request
 from meshpki.agent.snapshot import Snapshot
 from support.fake_ca import BACKDATE, SPIFFE_ID, FakeAuthority, Party, make_ca, make_leaf, pem
@@ -204,3 +204,36 @@ def test_clocks_that_differ_are_named(scene: Scene, skew: int, reason: str) -> N
     with pytest.raises(AnswerError, match=str(NOW + skew)) as caught:
         scene.accept(fresh, now=NOW + skew)
     assert caught.value.reason == reason
+
+
+def held_again(held: Snapshot, roots: bytes, *, bundle: bytes | None = None, now: float = NOW) -> Snapshot:
+    bundle = held.bundle_pem if bundle is None else bundle
+    return accept_held(held.chain_pem, bundle, held.key_pem, roots_pem=roots, now=now)
+
+
+def test_what_was_accepted_once_is_accepted_again(scene: Scene) -> None:
+    held = scene.accept(scene.authority.answer(scene.request.csr_pem))
+    assert held_again(held, scene.authority.roots_pem) == held
+    assert held_again(held, scene.authority.roots_pem, bundle=b"").bundle_pem == b"", "the configured roots are enough"
+
+
+def test_what_was_held_is_examined_as_an_answer_is(scene: Scene) -> None:
+    held = scene.accept(scene.authority.answer(scene.request.csr_pem))
+    other = FakeAuthority()
+    with pytest.raises(AnswerError) as caught:
+        held_again(held, other.roots_pem)
+    assert caught.value.reason == "unknown_root"
+    with pytest.raises(AnswerError) as caught:
+        held_again(held, scene.authority.roots_pem, now=held.not_after)
+    assert caught.value.reason == "certificate_expired"
+    leaf = scene.leaf(uris=("https://mesh.test",)).encode() + scene.authority.issuer.pem.encode()
+    with pytest.raises(AnswerError) as caught:
+        accept_held(leaf, b"", held.key_pem, roots_pem=scene.authority.roots_pem, now=NOW)
+    assert caught.value.reason == "not_an_svid"
+
+
+def test_a_chain_is_trusted_while_its_root_is_configured(scene: Scene) -> None:
+    held, other = scene.accept(scene.authority.answer(scene.request.csr_pem)), FakeAuthority().roots_pem
+    assert is_trusted(held.chain_pem, other + scene.authority.roots_pem, NOW)
+    assert not is_trusted(held.chain_pem, other, NOW)
+    assert not is_trusted(held.chain_pem, scene.authority.roots_pem, NOW + 400 * 86400), "the root is over"

@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from meshpki.agent.ca_client import Answer, CaClient, CaRefusedError, CaUnavailableError, sign_once
+from meshpki.agent.credential import TokenCredential
 from meshpki.agent.key_request import KeyType, new_key_request
 from meshpki.errors import MachineError, MeshpkiError, UsageError
 from meshpki.hooks import CaEndpoint
@@ -29,7 +30,7 @@ def client(ca: FakeCa, files: AgentFiles) -> CaClient:
 
 
 def ask(client: CaClient, token: str = TOKEN) -> Answer:
-    return asyncio.run(client.sign(CSR, token, 600))
+    return asyncio.run(client.sign(CSR, TokenCredential(token), 600))
 
 
 def test_sends_what_istio_sends(ca: FakeCa, client: CaClient) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meshpki.agent.config import AgentConfig
+from meshpki.agent.config import AgentConfig, listen_address
 from meshpki.errors import UsageError
 
 GOOD = AgentConfig("ca.test:15012", Path("roots"), "ca.test", Path("token"), sds_socket=Path("sds"))
@@ -41,3 +41,21 @@ def test_a_life_within_reason(seconds: int) -> None:
 def test_a_name_for_the_ca() -> None:
     with pytest.raises(UsageError, match="DNS name"):
         replace(GOOD, ca_server_name="")
+
+
+@pytest.mark.parametrize("address", ["15020", "127.0.0.1", "127.0.0.1:", ":15020", "h:65536", "h:-1", "h:x", "h:१"])
+def test_no_address_to_listen_on(address: str) -> None:
+    with pytest.raises(UsageError, match="to listen on"):
+        replace(GOOD, http=address)
+
+
+def test_addresses_to_listen_on() -> None:
+    assert listen_address("127.0.0.1:0") == ("127.0.0.1", 0)
+    assert listen_address("[::1]:15020") == ("::1", 15020)
+    assert replace(GOOD, http="0.0.0.0:15020").http
+
+
+def test_directories_for_secrets_need_a_socket() -> None:
+    assert replace(GOOD, secret_files=(Path("/etc/certs"),)).secret_files
+    with pytest.raises(UsageError, match="without a socket"):
+        replace(GOOD, sds_socket=None, files=Path("certs"), secret_files=(Path("/etc/certs"),))

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from meshpki.agent import rotation
 from meshpki.agent.failure import Failure, FailureKind
-from meshpki.agent.rotation import Ask, Failed, Obtained, Report, Serve, State, Tick, TokenChanged
+from meshpki.agent.rotation import Ask, Failed, Obtained, Report, RootsChanged, Serve, State, Tick, TokenChanged
 from meshpki.hooks import Health
 from support.snapshots import snapshot
 
@@ -109,6 +109,42 @@ def test_a_new_token_helps_only_who_waits_for_one(name: str) -> None:
         assert step(state, TokenChanged()) == (state, ())
     asking = replace(state, asking=True)
     assert step(asking, TokenChanged()) == (asking, ())
+
+
+@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("trusted", [True, False])
+def test_other_roots_help_who_holds_what_is_trusted_no_more_and_whom_the_ca_could_not_answer(
+    name: str, trusted: bool
+) -> None:
+    state = STATES[name]
+    helped = name in {"failed", "overdue", "expired"} or (not trusted and state.snapshot is not None)
+    expected = (replace(state, asking=True, due_at=min(NOW, state.due_at)), ASKED)
+    assert step(state, RootsChanged(trusted)) == (expected if helped else (state, ()))
+    asking = replace(state, asking=True)
+    assert step(asking, RootsChanged(trusted)) == (asking, ())
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_other_roots_are_a_reason_where_trust_may_have_been_it(kind: FailureKind) -> None:
+    state = replace(FAILED, failure=Failure(kind, "x", "x"))
+    asks = kind in {FailureKind.NETWORK, FailureKind.ANSWER, FailureKind.MACHINE}
+    assert bool(step(state, RootsChanged(trusted=True))[1]) == asks
+
+
+def test_a_file_of_roots_rewritten_all_the_time_does_not_hammer_the_ca() -> None:
+    state = replace(OVERDUE, failed_at=NOW - 0.1, due_at=NOW + 30)
+    state, actions = step(state, RootsChanged(trusted=False))
+    assert (actions, state.due_at) == ((), NOW + 0.9)
+
+
+@pytest.mark.parametrize(
+    ("planned", "due_at"),
+    [(2000.0, 2000.0), (900.0, NOW), (0.0, NOW), (2750.0, 2750.0), (2900.0, 2800.0), (1e12, 2800.0)],
+)
+def test_what_an_earlier_run_held_is_renewed_when_it_was_planned_or_sooner(planned: float, due_at: float) -> None:
+    state = rotation.resume(HELD, planned, now=NOW, chance=0.5)  # half of 1000..4600 is 2800
+    assert state == State(due_at=due_at, snapshot=HELD, renew_at=due_at)
+    assert rotation.health(state, NOW) is Health.FRESH
 
 
 def test_a_token_file_rewritten_all_the_time_does_not_hammer_the_ca() -> None:

@@ -9,8 +9,9 @@ from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from meshpki.agent.resources import Resources, resources_of
-from meshpki.agent.sds import MAX_NAMES, SdsStream
+from meshpki.agent.resources import Resources, resources_of, roots_secret, with_files
+from meshpki.agent.sds import SdsStream
+from meshpki.agent.sds_rules import MAX_NAME_BYTES, MAX_NAMES
 from meshpki.errors import RefusedError
 from meshpki.wire.methods import SECRET_TYPE_URL
 from meshpki.wire.sds_pb2 import DiscoveryRequest, DiscoveryResponse, Secret, Status
@@ -148,10 +149,10 @@ def test_a_named_wildcard_can_be_left() -> None:
 
 
 def test_a_name_asked_for_twice_is_answered_once() -> None:
-    assert secrets(SdsStream(FIRST).request(ask("default", "default"))) == {"default": "chain 1"}
+    assert secrets(SdsStream(FIRST).request(ask(*["default"] * 300))) == {"default": "chain 1"}
 
 
-@pytest.mark.parametrize("name", ["default", "ROOTCA", str(SPIFFE_ID), "spiffe://mesh.test"])
+@pytest.mark.parametrize("name", ["default", "ROOTCA", "ALL", str(SPIFFE_ID), "spiffe://mesh.test"])
 def test_every_name_that_this_workload_has(name: str) -> None:
     assert set(secrets(SdsStream(FIRST).request(ask(name)))) == {name}
 
@@ -196,7 +197,43 @@ def test_endless_lists_are_refused() -> None:
         SdsStream(FIRST).request(ask(*(str(number) for number in range(MAX_NAMES + 1))))
 
 
-NAMES = ["default", "ROOTCA", str(SPIFFE_ID), "spiffe://mesh.test", "unknown"]
+def test_a_name_without_end_is_refused() -> None:
+    with pytest.raises(RefusedError, match="a name of"):
+        SdsStream(FIRST).request(ask("x" * (MAX_NAME_BYTES + 1)))
+
+
+def test_a_wildcard_that_was_named_is_left_by_an_empty_list() -> None:
+    stream = SdsStream(FIRST)
+    nonce = sent(stream.request(ask("*"))).nonce
+    assert stream.request(ask(nonce=nonce)) is None
+    assert stream.update(SECOND) is None
+
+
+def test_the_old_wildcard_ends_with_the_first_name() -> None:
+    stream = SdsStream(FIRST)
+    nonce = sent(stream.request(ask())).nonce
+    assert stream.request(ask("ROOTCA", nonce=nonce)) is None
+    assert stream.update(SECOND) is None
+    assert stream.request(ask(nonce=nonce)) is None, "from now on an empty list is nobody's wildcard"
+    assert stream.update(NEW_ROOTS) is None
+
+
+def test_a_nonce_of_another_stream_is_no_reason_for_silence() -> None:
+    assert secrets(SdsStream(FIRST).request(ask("default", nonce="77"))) == {"default": "chain 1"}
+
+
+def test_nothing_goes_to_a_client_that_has_not_spoken() -> None:
+    assert SdsStream(FIRST).update(SECOND) is None
+
+
+def test_a_file_is_served_by_its_name_and_not_to_a_wildcard() -> None:
+    file = roots_secret("file-root:/x", "v1", b"from a file")
+    stream = SdsStream(with_files(FIRST, {file.name: file}))
+    assert set(secrets(stream.request(ask()))) == {"default", "ROOTCA"}
+    assert secrets(stream.request(ask("file-root:/x"))) == {"file-root:/x": "from a file"}
+
+
+NAMES = ["default", "ROOTCA", "ALL", str(SPIFFE_ID), "spiffe://mesh.test", "file-root:/x", "unknown", "*"]
 
 
 class Client(RuleBasedStateMachine):
@@ -204,16 +241,25 @@ class Client(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.serial, self.roots = 1, 0
+        self.serial, self.roots, self.file = 1, 0, 0
         self.stream = SdsStream(self.resources())
-        self.wanted: set[str] = set()
+        self.subscribed: set[str] = set()
         self.nonce = ""
         self.stale: list[str] = []
         self.received: dict[str, bytes] = {}
-        self.asked = False
+        self.asked = self.named = False
 
     def resources(self) -> Resources:
-        return resources_of(snapshot(self.serial, bundle=b"roots %d" % self.roots))
+        base = resources_of(snapshot(self.serial, bundle=b"roots %d" % self.roots))
+        if self.file % 3 == 0:  # every third time there is no such file
+            return base
+        file = roots_secret("file-root:/x", f"v{self.file}", b"file %d" % self.file)
+        return with_files(base, {file.name: file})
+
+    @property
+    def wanted(self) -> set[str]:
+        every = {"default", "ROOTCA"} if self.asked and (not self.named or "*" in self.subscribed) else set()
+        return every | (self.subscribed - {"*"})
 
     def take(self, response: DiscoveryResponse | None) -> None:
         if response is None:
@@ -223,38 +269,28 @@ class Client(RuleBasedStateMachine):
         assert response.nonce not in self.stale, "a nonce is used once"
         self.nonce = response.nonce
         assert response.resources, "an empty response tells nothing"
-        for item in response.resources:
-            name = Secret.FromString(item.value).name
+        names = [Secret.FromString(item.value).name for item in response.resources]
+        assert len(set(names)) == len(names), "a name twice"
+        for name, item in zip(names, response.resources, strict=True):
             assert name in self.wanted, "nobody asked"
             assert self.received.get(name) != item.value, "the same content twice"
             self.received[name] = item.value
 
-    @rule(names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=5), nack=st.booleans())
+    @rule(names=st.lists(st.sampled_from(NAMES), max_size=6), nack=st.booleans())
     def request(self, names: list[str], nack: bool) -> None:
-        self.asked = True
-        self.wanted = set(names)
+        self.asked, self.named = True, self.named or bool(names)
+        self.subscribed = set(names)
         self.received = {name: body for name, body in self.received.items() if name in self.wanted}
         self.take(self.stream.request(ask(*names, nonce=self.nonce, nack=nack and bool(self.nonce))))
-
-    @rule()
-    def unsubscribe(self) -> None:
-        if self.asked:
-            self.wanted, self.received = set(), {}
-            assert self.stream.request(ask(nonce=self.nonce)) is None
 
     @rule(names=st.lists(st.sampled_from(NAMES), max_size=5), nack=st.booleans())
     def stale_request(self, names: list[str], nack: bool) -> None:
         if self.stale:
             assert self.stream.request(ask(*names, nonce=self.stale[-1], nack=nack)) is None
 
-    @rule()
-    def rotate(self) -> None:
-        self.serial += 1
-        self.take(self.stream.update(self.resources()))
-
-    @rule()
-    def change_roots(self) -> None:
-        self.roots += 1
+    @rule(part=st.sampled_from(["serial", "roots", "file"]))
+    def change(self, part: str) -> None:
+        setattr(self, part, getattr(self, part) + 1)
         self.take(self.stream.update(self.resources()))
 
     @rule()
@@ -264,7 +300,9 @@ class Client(RuleBasedStateMachine):
     @invariant()
     def holds_the_newest_of_all_it_wants(self) -> None:
         have = self.resources().by_name
-        assert self.received == {name: have[name].body for name in self.wanted if name in have}
+        newest = {name: have[name].body for name in self.wanted if name in have}
+        gone = {name: body for name, body in self.received.items() if name not in have}
+        assert self.received == newest | gone, "a secret that went away stays: this protocol has no word for it"
 
 
 TestClient = Client.TestCase

@@ -141,3 +141,52 @@ def test_what_a_killed_agent_left_is_swept(short_dir: Path) -> None:
     server, _ = take(short_dir / "sds.sock")
     server.close()
     assert sorted(path.name for path in short_dir.iterdir()) == [".sds-file", "sds.sock"]
+
+
+def volume(short_dir: Path, mode: int, owner: int = -1, group: int = -1) -> Path:
+    """What a kubelet makes for an emptyDir."""
+    directory = short_dir / "volume"
+    directory.mkdir()
+    os.chown(directory, owner, group)
+    directory.chmod(mode)
+    return directory
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o2777, 0o1777, 0o770, 0o755])
+def test_an_empty_dir_is_refused_with_both_ways_out_and_accepted_by_the_operators_word(
+    short_dir: Path, mode: int
+) -> None:
+    path = volume(short_dir, mode) / "socket"
+    if mode & 0o027:
+        with pytest.raises(MachineError, match="others could") as caught:
+            socket_path.prepare(path)
+        assert "--shared-socket-directory" in caught.value.todo
+        assert str(path.parent / "sds" / "sds.sock") in caught.value.todo
+    socket_path.prepare(path, shared=True)
+    with socket_path.taking_over(path) as passing, closing(listen(passing)):
+        socket_path.put_in_place(passing, path)
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o660
+    assert stat.S_IMODE(path.parent.stat().st_mode) == mode, "somebody else's directory is left as it is"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_a_third_partys_directory_is_refused_even_so(short_dir: Path) -> None:
+    path = volume(short_dir, 0o777, owner=12345) / "socket"
+    with pytest.raises(MachineError, match="belongs to user 12345"):
+        socket_path.prepare(path, shared=True)
+
+
+def test_a_link_to_a_shared_directory_is_refused_even_so(short_dir: Path) -> None:
+    (short_dir / "link").symlink_to(volume(short_dir, 0o777))
+    with pytest.raises(MachineError, match="symbolic link"):
+        socket_path.prepare(short_dir / "link" / "socket", shared=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_in_a_volume_with_an_fs_group_directory_and_socket_are_of_that_group(short_dir: Path) -> None:
+    path = volume(short_dir, 0o2777, group=4242) / "sds" / "sds.sock"
+    server, _ = take(path)
+    with closing(server):
+        assert (path.parent.stat().st_gid, stat.S_IMODE(path.parent.stat().st_mode)) == (4242, 0o2750)
+        assert (path.lstat().st_gid, stat.S_IMODE(path.lstat().st_mode)) == (4242, 0o660)
+    socket_path.prepare(path)

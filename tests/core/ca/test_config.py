@@ -152,3 +152,51 @@ def test_durations(text: str, seconds: int) -> None:
 def test_what_is_no_duration(text: object) -> None:
     with pytest.raises(InvalidValueError):
         parse_duration(text)
+
+
+RENEWING = GOOD.replace("clamp_to_token: true", "clamp_to_token: false") + "renewal: {listen: '[::1]:15013'}\n"
+
+
+def test_renewal_is_off_unless_it_is_named() -> None:
+    config = read(GOOD)
+    assert config.renewal is None
+    assert config.certificate_profile().max_without_token_seconds is None
+
+
+def test_renewal_by_certificate() -> None:
+    config = read(RENEWING)
+    assert config.renewal is not None
+    assert config.renewal.listen == HostPort("::1", 15013)
+    assert config.certificate_profile().max_without_token_seconds == 86_400
+    longer = read(RENEWING.replace("15013'", "15013', max_without_token: 7d"))
+    assert longer.certificate_profile().max_without_token_seconds == 7 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (RENEWING.replace("clamp_to_token: false", "clamp_to_token: true"), "clamp_to_token"),
+        (RENEWING.replace("15013'", "15013', max_without_token: 2h"), "max_without_token"),
+        (RENEWING.replace("15013'", "15013', max_without_token: 91d"), "90 days"),
+        (RENEWING.replace("15013'", "15013', without_token: 3h"), "without_token"),
+        (RENEWING.replace("listen: '[::1]:15013'", "max_without_token: 3h"), "listen"),
+        (RENEWING.replace("[::1]:15013", "nowhere"), "HOST:PORT"),
+        (RENEWING.replace("{listen: '[::1]:15013'}", "true"), "renewal"),
+    ],
+)
+def test_renewal_that_cannot_be_meant(text: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(text)
+    assert words in str(caught.value)
+
+
+def test_what_the_page_on_renewal_shows_can_be_configured() -> None:
+    page = (Path(__file__).parents[3] / "docs/renewal-by-certificate.md").read_text()
+    shown = page.partition("```yaml\n")[2].partition("```")[0]
+    base = GOOD.replace("profile: {default_ttl: 1h, max_ttl: 2h, backdate: 90s, clamp_to_token: true}\n", shown)
+    config = read(base)
+    assert base != GOOD
+    assert config.certificate_profile().max_ttl_seconds == 3600
+    assert config.renewal is not None
+    assert "the default;" in shown
+    assert read(base.replace("max_without_token: 24h", "")) == config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshpki.tokens.bearer import extract
-from meshpki.tokens.parse import MAX_TOKEN_BYTES
+from meshpki.tokens.encoding import MAX_TOKEN_BYTES
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshpki.tokens.parse import MAX_TOKEN_BYTES, TokenHeader, check_header, parse, read_header
+from meshpki.tokens.encoding import MAX_TOKEN_BYTES
+from meshpki.tokens.parse import TokenHeader, check_header, parse, read_header
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
 from support.tokens import TokenMaker, b64url, compact
 

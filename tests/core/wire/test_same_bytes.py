@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from envoy.config.core.v3 import base_pb2, extension_pb2
-from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_spiffe_validator_config_pb2
 from envoy.service.discovery.v3 import discovery_pb2
-from google.protobuf import struct_pb2
+from envoy.type.v3 import semantic_version_pb2
+from google.protobuf import any_pb2, message_factory, struct_pb2
 from google.rpc import status_pb2  # type: ignore[import-untyped]  # googleapis-common-protos ships no types
 
 from meshpki.wire import methods, sds_pb2
@@ -17,10 +18,16 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 ORIGINALS: dict[str, type[Message]] = {
+    "SemanticVersion": semantic_version_pb2.SemanticVersion,
+    "BuildVersion": base_pb2.BuildVersion,
     "Node": base_pb2.Node,
     "Status": status_pb2.Status,
     "DiscoveryRequest": discovery_pb2.DiscoveryRequest,
     "DiscoveryResponse": discovery_pb2.DiscoveryResponse,
+    "DeltaDiscoveryRequest": discovery_pb2.DeltaDiscoveryRequest,
+    "DeltaDiscoveryResponse": discovery_pb2.DeltaDiscoveryResponse,
+    "Resource": discovery_pb2.Resource,
+    "SPIFFECertValidatorConfig": tls_spiffe_validator_config_pb2.SPIFFECertValidatorConfig,
     "DataSource": base_pb2.DataSource,
     "TlsCertificate": common_pb2.TlsCertificate,
     "TypedExtensionConfig": extension_pb2.TypedExtensionConfig,
@@ -40,6 +47,41 @@ def test_fields_have_the_originals_numbers_and_types(name: str) -> None:
     for field in OURS[name].fields:
         twin = original.fields_by_name[field.name]
         assert (field.number, field.type, field.is_repeated) == (twin.number, twin.type, twin.is_repeated), field.name
+
+
+def filled(kind: type[Message]) -> Message:
+    """A message with every field set, and every field of each message in it; of a oneof, the last."""
+    message = kind()
+    for field in message.DESCRIPTOR.fields:
+        nested = field.message_type
+        if nested is not None and nested.GetOptions().map_entry:
+            getattr(message, field.name)["a name"] = "a version"
+            continue
+        value: object
+        match field.type:
+            case _ if nested is not None and nested.file.package == "google.protobuf":
+                value = metadata() if nested.name == "Struct" else any_pb2.Any(type_url="t", value=b"v")
+            case _ if nested is not None:
+                value = filled(message_factory.GetMessageClass(nested))  # type: ignore[arg-type]  # the stubs, of upb
+            case field.TYPE_BYTES:
+                value = b"bytes of " + field.name.encode()
+            case field.TYPE_STRING:
+                value = f"text of {field.name}"
+            case _:
+                value = 1000 + field.number
+        message.MergeFrom(kind(**{field.name: [value, value] if field.is_repeated else value}))
+    return message
+
+
+@pytest.mark.parametrize("name", sorted(ORIGINALS))
+def test_a_full_message_reads_the_same_in_both(name: str) -> None:
+    ours = filled(message_factory.GetMessageClass(OURS[name]))
+    data = ours.SerializeToString(deterministic=True)
+    assert data
+    theirs = ORIGINALS[name].FromString(data)
+    assert theirs.SerializeToString(deterministic=True) == data
+    theirs.DiscardUnknownFields()
+    assert theirs.SerializeToString(deterministic=True) == data, "the original does not know one of our fields"
 
 
 def metadata() -> struct_pb2.Struct:

@@ -10,12 +10,11 @@ import meshpki
 from meshpki.errors import MachineError, MeshpkiError
 from meshpki.hooks import EffectState, Observation
 from meshpki.runtime.files import read_capped
-from meshpki_local import agent_status, control, processes, readiness
+from meshpki_local import control, processes, readiness, statuses
 from meshpki_local.judgement import Seen, is_hopeless, not_healthy
-from meshpki_local.layout import agent_name
 from meshpki_local.ports import Ports, check_free, read_ports
 from meshpki_local.processes import ProcessRef
-from meshpki_local.specs import CA, wanted_children
+from meshpki_local.specs import CA, agent_of, wanted_children
 from meshpki_local.standing import first_obstacle, foreign, remove_tree
 
 if TYPE_CHECKING:
@@ -107,17 +106,15 @@ class SupervisorProcess:
 
     def _look(self, ports: Ports) -> Seen:
         record, now = control.record(self.layout), time.time()
-        statuses = {
-            account: agent_status.read(self.layout.workload(account).status) for account in self.settings.workloads
-        }
+        found = {account: statuses.read(self.layout, self.settings, account) for account in self.settings.workloads}
         children = record.children if record else ()
         refs = {child.name: ProcessRef(child.pid, child.start_ticks) for child in children if child.pid}
         started = {name: now - processes.age(ref) for name, ref in refs.items() if name != CA}
-        return Seen(record, readiness.is_ready(ports), statuses, started, now)
+        return Seen(record, readiness.is_ready(ports), found, started, now)
 
     def _unhealthy(self, missing: list[str], seconds: float) -> MachineError:
         """The error, with the end of the log that tells most: undoing removes the logs."""
-        names = [CA, *(agent_name(account) for account in self.settings.workloads)]
+        names = [CA, *(agent_of(account, self.settings) for account in self.settings.workloads), control.SUPERVISOR]
         first = next((name for name in names if any(line.startswith(f"{name} ") for line in missing)), CA)
         log = control.tail(self.layout.log(first), _TAIL_LINES)
         return MachineError(

@@ -10,10 +10,13 @@ from meshpki.hooks import EffectState, Observation
 from meshpki.runtime.files import machine_errors, private_directory, read_capped, write_atomically
 from meshpki_local import control, installation, processes
 from meshpki_local.children import STOP_SECONDS
-from meshpki_local.layout import WorkloadPaths, account_of, agent_name
+from meshpki_local.layout import NODE_AGENT, WorkloadPaths, account_of, agent_name
+from meshpki_local.settings import Agents
 from meshpki_local.standing import first_obstacle, foreign, remove_file, remove_if_empty, remove_tree
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from meshpki.hooks import Params, Progress
     from meshpki.identity import ServiceAccountRef
     from meshpki_local.layout import Layout
@@ -45,7 +48,7 @@ class Workloads:
         if layout.installation.read_bytes() != installation.render(self.settings):
             return Observation(EffectState.DIFFERENT, _difference(installed, self.settings))
         missing = [path.name for path in directories if not path.is_dir()]
-        left = [str(account) for account in self._left_over()]
+        left = [*map(str, self._left_over()), *(str(path) for path in self._other_agents())]
         if missing or left:
             return Observation(EffectState.DIFFERENT, f"directories missing: {missing}, left over: {left}")
         return Observation(EffectState.DONE)
@@ -60,12 +63,15 @@ class Workloads:
         private_directory(self.layout.workloads)
         for paths in self._wanted_paths():
             private_directory(paths.directory)
+            if self.settings.agent is Agents.NODE:
+                continue
             with machine_errors("could not make directory", paths.sds):
                 paths.sds.mkdir(mode=_SDS_MODE, exist_ok=True)
                 paths.sds.chmod(_SDS_MODE)
         write_atomically(self.layout.installation, installation.render(self.settings))
         progress("workloads: " + (", ".join(map(str, self.settings.workloads)) or "none"))
         self._remove(self._left_over(), progress)
+        self._retire(progress)
 
     def gate(self, progress: Progress) -> None:
         """What runs is the supervisor's gate."""
@@ -80,11 +86,31 @@ class Workloads:
             return
         remove_file(self.layout.installation)
         self._remove(self._present(), progress)
+        self._end_agents({NODE_AGENT})
+        remove_tree(self.layout.node)
         if not remove_if_empty(self.layout.workloads):
             progress(f"{self.layout.workloads} is kept: it holds files that are not ours")
 
     def _wanted_paths(self) -> list[WorkloadPaths]:
         return [self.layout.workload(account) for account in self.settings.workloads]
+
+    def _other_agents(self) -> list[Path]:
+        """What agents in the other place have left: what they served is no longer served."""
+        if self.settings.agent is Agents.NODE:
+            faces = [(paths.sds, paths.certificates, paths.cache, paths.status) for paths in self._wanted_paths()]
+            return [path for paths in faces for path in paths if path.exists()]
+        return [self.layout.node] if self.layout.node.exists() else []
+
+    def _retire(self, progress: Progress) -> None:
+        """End the agents of the other place, and remove what they left."""
+        left = self._other_agents()
+        if not left:
+            return
+        node = self.settings.agent is Agents.NODE
+        self._end_agents({agent_name(account) for account in self.settings.workloads} if node else {NODE_AGENT})
+        for path in left:
+            remove_tree(path) if path.is_dir() else remove_file(path)
+        progress("the agents of the workloads are retired" if node else "the node's agent is retired")
 
     def _left_over(self) -> list[ServiceAccountRef]:
         return [account for account in self._present() if account not in self.settings.workloads]
@@ -100,7 +126,7 @@ class Workloads:
             except InvalidValueError:
                 continue
             paths = WorkloadPaths(path)
-            ours = (paths.token, paths.sds, paths.certificates, paths.status)
+            ours = (paths.token, paths.sds, paths.certificates, paths.cache, paths.status)
             if not path.is_symlink() and (any(entry.exists() for entry in ours) or not any(path.iterdir())):
                 found.append(account)
         return found
@@ -112,6 +138,7 @@ class Workloads:
         for account in accounts:
             paths = self.layout.workload(account)
             remove_tree(paths.certificates)
+            remove_tree(paths.cache)
             remove_tree(paths.sds)
             for file in (paths.token, paths.status):
                 remove_file(file)

@@ -1,0 +1,170 @@
+"""Node mode as a process: one socket for every workload of the node, and a status file without a secret in it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from typing import TYPE_CHECKING, Final
+
+from meshpki.agent import socket_path, status
+from meshpki.agent.ca_client import CaClient
+from meshpki.agent.keeper import Wish
+from meshpki.agent.node import NodeSessions
+from meshpki.agent.node_token import check_header
+from meshpki.agent.roots_file import RootsFile
+from meshpki.agent.sds_service import sds_methods
+from meshpki.agent.socket_server import SocketServer
+from meshpki.agent.workload_service import workload_methods
+from meshpki.errors import ExitCode, MachineError
+from meshpki.runtime.files import machine_errors, write_atomically
+from meshpki.runtime.watch import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from meshpki.agent.keeper import KeeperStatus
+    from meshpki.agent.node import Standing
+    from meshpki.agent.node_config import NodeConfig
+    from meshpki.agent.observe import Observer
+
+log = logging.getLogger(__name__)
+
+STATUS_SECONDS: Final = 1.0
+"""The status of a thousand workloads is written at most this often, however much changes."""
+
+
+def run_node(config: NodeConfig) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status. Raises MachineError when the socket cannot be served."""
+    return asyncio.run(_run(config))
+
+
+async def _run(config: NodeConfig) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await NodeAgent(config).run(stopping)
+    return ExitCode.DONE
+
+
+class NodeAgent:
+    """One node's agent. `clock` gives epoch seconds, `chance` numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._watcher = Watcher()
+        self._roots = RootsFile(config.ca_roots, self._watcher)
+        self._roots.reload()
+        self.sessions = NodeSessions(
+            Wish(config.ttl_seconds, config.key_type),
+            CaClient(config.ca_address, config.ca_server_name, config.ca_roots, config.cluster, config.call_seconds),
+            self._roots,
+            config.limits,
+            at_once=config.at_once,
+            header=check_header(config.token_header),
+            clock=clock,
+            chance=chance,
+        )
+        self._server = SocketServer(config.socket, self.sessions, (*sds_methods(), *workload_methods()))
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Serve until `stopping` is set. Raises MachineError at the start only.
+
+        The socket is there at once: unlike in pod mode there is no one certificate to wait for, and each stream waits
+        for its own.
+        """
+        self._prepare()
+        observer = self._observe()
+        working = (self._roots.run(), self.sessions.run(stopping), self._tell())
+        tasks = [asyncio.create_task(work) for work in working]
+        stop = asyncio.create_task(stopping.wait())
+        try:
+            await self._server.start()
+            done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done & set(tasks):
+                task.result()
+        finally:
+            log.info("stopping")
+            await self._server.stop()
+            for task in (stop, *tasks):
+                task.cancel()
+            await asyncio.gather(stop, *tasks, return_exceptions=True)
+            self._watcher.close()
+            if observer is not None:
+                await asyncio.to_thread(observer.close)
+
+    def _prepare(self) -> None:
+        socket_path.prepare(self._config.socket)
+        if self._config.status_file is not None:  # what an earlier run wrote is no longer true
+            with machine_errors("could not remove", self._config.status_file):
+                self._config.status_file.unlink(missing_ok=True)
+
+    def _observe(self) -> Observer | None:
+        """Show health and metrics, if it is wanted. Raises MachineError when the port cannot be had.
+
+        A node's agent is ready once it serves its socket: how each workload stands is for the metrics, and a workload
+        whose token is refused must not take the others' agent out of service.
+        """
+        if not self._config.http:
+            return None
+        from meshpki.agent.config import listen_address
+        from meshpki.agent.observe import Observer  # here: the metrics library is not for those who show none
+
+        host, port = listen_address(self._config.http)
+        observer = Observer(host, port, statuses=self._statuses, unready=self._unready)
+        log.info("health and metrics are shown", extra={"address": host, "port": observer.port})
+        return observer
+
+    def _statuses(self) -> list[KeeperStatus]:
+        now = self._clock()
+        return [standing.identity.keeper.status(now) for standing in self.sessions.standings()]
+
+    def _unready(self) -> tuple[str, ...]:
+        return () if self._config.socket.is_socket() else ("the socket is not there",)
+
+    async def _tell(self) -> None:
+        """Keep the status file true."""
+        path = self._config.status_file
+        if path is None:
+            await asyncio.get_running_loop().create_future()
+            return
+        while True:
+            moved = self.sessions.moves()
+            content = status.as_json(render(self.sessions, self._clock()))
+            try:
+                await asyncio.to_thread(write_atomically, path, content)
+            except MachineError as error:  # a full disk must not stop anything; the next change tries again
+                log.debug("the status could not be written", extra={"seen": error.seen})
+            await asyncio.sleep(STATUS_SECONDS)
+            await asyncio.wait([moved])
+
+
+def render(sessions: NodeSessions, now: float) -> Mapping[str, object]:
+    """Give the status: how many tokens stand where, and each accepted one as `status.fields`, with phase and streams.
+
+    Of a token that the CA has not accepted only the number is told: the names in it are nobody's word.
+    """
+    return {
+        "mode": "node",
+        "tokens": {phase.value: count for phase, count in sessions.phases().items()},
+        "identities": sorted((_identity(standing, now) for standing in sessions.standings()), key=_order),
+    }
+
+
+def _identity(standing: Standing, now: float) -> Mapping[str, object]:
+    about = {"phase": standing.phase.value, "streams": standing.streams}
+    return {**status.fields(standing.identity.keeper.state, now), **about}
+
+
+def _order(identity: Mapping[str, object]) -> tuple[str, str]:
+    return str(identity["spiffe_id"]), str(identity["serial"])

@@ -1,0 +1,113 @@
+"""The SPIFFE Workload API on the agent's socket: streams of the X.509 profile, and a clear no to the other profiles."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final, NoReturn
+from weakref import WeakKeyDictionary
+
+import grpc
+
+from meshpki.agent.sessions import CallRefusedError
+from meshpki.agent.socket_server import Kind, Method
+from meshpki.agent.workload_api import HEADER, PROFILE_OFF, Part, check_header, check_standing, documents_of
+from meshpki.wire import methods
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+    from meshpki.agent.feed import Feed
+    from meshpki.agent.sessions import Metadata, Session
+    from meshpki.agent.snapshot import Snapshot
+    from meshpki.agent.socket_server import Context
+    from meshpki.agent.workload_api import Documents, Refusal
+
+log = logging.getLogger(__name__)
+
+STREAMS: Final = {methods.FETCH_X509_SVID: Part.SVIDS, methods.FETCH_X509_BUNDLES: Part.BUNDLES}
+OFF: Final = {
+    methods.FETCH_JWT_SVID: Kind.UNARY,
+    methods.FETCH_JWT_BUNDLES: Kind.SERVER_STREAM,
+    methods.VALIDATE_JWT_SVID: Kind.UNARY,
+    methods.FETCH_WIT_SVID: Kind.SERVER_STREAM,
+    methods.FETCH_WIT_BUNDLES: Kind.SERVER_STREAM,
+}
+"""An operator may disable the JWT profile (Workload API, section 1); WIT is optional. Both: UNIMPLEMENTED."""
+
+
+def workload_methods(*, clock: Callable[[], float] = time.time) -> tuple[Method, ...]:
+    """Give the rows of this face for the socket's table. `clock` gives epoch seconds."""
+    shelf = _Shelf()
+    served = (
+        Method(
+            path,
+            Kind.SERVER_STREAM,
+            partial(_stream, part, shelf, clock),
+            decode=_as_it_is,  # the requests have no fields: what a later standard puts into them is none of ours
+            encode=_as_it_is,
+            admit=_admit,
+            stranger=grpc.StatusCode.PERMISSION_DENIED,  # Workload API, section 5: no identity for this caller
+        )
+        for path, part in STREAMS.items()
+    )
+    off = (Method(path, kind, _never, decode=_as_it_is, encode=_as_it_is, admit=_off) for path, kind in OFF.items())
+    return (*served, *off)
+
+
+class _Shelf:
+    """The documents of each feed's newest snapshot, made once for all of its streams; gone with the feed."""
+
+    def __init__(self) -> None:
+        self._made: MutableMapping[Feed, tuple[Snapshot, Documents]] = WeakKeyDictionary()
+
+    def documents(self, feed: Feed, snapshot: Snapshot) -> Documents:
+        made = self._made.get(feed)
+        if made is None or made[0] is not snapshot:
+            made = self._made[feed] = (snapshot, documents_of(snapshot))
+        return made[1]
+
+
+async def _stream(
+    part: Part, shelf: _Shelf, clock: Callable[[], float], session: Session, _: bytes, context: Context
+) -> None:
+    """Send the full set at once, and again whenever it is another one."""
+    feed = session.feed
+    refusal = check_standing(part, feed.current, denied=feed.denied, now=clock())
+    if refusal is not None:
+        raise _refused(refusal)
+    sent = b""
+    while not feed.closed and not session.must_reconnect.done():
+        changed, snapshot = feed.changes(), feed.current
+        document = shelf.documents(feed, snapshot).of(part) if snapshot is not None else b""
+        if document and document != sent:
+            await context.write(document)
+            log.debug("sent", extra={"part": part.value, "bytes": len(document)})
+            sent = document
+        await asyncio.wait([changed, session.must_reconnect], return_when=asyncio.FIRST_COMPLETED)
+
+
+def _admit(metadata: Metadata) -> None:
+    refusal = check_header([value for name, value in metadata if name == HEADER])
+    if refusal is not None:
+        raise _refused(refusal)
+
+
+def _off(metadata: Metadata) -> None:
+    """The header comes first: a caller without it learns nothing."""
+    _admit(metadata)
+    raise _refused(PROFILE_OFF)
+
+
+async def _never(*_: object) -> NoReturn:
+    raise AssertionError("a method that is off was admitted")
+
+
+def _refused(refusal: Refusal) -> CallRefusedError:
+    return CallRefusedError(grpc.StatusCode[refusal.status.value], refusal.sentence)
+
+
+def _as_it_is(data: bytes) -> bytes:
+    return data

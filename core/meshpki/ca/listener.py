@@ -1,0 +1,52 @@
+"""One port of the gRPC server: its method table, its TLS, its threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from meshpki.ca.grpc_options import OPTIONS
+from meshpki.errors import MachineError
+
+if TYPE_CHECKING:
+    import threading
+
+    from meshpki.ca.config import Limits
+    from meshpki.ca.config_values import HostPort
+    from meshpki.ca.method_adapter import MethodTable
+
+DRAIN_SECONDS: Final = 10.0
+
+
+class Listener:
+    """Listens from construction on, answers from `start` to `stop`. Threads are its own: none starves another's."""
+
+    def __init__(
+        self, at: HostPort, table: MethodTable, credentials: grpc.ServerCredentials, limits: Limits, *, key: str
+    ) -> None:
+        """`key` is where the configuration names `at`. Raises MachineError."""
+        self.table = table
+        pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="call")
+        self._server = grpc.server(
+            pool, handlers=[table], options=OPTIONS, maximum_concurrent_rpcs=limits.in_flight
+        )
+        try:
+            port = self._server.add_secure_port(str(at), credentials)
+        except RuntimeError as error:
+            raise MachineError(
+                f"could not listen on {at}",
+                wanted="an address of this machine with a free port",
+                todo=f"stop what listens there, or name another address under `{key}`",
+            ) from error
+        self.address = f"{str(at).rpartition(':')[0]}:{port}"
+        """With the port that it got."""
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._server.start()
+
+    def stop(self) -> threading.Event:
+        """Take no new calls; the event is set when those under way have ended, within DRAIN_SECONDS."""
+        return self._server.stop(DRAIN_SECONDS)

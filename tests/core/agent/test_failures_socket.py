@@ -1,0 +1,174 @@
+"""What stands where an agent's socket should be, and how an agent leaves: the process's own word and exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from support.agent_process import AgentFiles, AgentProcess
+from support.crowd import Subscriber, Watch, places, until
+from support.fake_ca import FakeCa
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("failures-socket")]
+
+
+def own_directory(files: AgentFiles, mode: int = 0o750) -> Path:
+    files.socket.parent.mkdir()
+    files.socket.parent.chmod(mode)
+    return files.socket.parent
+
+
+def listening(path: Path) -> socket.socket:
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen()
+    return server
+
+
+def regular_file(files: AgentFiles) -> None:
+    own_directory(files)
+    files.socket.write_text("somebody's")
+
+
+def dangling_symlink(files: AgentFiles) -> None:
+    own_directory(files)
+    files.socket.symlink_to("nowhere")
+
+
+def symlink_to_a_socket(files: AgentFiles) -> None:
+    listening(own_directory(files) / "other.sock").close()
+    files.socket.symlink_to("other.sock")
+
+
+def directory_at_the_path(files: AgentFiles) -> None:
+    (own_directory(files) / files.socket.name).mkdir()
+
+
+def open_directory(files: AgentFiles) -> None:
+    own_directory(files, 0o777)
+
+
+def group_writable_directory(files: AgentFiles) -> None:
+    own_directory(files, 0o770)
+
+
+def symlinked_directory(files: AgentFiles) -> None:
+    real = files.directory / "real"
+    real.mkdir(mode=0o750)
+    files.socket.parent.symlink_to(real)
+
+
+def file_as_directory(files: AgentFiles) -> None:
+    files.socket.parent.write_text("")
+
+
+REFUSED: dict[str, tuple[Callable[[AgentFiles], None], str]] = {
+    "regular-file": (regular_file, "is something that is no socket"),
+    "dangling-symlink": (dangling_symlink, "is a symbolic link"),
+    "symlink-to-socket": (symlink_to_a_socket, "is a symbolic link"),
+    "directory": (directory_at_the_path, "is something that is no socket"),
+    "open-directory": (open_directory, "has mode 0777"),
+    "group-writable": (group_writable_directory, "has mode 0770"),
+    "symlinked-directory": (symlinked_directory, "is a symbolic link"),
+    "file-as-directory": (file_as_directory, "is no directory"),
+}
+LIVE, DEAD = "live", "dead"
+
+
+@dataclass
+class Outcome:
+    status: int
+    log: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+def listing(files: AgentFiles) -> tuple[str, ...]:
+    """What stands there, told by kind, mode, content and number of the file."""
+    found = []
+    for path in sorted([files.socket.parent, *files.socket.parent.glob("*")]):
+        status = path.lstat()
+        content = path.readlink() if path.is_symlink() else path.read_text() if path.is_file() else ""
+        found.append(f"{path.name} {status.st_mode:o} {status.st_ino} {content}")
+    return tuple(found)
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> Iterator[dict[str, Outcome]]:
+    """Eight agents that must not start, all at once; a ninth wants the socket of one that serves."""
+    with places() as at, FakeCa() as ca, contextlib.ExitStack() as stack:
+        agents, before = {}, {}
+        for name in (*REFUSED, LIVE):
+            config = at.agent(name, ca)
+            if name in REFUSED:
+                REFUSED[name][0](at[name])
+            else:
+                stack.enter_context(AgentProcess(config, at[name].directory / "first.log"))
+                until(at[name].socket.is_socket, "a socket")
+                stack.enter_context(Watch({name: at[name].socket}))
+            before[name] = listing(at[name])
+            agents[name] = AgentProcess(config, at[name].log).start()
+        found = {}
+        for name, agent in agents.items():
+            assert agent.process is not None
+            status = agent.process.wait(30)
+            found[name] = Outcome(status, at[name].log.read_text(), before[name], listing(at[name]))
+        assert len(ca.calls) == 1, "whoever must not serve does not ask for a certificate"
+        yield found
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_ours_is_refused_and_left_alone(outcomes: dict[str, Outcome], name: str) -> None:
+    outcome = outcomes[name]
+    assert outcome.status == 1
+    assert REFUSED[name][1] in outcome.log
+    assert "Traceback" not in outcome.log
+    assert outcome.after == outcome.before
+
+
+def test_a_live_agents_socket_is_refused_and_the_live_one_goes_on(outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[LIVE]
+    assert outcome.status == 1
+    assert "already listens" in outcome.log
+    assert outcome.after == outcome.before
+
+
+def test_a_dead_socket_is_taken_over_without_a_moment_without_one() -> None:
+    with places() as at, FakeCa() as ca:
+        config = at.agent(DEAD, ca)
+        listening(own_directory(at[DEAD]) / "sds.sock").close()
+        dead = at[DEAD].socket.stat().st_ino
+        with AgentProcess(config, at[DEAD].log) as agent:
+            while at[DEAD].socket.stat().st_ino == dead:  # raises were the path ever empty
+                assert agent.process is not None
+                assert agent.process.poll() is None
+            with Watch({DEAD: at[DEAD].socket}, every=0.01) as watch:
+                until(lambda: len(watch.of(DEAD)) > 5, "looks")
+            assert [look for look in watch.of(DEAD) if not look.valid] == [], "who finds the socket finds a server"
+
+
+def test_sigterm_ends_streams_with_ok_while_a_renewal_hangs_and_leaves_no_socket() -> None:
+    with places() as at, FakeCa(life=4) as ca, AgentProcess(at.agent("a", ca), at["a"].log) as agent:
+        until(at["a"].socket.is_socket, "a socket")
+        with contextlib.ExitStack() as stack:
+            subscribers = [stack.enter_context(Subscriber(at["a"].socket)) for _ in range(3)]
+            until(lambda: all(subscriber.pushed for subscriber in subscribers), "the secret")
+            ca.hang.clear()
+            ca.wait_for_calls(2)
+            began = time.monotonic()
+            assert agent.stop() == 0
+            assert time.monotonic() - began < 5
+            until(lambda: all(subscriber.status for subscriber in subscribers), "ends")
+            assert {subscriber.status for subscriber in subscribers} == {grpc.StatusCode.OK}
+        assert list(at["a"].socket.parent.iterdir()) == []
+        assert "Traceback" not in at["a"].log.read_text()

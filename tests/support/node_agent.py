@@ -1,0 +1,179 @@
+"""A node's agent as a process or in a test's loop, tokens for its workloads, and clients that bring a token."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from meshpki.agent.node_token import ISTIO_HEADER
+from meshpki.wire.methods import SECRET_TYPE_URL, STREAM_SECRETS
+from meshpki.wire.sds_pb2 import DiscoveryRequest, DiscoveryResponse, Node, Secret
+from support import ca_server
+from support.agent_process import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+
+@dataclass
+class NodeAgentProcess:
+    """`meshpki agent run --node` as a user starts it, its log at debug level in a file."""
+
+    directory: Path
+    ca_address: str
+    server_name: str = ca_server.SERVER_NAME
+    ttl: str = "1h"
+    options: tuple[str, ...] = ()
+    log_level: str = "debug"
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "node" / "sds.sock"
+
+    @property
+    def roots(self) -> Path:
+        return self.directory / "roots.pem"
+
+    @property
+    def status_file(self) -> Path:
+        return self.directory / "node.json"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "node.log"
+
+    def status(self) -> dict[str, Any]:  # Any: JSON, looked at field by field in assertions
+        try:
+            return json.loads(self.status_file.read_bytes())  # type: ignore[no-any-return]  # our own file
+        except FileNotFoundError:
+            return {}
+
+    def start(self) -> Self:
+        argv: list[str] = [sys.executable, "-m", "meshpki_cli", "agent", "run", "--node"]
+        argv += ["--ca-address", self.ca_address, "--ca-roots", str(self.roots)]
+        argv += ["--ca-server-name", self.server_name, "--sds-socket", str(self.socket)]
+        argv += [
+            "--status-file",
+            str(self.status_file),
+            "--ttl",
+            self.ttl,
+            "--log-level",
+            self.log_level,
+            *self.options,
+        ]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        wait_until(self.socket.is_socket, "the node's socket")
+        return self
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(15)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listened on a moment ago."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def listens(address: str) -> bool:
+    """Whether somebody accepts connections on HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def put_token(path: Path, token: bytes) -> None:
+    """Put a token in place as a kubelet does, by rename."""
+    passing = path.with_name(path.name + ".new")
+    passing.write_bytes(token)
+    passing.replace(path)
+
+
+class Stream:
+    """One SDS stream with these headers, as a client's own code would open it, over a connection of its own."""
+
+    def __init__(self, socket: Path, headers: Mapping[str, str | bytes], *names: str, seconds: float = 60) -> None:
+        self._channel = grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)])
+        self._requests: queue.SimpleQueue[DiscoveryRequest | None] = queue.SimpleQueue()
+        self._requests.put(DiscoveryRequest(node=Node(id="test"), resource_names=names, type_url=SECRET_TYPE_URL))
+        stream = self._channel.stream_stream(
+            STREAM_SECRETS, DiscoveryRequest.SerializeToString, DiscoveryResponse.FromString
+        )
+        self._answers = stream(iter(self._requests.get, None), metadata=tuple(headers.items()), timeout=seconds)
+
+    def secrets(self) -> dict[str, Secret]:
+        """The next answer's secrets by name. Raises grpc.RpcError as the client sees it, StopIteration at its end."""
+        answer = next(self._answers)
+        found = [Secret.FromString(resource.value) for resource in answer.resources]
+        return {secret.name: secret for secret in found}
+
+    def code(self) -> grpc.StatusCode:
+        """How the stream ended; waits for it."""
+        return self._answers.code()
+
+    def close(self) -> None:
+        self._requests.put(None)
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def leaf_of(secret: Secret) -> x509.Certificate:
+    """The certificate in a `default` secret, whose key has to be its own."""
+    leaf = x509.load_pem_x509_certificates(secret.tls_certificate.certificate_chain.inline_bytes)[0]
+    key = serialization.load_pem_private_key(secret.tls_certificate.private_key.inline_bytes, None)
+    assert key.public_key() == leaf.public_key()
+    return leaf
+
+
+def spiffe_id_of(secret: Secret) -> str:
+    names = leaf_of(secret).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    (name,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return name
+
+
+def with_token(token: bytes | str) -> dict[str, str | bytes]:
+    """The header as Envoy sends it."""
+    return {ISTIO_HEADER: token.encode() if isinstance(token, str) else token}
