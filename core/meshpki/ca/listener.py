@@ -29,9 +29,7 @@ class Listener:
         """`key` is where the configuration names `at`. Raises MachineError."""
         self.table = table
         pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="call")
-        self._server = grpc.server(
-            pool, handlers=[table], options=OPTIONS, maximum_concurrent_rpcs=limits.in_flight
-        )
+        self._server = grpc.server(pool, handlers=[table], options=OPTIONS, maximum_concurrent_rpcs=limits.in_flight)
         try:
             port = self._server.add_secure_port(str(at), credentials)
         except RuntimeError as error:
