@@ -86,6 +86,7 @@ def test_a_bundle_may_be_empty_and_may_hold_more_than_the_file(cache: Cache) -> 
         (HELD.snapshot.not_after + 86400, "certificate_expired"),
         (HELD.snapshot.not_before - 3600, "certificate_not_yet_valid"),
     ],
+    ids=["at its end", "a day later", "an hour early"],
 )
 def test_out_of_its_time(cache: Cache, now: float, word: str, caplog: pytest.LogCaptureFixture) -> None:
     assert cache.load(ROOTS, now) is None
