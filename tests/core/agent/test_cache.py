@@ -126,7 +126,11 @@ def test_no_key_and_no_chain_at_all(cache: Cache, caplog: pytest.LogCaptureFixtu
 CONTENT = render(HELD)
 
 
-@pytest.mark.parametrize("length", [0, 1, 100, len(CONTENT) // 2, len(CONTENT) - 3])
+@pytest.mark.parametrize(
+    "length",
+    [0, 1, 100, len(CONTENT) // 2, len(CONTENT) - 3],
+    ids=["nothing", "a byte", "a hundred", "half", "nearly all"],
+)
 def test_half_written(cache: Cache, file: Path, length: int, caplog: pytest.LogCaptureFixture) -> None:
     file.write_bytes(CONTENT[:length])
     assert cache.load(ROOTS, NOW) is None
