@@ -255,11 +255,14 @@ def test_what_is_counted() -> None:
         before = scene.keeper.status(time.time())
         assert (before.health, before.snapshot, before.renewals) == (Health.FAILED, None, 0)
         assert before.failures == {FailureKind.NETWORK: 1}
+        scene.ca.error = CaRefusedError("UNAUTHENTICATED", "token_expired", "no", todo="")
+        await scene.until(lambda: scene.health() is Health.DENIED)
         scene.ca.error = None
+        scene.credentials.renew()
         await scene.until(scene.certificate)
         after = scene.keeper.status(time.time())
         assert (after.health, after.snapshot, after.renewals) == (Health.FRESH, scene.served, 1)
-        assert after.failures == {FailureKind.NETWORK: 1}
+        assert after.failures == {FailureKind.NETWORK: 1, FailureKind.VERDICT: 1}
         assert before.failures == {FailureKind.NETWORK: 1}
         assert after.bundle.digest
 
