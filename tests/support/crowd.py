@@ -156,8 +156,7 @@ class Crowd:
 
     def metrics(self, name: str) -> Numbers:
         """What that agent's metrics say."""
-        families = text_string_to_metric_families(self.page(name, "/metrics")[1])
-        return Numbers([sample for family in families for sample in family.samples])
+        return numbers_in(self.page(name, "/metrics")[1])
 
     def __enter__(self) -> Self:
         return self.start()
@@ -179,6 +178,12 @@ class Numbers:
         named = [sample for sample in self.samples if sample.name == f"meshpki_agent_{metric}"]
         assert named, f"no metric {metric}"
         return sum(sample.value for sample in named if labels.items() <= sample.labels.items())
+
+
+def numbers_in(text: str) -> Numbers:
+    """Read Prometheus' text format."""
+    families = text_string_to_metric_families(text)
+    return Numbers([sample for family in families for sample in family.samples])
 
 
 def page(port: int, path: str) -> tuple[int, str]:
