@@ -123,6 +123,38 @@ class Scene:
         return self.keeper.health(time.time())
 
 
+def test_with_a_watch_of_the_clock_it_sleeps_until_something_is_due_and_wakes_at_a_jump() -> None:
+    async def scene() -> None:
+        jumped, skew = Signal(), [0.0]
+        ca = Ca()
+        keeper = Keeper(
+            Wish(3600),
+            authority=ca,
+            credentials=Credentials(),
+            feed=Feed(),
+            roots=SetRoots(OLD.roots_pem),
+            clock_jumps=jumped.next,
+            clock=lambda: time.time() + skew[0],
+            chance=lambda: 0.5,
+        )
+        stopping = asyncio.Event()
+        running = asyncio.create_task(keeper.run(stopping))
+        while keeper.state.snapshot is None:
+            await asyncio.wait([keeper.steps()])
+        seconds = keeper._sleep_seconds()
+        assert seconds is not None
+        assert seconds > 1000
+        skew[0] = 1900.0
+        jumped.wake()
+        step = keeper.steps()
+        await asyncio.wait_for(asyncio.shield(step), 10)
+        await soon(lambda: keeper.state.asking)
+        stopping.set()
+        await running
+
+    asyncio.run(scene())
+
+
 async def soon(condition: Callable[[], bool]) -> None:
     """Within a few turns of the loop."""
     for _ in range(100):
