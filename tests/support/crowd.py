@@ -149,6 +149,11 @@ class Crowd:
         """`kind/reason` of each reported failure, in order."""
         return [f"{line['fault']}/{line['reason']}" for line in self.lines(name) if "fault" in line]
 
+    def tracebacks(self, name: str | None = None) -> list[str]:
+        """Faults of the agent. A client that goes in the very moment of an answer makes gRPC log one of its own."""
+        found = [line for line in self.lines(name) if "error" in line]
+        return [str(line["error"]) for line in found if str(line["logger"]).startswith("meshpki")]
+
     def page(self, name: str, path: str) -> tuple[int, str]:
         """Status and text of a page of the agent of that name, which was given `http`."""
         shown = [line for line in self.lines(name) if line["message"] == "health and metrics are shown"]
