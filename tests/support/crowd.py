@@ -17,6 +17,8 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -26,6 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from prometheus_client.parser import text_string_to_metric_families
 
 from meshpki.wire import methods
 from support.agent_process import AgentFiles
@@ -34,6 +37,8 @@ from support.fake_ca import SERVER_NAME, FakeCa
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
+
+    from prometheus_client.samples import Sample
 
     from meshpki.agent.config import AgentConfig
     from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
@@ -144,6 +149,20 @@ class Crowd:
         """`kind/reason` of each reported failure, in order."""
         return [f"{line['fault']}/{line['reason']}" for line in self.lines(name) if "fault" in line]
 
+    def tracebacks(self, name: str | None = None) -> list[str]:
+        """Faults of the agent. A client that goes in the very moment of an answer makes gRPC log one of its own."""
+        found = [line for line in self.lines(name) if "error" in line]
+        return [str(line["error"]) for line in found if str(line["logger"]).startswith("meshpki")]
+
+    def page(self, name: str, path: str) -> tuple[int, str]:
+        """Status and text of a page of the agent of that name, which was given `http`."""
+        shown = [line for line in self.lines(name) if line["message"] == "health and metrics are shown"]
+        return page(shown[-1]["port"], path)
+
+    def metrics(self, name: str) -> Numbers:
+        """What that agent's metrics say."""
+        return numbers_in(self.page(name, "/metrics")[1])
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -151,6 +170,35 @@ class Crowd:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The samples of one look at an agent's metrics."""
+
+    samples: list[Sample]
+
+    def of(self, metric: str, **labels: str) -> float:
+        """One number; several that fit the labels are added up."""
+        named = [sample for sample in self.samples if sample.name == f"meshpki_agent_{metric}"]
+        assert named, f"no metric {metric}"
+        return sum(sample.value for sample in named if labels.items() <= sample.labels.items())
+
+
+def numbers_in(text: str) -> Numbers:
+    """Read Prometheus' text format."""
+    families = text_string_to_metric_families(text)
+    return Numbers([sample for family in families for sample in family.samples])
+
+
+def page(port: int, path: str) -> tuple[int, str]:
+    """Status and text of a page on this machine."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,16 @@ def run(
     files: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Keep key, chain and roots here as one atomic set.")
     ] = None,
+    files_mode: Annotated[
+        str, typer.Option(metavar="MODE", help="Mode of files with the key: 0600, 0400, 0640 or 0440.")
+    ] = "0600",
+    files_owner: Annotated[str, typer.Option(metavar="USER:GROUP", help="Who gets the files; else the agent.")] = "",
+    files_command: Annotated[
+        str, typer.Option(metavar="COMMAND", help="Program (absolute path) to run after a change; no shell.")
+    ] = "",
+    files_signal: Annotated[
+        str, typer.Option(metavar="SIGNAL:PIDFILE", help="Signal (HUP, USR1, USR2) to send after a change.")
+    ] = "",
     ca_renewal_address: Annotated[
         str,
         typer.Option(
@@ -76,6 +86,7 @@ def run(
     logs.configure(log_level)
     logs.quiet_grpc()
     from meshpki.agent.config import AgentConfig
+    from meshpki.agent.file_access import parse_mode
     from meshpki.agent.key_request import KeyType
     from meshpki.errors import UsageError
 
@@ -87,6 +98,8 @@ def run(
                 "--node with --cache, --ca-renewal-address, --secret-files or --shared-socket-directory",
                 wanted="none of them",
             )
+        if files_owner or files_command or files_signal or files_mode != "0600":
+            raise UsageError("--node with an option for files", wanted="no --files-...: node mode writes no files")
         from meshpki.agent.node_config import NodeConfig
         from meshpki.agent.node_run import run_node
         from meshpki.agent.node_table import Limits
@@ -118,6 +131,10 @@ def run(
         token_file=token_file,
         sds_socket=sds_socket,
         files=files,
+        files_mode=parse_mode(files_mode),
+        files_owner=files_owner,
+        files_command=files_command,
+        files_signal=files_signal,
         ca_renewal_address=ca_renewal_address,
         cluster=cluster,
         ttl_seconds=ttl,

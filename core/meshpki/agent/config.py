@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from meshpki.agent.file_access import DEFAULT_MODE, FileAccess, parse_owner
+from meshpki.agent.file_notice import CommandNotice, SignalNotice, parse_command, parse_signal
 from meshpki.agent.key_request import KeyType
 from meshpki.errors import UsageError
 
@@ -27,7 +29,15 @@ class AgentConfig:
     token_file: Path
     sds_socket: Path | None = None
     files: Path | None = None
-    """Directory for key.pem, cert-chain.pem and root-cert.pem."""
+    """Directory for key.pem, cert-chain.pem, root-cert.pem and credential-bundle.pem."""
+    files_mode: int = DEFAULT_MODE
+    """Of the files that hold the key."""
+    files_owner: str = ""
+    """`USER:GROUP`, `USER` or `:GROUP`; empty for the agent's own."""
+    files_command: str = ""
+    """A program's absolute path and its arguments, to run after a change."""
+    files_signal: str = ""
+    """`HUP:/path/of.pid`: whom to signal after a change, in place of a command."""
     ca_renewal_address: str = ""
     """`HOST:PORT` where the CA takes the certificate that is held, while there is no token; empty for none."""
     cluster: str = ""
@@ -35,7 +45,7 @@ class AgentConfig:
     key_type: KeyType = KeyType.EC_P256
     status_file: Path | None = None
     shared_socket_directory: bool = False
-    """Whether others of this pod may write in the socket's directory, as in a Kubernetes emptyDir (ADR 0011)."""
+    """Whether others of this pod may write in the socket's directory, as in a Kubernetes emptyDir (ADR 0012)."""
     cache: Path | None = None
     """Directory for what a restarted agent goes on with."""
     secret_files: tuple[Path, ...] = ()
@@ -56,6 +66,23 @@ class AgentConfig:
             raise UsageError("directories for secrets without a socket to serve them", wanted="--sds-socket too")
         if self.http:
             listen_address(self.http)
+        if (self.files_access, self.files_notice) != (FileAccess(), None) and self.files is None:
+            raise UsageError("an option for files, and no files", wanted="--files with its directory")
+
+    @property
+    def files_access(self) -> FileAccess:
+        """Who may read the files. Raises UsageError."""
+        uid, gid = parse_owner(self.files_owner) if self.files_owner else (None, None)
+        return FileAccess(self.files_mode, uid, gid)
+
+    @property
+    def files_notice(self) -> CommandNotice | SignalNotice | None:
+        """Whom to tell after a change. Raises UsageError."""
+        if self.files_command and self.files_signal:
+            raise UsageError("a command and a signal after a change", wanted="one of the two")
+        if self.files_command:
+            return parse_command(self.files_command)
+        return parse_signal(self.files_signal) if self.files_signal else None
 
 
 def listen_address(text: str) -> tuple[str, int]:

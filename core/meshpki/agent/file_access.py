@@ -13,6 +13,7 @@ from meshpki.errors import UsageError
 OWNER_READS: Final = 0o400
 OWNER_WRITES: Final = 0o200
 GROUP_READS: Final = 0o040
+DEFAULT_MODE: Final = OWNER_READS | OWNER_WRITES
 MAX_ID: Final = 2**32 - 2
 """The highest user or group number; the one above it means "leave as it is" to chown."""
 
@@ -25,7 +26,7 @@ class FileAccess:
     read the files may enter them.
     """
 
-    mode: int = OWNER_READS | OWNER_WRITES
+    mode: int = DEFAULT_MODE
     """Of a file that holds a key. Files without one can be read by everybody who can enter the directory."""
     uid: int | None = None
     gid: int | None = None

@@ -63,7 +63,7 @@ def parse_command(text: str) -> CommandNotice:
 
 def parse_signal(text: str) -> SignalNotice:
     """Read `HUP:/run/program.pid`. Raises UsageError."""
-    name, colon, path = text.partition(":")
-    if not colon or name not in SIGNALS:
+    name, _, path = text.partition(":")
+    if name not in SIGNALS:
         raise UsageError(f"signal {text[:120]!r}", wanted="HUP, USR1 or USR2, a colon, and the path of a pid file")
     return SignalNotice(SIGNALS[name], Path(path))

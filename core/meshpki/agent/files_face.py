@@ -41,6 +41,10 @@ class FilesFace:
         self.trouble = ""
         """Why the files are not what the feed has; empty when they are."""
 
+    def prepare(self) -> None:
+        """Make the directory now, or say why not. Raises MachineError."""
+        self._files.prepare()
+
     def start(self) -> None:
         """Begin to follow."""
         self._tasks = [asyncio.create_task(self._follow())]

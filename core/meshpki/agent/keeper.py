@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONGEST_SLEEP_SECONDS: Final = 30.0
-"""A sleeping machine and a stepped clock are noticed this soon; timers know nothing of either."""
+"""A sleeping machine and a stepped clock are noticed this soon, where nobody else looks: timers know nothing of it."""
 
 
 class Authority(Protocol):
@@ -95,7 +96,10 @@ class KeeperStatus:
 
 
 class Keeper:
-    """Keeps one identity's certificate fresh on its feed. `clock` gives epoch seconds, `chance` numbers in [0, 1)."""
+    """Keeps one identity's certificate fresh on its feed. `clock` gives epoch seconds, `chance` numbers in [0, 1).
+
+    With `clock_jumps` (see ClockWatch.jumps) it sleeps until something is due; without, it looks at the clock itself.
+    """
 
     def __init__(
         self,
@@ -106,6 +110,7 @@ class Keeper:
         feed: Feed,
         roots: ConfiguredRoots | None = None,
         held: Held | None = None,
+        clock_jumps: Callable[[], asyncio.Future[None]] | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -116,6 +121,7 @@ class Keeper:
         self._clock = clock
         self._chance = chance
         self._roots = roots or _OfEachCall()
+        self._clock_jumps = clock_jumps
         self._bundle = Bundle().with_configured(self._roots.current)
         self._state = rotation.start(clock())
         self._resumed = held is not None
@@ -243,6 +249,8 @@ class Keeper:
         if self._roots.current != self._bundle.configured:
             return self._take_roots()
         waiting.add(other_roots)
+        if self._clock_jumps is not None:
+            waiting.add(self._clock_jumps())
         await asyncio.wait(waiting, timeout=self._sleep_seconds(), return_when=asyncio.FIRST_COMPLETED)
         if self._attempt is not None and self._attempt.done():
             attempt, self._attempt = self._attempt, None
@@ -264,9 +272,11 @@ class Keeper:
             self._watch.cancel()
             self._watch = None
 
-    def _sleep_seconds(self) -> float:
+    def _sleep_seconds(self) -> float | None:
         now = self._clock()
-        return max(0.0, min(rotation.next_wake(self._state, now) - now, LONGEST_SLEEP_SECONDS))
+        longest = LONGEST_SLEEP_SECONDS if self._clock_jumps is None else math.inf
+        seconds = min(rotation.next_wake(self._state, now) - now, longest)
+        return max(0.0, seconds) if seconds < math.inf else None
 
     async def _ask(self) -> rotation.Event:
         """Make one attempt. Whatever goes wrong is an event: an agent that serves a certificate does not die."""

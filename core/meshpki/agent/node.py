@@ -18,6 +18,7 @@ from meshpki.agent.node_table import Admit, AskBack, Halt, NodeTable, Phase, Sta
 from meshpki.agent.node_token import ISTIO_HEADER, token_of
 from meshpki.agent.sessions import CallRefusedError
 from meshpki.agent.turns import Turns
+from meshpki.runtime.clock_watch import ClockWatch
 from meshpki.tokens.reasons import TokenRefusedError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class NodeSessions:
         self._closed = False
         self._moved = Signal()
         self._planned = float("inf")
+        self._clock_watch = ClockWatch(clock)
         self._sooner = Signal()
 
     @property
@@ -126,7 +128,14 @@ class NodeSessions:
         actions = self._table.open(token.key, token.ends, session.number, now=now, chance=self._chance())
         if Start(token.key) in actions:
             self._identities[token.key] = NodeIdentity(
-                token, self._wish, self._authority, self._turns, self._roots, clock=self._clock, chance=self._chance
+                token,
+                self._wish,
+                self._authority,
+                self._turns,
+                self._roots,
+                clock_jumps=self._clock_watch.jumps,
+                clock=self._clock,
+                chance=self._chance,
             )
         self._perform(actions)
 
@@ -149,6 +158,7 @@ class NodeSessions:
         stop = asyncio.create_task(stopping.wait())
         try:
             while not stop.done():
+                self._clock_watch.look()
                 self._perform(self._table.tick(now=self._clock()))
                 self._planned = self._table.next_wake()
                 patience = max(0.0, min(self._planned - self._clock(), LONGEST_SLEEP_SECONDS))

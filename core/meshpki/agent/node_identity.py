@@ -35,6 +35,7 @@ class NodeIdentity:
         turns: Turns,
         roots: ConfiguredRoots,
         *,
+        clock_jumps: Callable[[], asyncio.Future[None]],
         clock: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
@@ -48,7 +49,14 @@ class NodeIdentity:
         self._task: asyncio.Task[None] | None = None
         self._halted = False
         self.keeper = Keeper(
-            wish, authority=self, credentials=self, feed=self.feed, roots=roots, clock=clock, chance=chance
+            wish,
+            authority=self,
+            credentials=self,
+            feed=self.feed,
+            roots=roots,
+            clock_jumps=clock_jumps,
+            clock=clock,
+            chance=chance,
         )
 
     def start(self, stepped: Callable[[NodeIdentity], None], spent: Callable[[NodeIdentity], None]) -> None:

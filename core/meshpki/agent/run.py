@@ -16,6 +16,9 @@ from meshpki.agent.cache import Cache
 from meshpki.agent.config import listen_address
 from meshpki.agent.faces import Faces
 from meshpki.agent.feed import Feed
+from meshpki.agent.file_set import FileSet
+from meshpki.agent.file_teller import Teller
+from meshpki.agent.files_face import FilesFace
 from meshpki.agent.keeper import Keeper, Wish
 from meshpki.agent.renewing_source import RenewingSource
 from meshpki.agent.roots_file import RootsFile
@@ -69,7 +72,7 @@ class Agent:
         self._watcher = Watcher()
         self._faces = Faces(
             config.sds_socket,
-            config.files,
+            _files(config, self._feed),
             self._feed,
             SecretFiles(FileReader(config.secret_files), self._watcher),
             shared_directory=config.shared_socket_directory,
@@ -166,13 +169,11 @@ class Agent:
             if snapshot is not None and snapshot is not self._shown:
                 await self._faces.show(snapshot)
                 self._shown = snapshot
-            else:
-                await self._faces.retry()
             if self._cache is not None and (held := self._keeper.held()) is not None:
                 await asyncio.to_thread(self._cache.store, held)
             if self._feed.current is self._shown:
                 self._write_status()
-                await asyncio.wait([stepped], timeout=self._faces.retry_in())
+                await asyncio.wait([stepped])
 
     def _write_status(self) -> None:
         state = self._keeper.state
@@ -187,3 +188,11 @@ class Agent:
             log.debug("the status could not be written", extra={"seen": error.seen})
         else:
             self._status_written = content
+
+
+def _files(config: AgentConfig, feed: Feed) -> FilesFace | None:
+    if config.files is None:
+        return None
+    notice = config.files_notice
+    teller = Teller(notice, config.files) if notice is not None else None
+    return FilesFace(FileSet(config.files, config.files_access), feed, teller)

@@ -61,7 +61,7 @@ class DeltaStream:
     def update(self, resources: Resources) -> DeltaDiscoveryResponse | None:
         """Take a new snapshot's resources: whatever is wanted and changed, or is there no more, goes out."""
         self._resources = resources
-        return self._respond(set()) if self._asked else None
+        return self._respond(set())
 
     def _first(self, request: DeltaDiscoveryRequest) -> set[str]:
         """Begin, or go on where the client's last stream ended: what it already has is not sent again."""

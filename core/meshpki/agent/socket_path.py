@@ -49,7 +49,7 @@ class OwnSocket:
 def prepare(path: Path, *, shared: bool = False) -> None:
     """Make the directory when it is missing, and refuse a path that we could not serve. Raises MachineError.
 
-    `shared`: others may write in the directory, which is root's or ours: a Kubernetes emptyDir (ADR 0011).
+    `shared`: others may write in the directory, which is root's or ours: a Kubernetes emptyDir (ADR 0012).
     """
     longest = max(len(os.fsencode(path.name)), len(os.fsencode(_passing_name(path).name)))
     length = len(os.fsencode(path.parent)) + 1 + longest

@@ -218,31 +218,6 @@ def _expect_none_failed(on: Stage, traffic: Traffic) -> None:
     on.expect(not tally.failed, f"{tally.sent} requests, {tally.failed} failed", "; ".join(tally.failures))
 
 
-def node_mode(on: Stage) -> None:
-    """Exchange the agents for one that serves both workloads, and try to be somebody else on its socket."""
-    for envoy in on.envoys.values():
-        envoy.stop()
-    said = on.command("provision", "--platform", "local", "--state-dir", STATE, "--agent", "node", "--yes")
-    on.tell.output(_lines(said, "Applied", "11 of 11"))
-    layout = on.layout
-    _start_pair(on, "-n", lambda account: NodeSecrets(layout.node_socket, layout.workload(account).token))
-    reply = ask(on.envoys[CLIENT].listener())
-    known = (reply.caller, reply.server) == (spiffe_id(CLIENT), spiffe_id(SERVER))
-    on.expect(known, "one socket for two Envoys; each shows its token, and gets its own identity")
-    forge = Forge.open(layout.workload(CLIENT).token, layout.token_key)
-    for wrong in forge.all():
-        if wrong.reason in {"token_bad_signature", "token_expired"} and wrong.token is not None:
-            on.expect(_is_refused(on, wrong.token), f"refused there: the client's token, {wrong.story}")
-    on.expect(not _is_refused(on, forge.right), "served there, as a control: the client's own token")
-
-
-def _is_refused(on: Stage, token: str) -> bool:
-    try:
-        return node_client.ask(on.layout.node_socket, token.encode(), NODE_SECONDS).spiffe_id != spiffe_id(CLIENT)
-    except RefusedError:
-        return True
-
-
 def audit(on: Stage) -> None:
     """Verify the log, then a copy in which one letter was changed."""
     said = on.command("audit", "verify", AUDIT_LOG)
@@ -268,6 +243,31 @@ def _lines(said: str, *beginnings: str) -> str:
     return "\n".join(line for line in said.splitlines() if line.startswith(beginnings))
 
 
+def node_mode(on: Stage) -> None:
+    """Exchange the agents for one that serves both workloads, and try to be somebody else on its socket."""
+    for envoy in on.envoys.values():
+        envoy.stop()
+    said = on.command("provision", "--platform", "local", "--state-dir", STATE, "--agent", "node", "--yes")
+    on.tell.output(_lines(said, "11 of 11"))
+    layout = on.layout
+    _start_pair(on, "-n", lambda account: NodeSecrets(layout.node_socket, layout.workload(account).token))
+    reply = ask(on.envoys[CLIENT].listener())
+    known = (reply.caller, reply.server) == (spiffe_id(CLIENT), spiffe_id(SERVER))
+    on.expect(known, "one socket for two Envoys; each shows its token, and gets its own identity")
+    forge = Forge.open(layout.workload(CLIENT).token, layout.token_key)
+    for wrong in forge.all():
+        if wrong.reason in {"token_bad_signature", "token_expired"} and wrong.token is not None:
+            on.expect(_is_refused(on, wrong.token), f"refused there: the client's token, {wrong.story}")
+    on.expect(not _is_refused(on, forge.right), "served there, as a control: the client's own token")
+
+
+def _is_refused(on: Stage, token: str) -> bool:
+    try:
+        return node_client.ask(on.layout.node_socket, token.encode(), NODE_SECONDS).spiffe_id != spiffe_id(CLIENT)
+    except RefusedError:
+        return True
+
+
 def farewell(on: Stage) -> None:
     """Show the status, take everything away, and look whether anything is left."""
     on.tell.output(on.command("status", "--state-dir", STATE))
@@ -289,7 +289,7 @@ STEPS: Final = (
     Step("Wrong tokens at the CA", wrong_tokens),
     Step("Rotation under traffic", rotation),
     Step("kill -9 the CA under traffic", kill_the_ca),
-    Step("One agent for the whole node, in place of one for each workload", node_mode),
     Step("The audit log", audit),
+    Step("One agent for the whole node, in place of one for each workload", node_mode),
     Step("Status, and farewell", farewell),
 )

@@ -30,9 +30,10 @@ def test_a_file_is_read_in_any_order_and_each_root_once() -> None:
     assert x509.load_pem_x509_certificates(pem_of(read_roots(A + B + C)))[2].public_bytes(Encoding.PEM) in (A, B, C)
 
 
-@pytest.mark.parametrize("cut", [*range(1, len(B), 97), len(B) - 2])
-def test_a_file_cut_anywhere_is_refused_whole(cut: int) -> None:
+@pytest.mark.parametrize("percent", range(1, 100, 7))
+def test_a_file_cut_anywhere_is_refused_whole(percent: int) -> None:
     """A reader that meets a half-written file must not take the other half's roots away."""
+    cut = len(B) * percent // 100
     try:
         found = read_roots(A + B[:cut])
     except InvalidValueError:
@@ -41,7 +42,11 @@ def test_a_file_cut_anywhere_is_refused_whole(cut: int) -> None:
     assert found == read_roots(A)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"garbage", A.replace(b"M", b"*"), A * (MAX_ROOTS + 1)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"garbage", A.replace(b"M", b"*"), A * (MAX_ROOTS + 1)],
+    ids=["empty", "blank", "garbage", "no base64", "too many"],
+)
 def test_what_is_no_file_of_roots(content: bytes) -> None:
     with pytest.raises(InvalidValueError, match="file of roots") as caught:
         read_roots(content)

@@ -80,16 +80,11 @@ def test_a_bundle_may_be_empty_and_may_hold_more_than_the_file(cache: Cache) -> 
 
 
 @pytest.mark.parametrize(
-    ("now", "word"),
-    [
-        (HELD.snapshot.not_after, "certificate_expired"),
-        (HELD.snapshot.not_after + 86400, "certificate_expired"),
-        (HELD.snapshot.not_before - 3600, "certificate_not_yet_valid"),
-    ],
-    ids=["at its end", "a day later", "an hour early"],
+    ("after_its_end", "word"),
+    [(0, "certificate_expired"), (86400, "certificate_expired"), (-2 * 86400, "certificate_not_yet_valid")],
 )
-def test_out_of_its_time(cache: Cache, now: float, word: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert cache.load(ROOTS, now) is None
+def test_out_of_its_time(cache: Cache, after_its_end: int, word: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert cache.load(ROOTS, HELD.snapshot.not_after + after_its_end) is None
     assert reason(caplog).startswith(word)
 
 
@@ -126,11 +121,7 @@ def test_no_key_and_no_chain_at_all(cache: Cache, caplog: pytest.LogCaptureFixtu
 CONTENT = render(HELD)
 
 
-@pytest.mark.parametrize(
-    "length",
-    [0, 1, 100, len(CONTENT) // 2, len(CONTENT) - 3],
-    ids=["nothing", "a byte", "a hundred", "half", "nearly all"],
-)
+@pytest.mark.parametrize("length", [0, 1, 100, 2000, -3])
 def test_half_written(cache: Cache, file: Path, length: int, caplog: pytest.LogCaptureFixture) -> None:
     file.write_bytes(CONTENT[:length])
     assert cache.load(ROOTS, NOW) is None
@@ -159,6 +150,7 @@ def altered(**changes: object) -> bytes:
         (b"\xff\xfe", "no JSON"),
         (b"x" * (MAX_BYTES + 1), "larger"),
     ],
+    ids=map(str, range(14)),
 )
 def test_corrupted(cache: Cache, file: Path, content: bytes, word: str, caplog: pytest.LogCaptureFixture) -> None:
     file.write_bytes(content)

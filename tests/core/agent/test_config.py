@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from meshpki.agent.config import AgentConfig, listen_address
+from meshpki.agent.file_access import FileAccess
+from meshpki.agent.file_notice import CommandNotice, SignalNotice
 from meshpki.errors import UsageError
 
 GOOD = AgentConfig("ca.test:15012", Path("roots"), "ca.test", Path("token"), sds_socket=Path("sds"))
@@ -59,3 +62,49 @@ def test_directories_for_secrets_need_a_socket() -> None:
     assert replace(GOOD, secret_files=(Path("/etc/certs"),)).secret_files
     with pytest.raises(UsageError, match="without a socket"):
         replace(GOOD, sds_socket=None, files=Path("certs"), secret_files=(Path("/etc/certs"),))
+
+
+WITH_FILES = replace(GOOD, files=Path("certs"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("files_mode", 0o644),
+        ("files_owner", "no-such-user-here"),
+        ("files_command", "reload"),
+        ("files_signal", "KILL:/run/a.pid"),
+    ],
+)
+def test_options_for_files_that_cannot_be_meant(option: str, value: object) -> None:
+    with pytest.raises(UsageError):
+        replace(WITH_FILES, **{option: value})  # type: ignore[arg-type]  # by name
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("files_mode", 0o640),
+        ("files_owner", "1:1"),
+        ("files_command", "/bin/true"),
+        ("files_signal", "HUP:/run/a.pid"),
+    ],
+)
+def test_options_for_files_need_files(option: str, value: object) -> None:
+    assert replace(WITH_FILES, **{option: value}).files  # type: ignore[arg-type]  # by name
+    with pytest.raises(UsageError, match="no files"):
+        replace(GOOD, **{option: value})  # type: ignore[arg-type]  # by name
+
+
+def test_a_command_or_a_signal_and_not_both() -> None:
+    with pytest.raises(UsageError, match="one of the two"):
+        replace(WITH_FILES, files_command="/bin/true", files_signal="HUP:/run/a.pid")
+
+
+def test_what_options_for_files_mean() -> None:
+    config = replace(WITH_FILES, files_mode=0o440, files_owner="5:6", files_signal="USR1:/run/a.pid")
+    assert config.files_access == FileAccess(0o440, 5, 6)
+    assert config.files_notice == SignalNotice(signal.SIGUSR1, Path("/run/a.pid"))
+    assert WITH_FILES.files_access == FileAccess()
+    assert WITH_FILES.files_notice is None
+    assert replace(WITH_FILES, files_command="/bin/a b").files_notice == CommandNotice(("/bin/a", "b"))

@@ -80,7 +80,9 @@ def test_owners(text: str, owner: tuple[int | None, int | None]) -> None:
         "-1:1",
         "1:-1",
         "1.5:1",
-        "١:١",
+        "١:1",
+        "1:١",
+        "²:1",
         "1:2:3",
     ],
 )

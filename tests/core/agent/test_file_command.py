@@ -55,9 +55,16 @@ assert os.getsid(0) == os.getpid()
 open_ones = {int(name) for name in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + name)}
 assert open_ones == {0, 1, 2}, open_ones
 """
-    with (tmp_path / "held").open("w") as held:
-        os.set_inheritable(held.fileno(), True)
-        run(python(code), tmp_path)
+    (tmp_path / "input").write_text("what the agent was given")
+    stdin = os.dup(0)
+    try:
+        with (tmp_path / "input").open() as given, (tmp_path / "held").open("w") as held:
+            os.dup2(given.fileno(), 0)
+            os.set_inheritable(held.fileno(), True)
+            run(python(code), tmp_path)
+    finally:
+        os.dup2(stdin, 0)
+        os.close(stdin)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +140,20 @@ def test_much_output_neither_stops_it_nor_stays(tmp_path: Path) -> None:
     code = "import sys\nfor n in range(300_000): print('line', n)\nsys.exit(1)"
     with pytest.raises(MachineError) as caught:
         run(python(code), tmp_path)
+    assert "exit status 1" in caught.value.seen, "it was not stopped by a full pipe"
     assert "line 0" in caught.value.seen
     assert len(caught.value.seen) < 2 * file_command.MAX_OUTPUT
+
+
+def test_what_came_last_is_not_lost() -> None:
+    """The end of a program is often seen before its last words are read."""
+
+    async def main() -> str:
+        with file_command._Output() as output:
+            os.write(output.writer, b"last words")
+            return output.text()
+
+    assert asyncio.run(main()) == "last words"
 
 
 TOKEN = fake_token(expires_at=1)
@@ -154,5 +173,7 @@ def test_no_key_and_no_token_in_what_is_told_of_it(tmp_path: Path, said: str) ->
         )
     text = str(caught.value)
     assert "hello" in text
+    assert "eyJ" not in text
+    assert "canary" not in text
     for secret in (*KEY.splitlines()[1:-1], *TOKEN.split(".")[:2]):
         assert not any(secret[at : at + 40] in text for at in range(len(secret) - 39))

@@ -179,6 +179,22 @@ def test_a_command_that_fails_is_tried_again_but_not_for_ever(tmp_path: Path, ca
     assert len([record for record in caplog.records if "nobody could be told" in record.message]) == 2 * ATTEMPTS
 
 
+def test_a_change_during_a_failing_command_is_told_as_often_as_any(tmp_path: Path) -> None:
+    directory, told = tmp_path / "certs", tmp_path / "told"
+    slow = "log.write('x')\nwhile not Path(sys.argv[1] + '.go').exists(): time.sleep(0.01)\nsys.exit(1)"
+
+    async def scene(feed: Feed, face: FilesFace) -> None:
+        feed.publish(snapshot(1))
+        await until(told.exists, "the command runs")
+        new = snapshot(2)
+        feed.publish(new)
+        await face.tried(new)
+        (tmp_path / "told.go").touch()
+        await until(lambda: told.read_text() == "x" * (1 + ATTEMPTS), "all attempts")
+
+    playing(directory, scene, notes(slow, told))
+
+
 def test_stopping_ends_a_running_command(tmp_path: Path) -> None:
     directory, told = tmp_path / "certs", tmp_path / "told"
 

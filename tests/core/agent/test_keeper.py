@@ -123,6 +123,38 @@ class Scene:
         return self.keeper.health(time.time())
 
 
+def test_with_a_watch_of_the_clock_it_sleeps_until_something_is_due_and_wakes_at_a_jump() -> None:
+    async def scene() -> None:
+        jumped, skew = Signal(), [0.0]
+        ca = Ca()
+        keeper = Keeper(
+            Wish(3600),
+            authority=ca,
+            credentials=Credentials(),
+            feed=Feed(),
+            roots=SetRoots(OLD.roots_pem),
+            clock_jumps=jumped.next,
+            clock=lambda: time.time() + skew[0],
+            chance=lambda: 0.5,
+        )
+        stopping = asyncio.Event()
+        running = asyncio.create_task(keeper.run(stopping))
+        while keeper.state.snapshot is None:
+            await asyncio.wait([keeper.steps()])
+        seconds = keeper._sleep_seconds()
+        assert seconds is not None
+        assert seconds > 1000
+        skew[0] = 1900.0
+        jumped.wake()
+        step = keeper.steps()
+        await asyncio.wait_for(asyncio.shield(step), 10)
+        await soon(lambda: keeper.state.asking)
+        stopping.set()
+        await running
+
+    asyncio.run(scene())
+
+
 async def soon(condition: Callable[[], bool]) -> None:
     """Within a few turns of the loop."""
     for _ in range(100):
@@ -255,11 +287,14 @@ def test_what_is_counted() -> None:
         before = scene.keeper.status(time.time())
         assert (before.health, before.snapshot, before.renewals) == (Health.FAILED, None, 0)
         assert before.failures == {FailureKind.NETWORK: 1}
+        scene.ca.error = CaRefusedError("UNAUTHENTICATED", "token_expired", "no", todo="")
+        await scene.until(lambda: scene.health() is Health.DENIED)
         scene.ca.error = None
+        scene.credentials.renew()
         await scene.until(scene.certificate)
         after = scene.keeper.status(time.time())
         assert (after.health, after.snapshot, after.renewals) == (Health.FRESH, scene.served, 1)
-        assert after.failures == {FailureKind.NETWORK: 1}
+        assert after.failures == {FailureKind.NETWORK: 1, FailureKind.VERDICT: 1}
         assert before.failures == {FailureKind.NETWORK: 1}
         assert after.bundle.digest
 

@@ -58,7 +58,11 @@ def test_every_good_content_is_taken_within_a_second(path: Path) -> None:
     following(path, scene)
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", A[:-20], A + B[:300], b"x" * 2_000_000])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", A[:-20], A + B[:300], b"x" * 2_000_000],
+    ids=["empty", "garbage", "cut", "the second cut", "monstrous"],
+)
 def test_a_bad_content_changes_nothing_and_is_said_once(
     path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -266,6 +266,15 @@ def test_nothing_goes_to_a_client_that_has_not_spoken() -> None:
     assert DeltaStream(FIRST).update(SECOND) is None
 
 
+def test_a_stream_does_not_grow_with_the_names_that_it_leaves() -> None:
+    stream = DeltaStream(FIRST)
+    stream.request(ask("*"))
+    for number in range(1000):
+        stream.request(ask(f"name-{number}", leave=(f"name-{number - 1}",)))
+    assert stream.names == ("name-999",)
+    assert len(stream._told) == 3
+
+
 def test_another_type_is_refused_and_none_is_taken_for_ours() -> None:
     with pytest.raises(RefusedError, match="Cluster"):
         DeltaStream(FIRST).request(ask("default", type_url="type.googleapis.com/envoy.config.cluster.v3.Cluster"))

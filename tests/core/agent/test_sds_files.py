@@ -196,6 +196,10 @@ def test_one_of_two_writes_is_never_served(directory: Path, caplog: pytest.LogCa
                 while not caplog.records:
                     await asyncio.sleep(0.01)
             assert body(files, name) == old[0]
+            for certificate in (pair()[0], new[0]):  # the same complaint is made once
+                write_atomically(crt, certificate)
+                await asyncio.sleep(0.2)
+            assert body(files, name) == old[0]
             write_atomically(key, new[1])
             await until(files, name, new[0])
 

@@ -509,9 +509,8 @@ def test_files_are_served_beside_the_rest_and_followed(path: Path, short_dir: Pa
 
     async def main() -> None:
         watcher = Watcher()
-        server = SocketServer(
-            path, OneIdentity(Feed(snapshot(1))), sds_methods(SecretFiles(FileReader([files]), watcher))
-        )
+        secret_files = SecretFiles(FileReader([files]), watcher)
+        server = SocketServer(path, OneIdentity(Feed(snapshot(1))), sds_methods(secret_files))
         await server.start()
         async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
             stream, call = Stream(channel), delta_call(channel)
@@ -523,7 +522,8 @@ def test_files_are_served_beside_the_rest_and_followed(path: Path, short_dir: Pa
             assert (await stream.next())[1] == {name: second}
             assert told(await next_of(call)) == ({name: second}, [])
             write_atomically(files / "late.pem", first)
-            assert (await stream.next())[1] == {late: first}
+            nonce, found = await stream.next()
+            assert found == {late: first}
             assert told(await next_of(call)) == ({late: first}, [])
             (files / "late.pem").unlink()
             assert told(await next_of(call)) == ({}, [late])
@@ -531,6 +531,12 @@ def test_files_are_served_beside_the_rest_and_followed(path: Path, short_dir: Pa
                 methods.FETCH_SECRETS, None, discovery_pb2.DiscoveryResponse.FromString
             )(discovery_pb2.DiscoveryRequest(resource_names=[name, late]).SerializeToString(), timeout=SECOND)
             assert [secret_pb2.Secret.FromString(item.value).name for item in fetched.resources] == [name]
+            assert secret_files.resource(name) is not None
+            await stream.ask("default", nonce=nonce)
+            await call.write(discovery_pb2.DeltaDiscoveryRequest(resource_names_unsubscribe=[name]))
+            async with asyncio.timeout(SECOND):
+                while secret_files.resource(name) is not None:  # nobody asks for it any more
+                    await asyncio.sleep(0.01)
         await server.stop()
         watcher.close()
 

@@ -172,7 +172,7 @@ def test_texts_that_are_no_certificate(authority: TestAuthority) -> None:
 def test_whatever_the_bytes_the_answer_is_a_refusal(data: bytes, at: int, authority: TestAuthority) -> None:
     good = forge(issuing_of(authority), GOOD, now=NOW).chain[0].encode()
     for text in (data, good[:at] + data + good[at:]):
-        if text.strip() == good.strip():
-            continue
+        if text.strip().translate(None, b"\r\n") == good.translate(None, b"\r\n"):
+            continue  # where the lines break tells nothing
         with pytest.raises(PeerRefusedError):
             judge(authority, text)

@@ -441,8 +441,8 @@ def test_a_report_that_makes_no_sense(ca: RunningCa, request_bytes: bytes, reaso
 
 
 def test_a_report_ends_with_the_certificate_that_vouched_for_it(tmp_path: Path) -> None:
-    with renewal.running(tmp_path, ttl=2, without_token=60) as ca:
-        held = obtain(ca)
+    with renewal.running(tmp_path) as ca:
+        held = obtain(ca, ttl=2)
         report(ca, held)
         assert len(listed(ca)) == 1
         until(lambda: not listed(ca))

@@ -300,6 +300,7 @@ def test_a_workload_more_and_one_less(layout: Layout) -> None:
     kept = layout.workload(A).token
     kept.write_text("a token")
     layout.workload(B).certificates.mkdir()
+    layout.workload(B).cache.mkdir()
     after = Settings(workloads=(A, C))
     effect = Workloads(layout, after)
     assert effect.observe().detail == "adds default/c.d; removes default/b"

@@ -1,0 +1,101 @@
+"""What an agent costs while nothing happens: memory, CPU and wake-ups, for one workload and for a node's thousand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from benchmarks.agent_process import Agent, Cost, cost_of, place, stage
+from benchmarks.processes import SERVER_CORE, Helper
+from benchmarks.result import Result, Row, machine
+
+SIZES = (0, 10, 100, 1000)
+ANSWER_BYTES = 2600
+TARGET_KIB = 64
+WATCH_SECONDS = 35.0
+"""Longer than the longest sleep of anything in an agent, which is half a minute."""
+
+
+def measure(rounds: int = 2) -> Result:
+    """Pod mode with one workload, node mode with 0 to 1,000: each a connection of its own and two streams, as Envoy's.
+
+    Beside it a bare gRPC server with as many connections and streams: what no agent on this library can go below.
+    """
+    with contextlib.ExitStack() as stack:
+        watched = _watched(stack, rounds)
+    pss = {name: [float(after[name].pss_kib) for _, after in watched] for name in watched[0][0]}
+    minutes = {name: [_per_minute(before[name], after[name]) for before, after in watched] for name in pss}
+    further = _each(pss["1000"], pss["100"])
+    limit = _each(pss["bare 1000"], pss["bare 100"])
+    total = Row.of("each further workload, memory", "KiB PSS", further)
+    return Result(
+        name="agent_idle",
+        what=(measure.__doc__ or "").partition("\n")[0],
+        rows=(
+            *(Row.of(f"{_words(name)}, memory", "KiB PSS", values) for name, values in pss.items()),
+            *(Row.of(f"{_words(name)}, CPU", "ms/minute", [cpu for cpu, _ in minutes[name]]) for name in minutes),
+            *(
+                Row.of(f"{_words(name)}, event loop woken", "1/minute", [woken for _, woken in minutes[name]])
+                for name in minutes
+            ),
+            total,
+            Row.of("of it: gRPC's connection and two streams", "KiB PSS", limit),
+            Row.of("of it: all the rest, ours", "KiB PSS", [a - b for a, b in zip(further, limit, strict=True)]),
+            Row.of(
+                "each further workload, CPU",
+                "ms/minute",
+                _each(*([cpu for cpu, _ in minutes[size]] for size in ("1000", "100"))),
+            ),
+        ),
+        target=f"each further workload at most {TARGET_KIB} KiB",
+        met=total.median <= TARGET_KIB,
+        notes=(
+            "Each further workload: the difference between 100 and 1,000, by 900.",
+            "PSS counts a page shared by n processes as a part of n; all agents here share their libraries.",
+        ),
+        machine=machine(),
+    )
+
+
+def _watched(stack: contextlib.ExitStack, rounds: int) -> list[tuple[dict[str, Cost], dict[str, Cost]]]:
+    """Start all, let all be used, and look at all of them before and after each round: they are disturbed alike."""
+    root, ca = stack.enter_context(stage())
+    load = stack.enter_context(Helper("benchmarks.agent_load"))
+    agents = {"pod": stack.enter_context(Agent(place(root, "pod"), ca))}
+    agents |= {str(size): stack.enter_context(Agent(place(root, str(size)), ca, node=True)) for size in SIZES}
+    sockets = {name: (agent.socket, 1 if name == "pod" else int(name)) for name, agent in agents.items()}
+    pids = {name: agent.process.pid for name, agent in agents.items()}
+    for size in (100, 1000):
+        name, path = f"bare {size}", root / f"{size}.sock"
+        pids[name] = stack.enter_context(Helper("benchmarks.agent_bare", path=str(path), size=ANSWER_BYTES)).ready[
+            "pid"
+        ]
+        sockets[name] = path, size
+    core = sorted(os.sched_getaffinity(0))[SERVER_CORE]
+    for pid in pids.values():
+        os.sched_setaffinity(pid, {core})
+    for path, count in sockets.values():
+        load.ask("hold", path=str(path), first=0, count=count)
+    time.sleep(2)
+    found = []
+    for _ in range(rounds):
+        before = {name: cost_of(pid) for name, pid in pids.items()}
+        time.sleep(WATCH_SECONDS)
+        found.append((before, {name: cost_of(pid) for name, pid in pids.items()}))
+    return found
+
+
+def _per_minute(before: Cost, after: Cost) -> tuple[float, float]:
+    minutes = (after.at - before.at) / 60
+    return (after.cpu_seconds - before.cpu_seconds) * 1000 / minutes, (after.wakes - before.wakes) / minutes
+
+
+def _each(large: list[float], small: list[float]) -> list[float]:
+    return [(a - b) / 900 for a, b in zip(large, small, strict=True)]
+
+
+def _words(name: str) -> str:
+    if name.startswith("bare"):
+        return f"bare gRPC, {int(name.split()[1]):,} connections"
+    return "pod mode" if name == "pod" else f"node mode, {int(name):,} workloads"
