@@ -7,9 +7,9 @@ import os
 import threading
 
 import grpc
-from benchmarks.processes import SERVER_CORE, Message, answer_requests, pin
 from grpc import aio
 
+from benchmarks.processes import SERVER_CORE, Message, answer_requests, pin
 from meshpki.wire.methods import STREAM_SECRETS
 
 _ready = threading.Event()

@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
-from benchmarks.processes import LOAD_CORE, Message, answer_requests, pin
 from grpc import aio
 
+from benchmarks.processes import LOAD_CORE, Message, answer_requests, pin
 from meshpki.agent.node_token import ISTIO_HEADER
 from meshpki.wire.methods import SECRET_TYPE_URL, STREAM_SECRETS
 from meshpki.wire.sds_pb2 import DiscoveryRequest
