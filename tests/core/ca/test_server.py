@@ -28,7 +28,7 @@ from meshpki.ca.server import CaServer
 from meshpki.errors import IntegrityError, InvalidValueError, MachineError, MeshpkiError, PluginError, UnavailableError
 from meshpki.identity import TrustDomain
 from meshpki.wire.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH
+from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH, REPORT_BUNDLE
 from support.authority import make_authority
 from support.ca_server import SERVER_NAME, CallFailedError, RunningCa, failures, make_config, running
 from support.tokens import TokenMaker
@@ -65,7 +65,7 @@ def until(condition: Callable[[], object], seconds: float = 15) -> None:
 
 def test_the_table_is_exactly_this_and_every_method_has_a_rule(ca: RunningCa) -> None:
     methods = ca.server.table.methods
-    assert sorted(methods) == sorted([CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH])
+    assert sorted(methods) == sorted([CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH, REPORT_BUNDLE])
     assert {path for path, method in methods.items() if method.rule is anyone} == {HEALTH_CHECK, HEALTH_WATCH}
 
 
