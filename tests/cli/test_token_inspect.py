@@ -101,7 +101,9 @@ def test_no_broken_token_is_trusted_or_shown(broken: object, tmp_path: Path, jwk
 
 
 @pytest.mark.parametrize("prefix", ["", "Bearer "])
-@pytest.mark.parametrize("given", [GOOD.decode(), GOOD.decode()[:40], "ewogICJhbGciOiJ9.c2Vjb25kLXBhcnQ.x"])
+@pytest.mark.parametrize(
+    "given", [GOOD.decode(), GOOD.decode()[:40], "ewogICJhbGciOiJ9.c2Vjb25kLXBhcnQ.x"], ids=["whole", "cut", "made-up"]
+)
 def test_a_token_as_an_argument_is_refused_and_not_echoed(given: str, prefix: str) -> None:
     ran = command_line.invoke("token", "inspect", prefix + given)
     assert (ran.code, ran.out) == (2, "")

@@ -79,6 +79,8 @@ class NodeSessions:
         self._numbers = itertools.count(1)
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._never = asyncio.Event()
+        """Never set: a keeper here ends by being cancelled, each at its own time."""
         self._moved = Signal()
         self._planned = float("inf")
         self._clock_watch = ClockWatch(clock)
@@ -175,7 +177,7 @@ class NodeSessions:
         for action in actions:
             match action:
                 case Start(key):
-                    self._identities[key].start(self._stepped, self._spent)
+                    self._identities[key].start(self._never, self._stepped, self._spent)
                 case Admit(key, streams):
                     self._admit(self._identities[key].feed, streams)
                 case Halt(key):

@@ -59,10 +59,16 @@ class NodeIdentity:
             chance=chance,
         )
 
-    def start(self, stepped: Callable[[NodeIdentity], None], spent: Callable[[NodeIdentity], None]) -> None:
+    def start(
+        self,
+        stopping: asyncio.Event,
+        stepped: Callable[[NodeIdentity], None],
+        spent: Callable[[NodeIdentity], None],
+    ) -> None:
         """Begin to ask. `stepped` is called after each step of the keeper, `spent` once the token is of no more use."""
         self._on_spent = spent
-        self._task = asyncio.create_task(self._run(stepped))
+        self._task = asyncio.create_task(self.keeper.run(stopping))
+        self._follow(stepped)
 
     def halt(self) -> None:
         """Send this token no more. The keeper lives on: what it holds follows a change of the roots."""
@@ -79,16 +85,15 @@ class NodeIdentity:
         before, self._seen = self._seen, self.keeper.state.snapshot
         return self._seen is not None and (before is None or before.serial != self._seen.serial)
 
-    async def _run(self, stepped: Callable[[NodeIdentity], None]) -> None:
-        keeper = asyncio.create_task(self.keeper.run(asyncio.Event()))
-        try:
-            while not keeper.done():
-                step = self.keeper.steps()
+    def _follow(self, stepped: Callable[[NodeIdentity], None]) -> None:
+        """Call back after each step. No task for it: there are a thousand of us, and nearly all only wait."""
+
+        def tell(_: asyncio.Future[None]) -> None:
+            if self._task is not None and not self._task.cancelling():
+                self._follow(stepped)
                 stepped(self)
-                await asyncio.wait([keeper, step], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+
+        self.keeper.steps().add_done_callback(tell)
 
     async def sign(self, csr_pem: str, credential: Credential, ttl_seconds: int) -> Answer:
         """Ask the CA when it is this identity's turn. An Authority for the keeper."""

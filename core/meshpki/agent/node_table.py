@@ -20,8 +20,12 @@ TokenKey = NewType("TokenKey", bytes)
 """SHA-256 of a token. It tells one token from another, and gives none away."""
 
 NEVER: Final = float("inf")
-SOONEST_AGAIN_SECONDS: Final = 5.0
 AGAIN_FRACTION: Final = 0.1
+"""A client that came back with the same token is asked again after this part of what its certificate has left, ..."""
+AGAIN_SECONDS: Final = 5.0
+"""... or after so long, if that is more, but never after more than half of what is left, ..."""
+SOONEST_AGAIN_SECONDS: Final = 1.0
+"""... and whatever is left, not faster than this."""
 AGAIN_JITTER: Final = 0.2
 
 
@@ -261,9 +265,10 @@ class NodeTable:
         return [AskBack(asked)] if asked else []
 
     def _ask_later(self, entry: _Entry, stream: int, now: float, chance: float) -> None:
-        left = max(entry.certificate_ends - now, 0.0)
+        left = entry.certificate_ends - now
         spread = 1 + AGAIN_JITTER * (2 * chance - 1)
-        entry.streams[stream] = when = now + max(left * AGAIN_FRACTION * spread, SOONEST_AGAIN_SECONDS)
+        wait = min(max(left * AGAIN_FRACTION * spread, AGAIN_SECONDS), left / 2)
+        entry.streams[stream] = when = now + max(wait, SOONEST_AGAIN_SECONDS)
         self._look_again(entry, when)
 
     def _look_again(self, entry: _Entry, when: float) -> None:

@@ -295,6 +295,7 @@ def test_with_the_ca_away_who_was_accepted_is_served_and_who_was_not_waits(
                 assert spiffe_id_of(again.secrets()["default"]) == spiffe_id("a")
             waiting = Stream(own.socket, with_token(ca.maker.token(now=time.time(), name="b")), "default")
             wait_until(lambda: own.status().get("tokens", {}).get("waiting") == 1, "one waits")
+            assert [one["spiffe_id"] for one in own.status()["identities"]] == [spiffe_id("a")]
             assert own.stop() == 0
             with pytest.raises(StopIteration):
                 stream.secrets()

@@ -64,6 +64,8 @@ LOCKED = KEY.private_bytes(
         (key_pem(KEY), key_pem(KEY)),
         (b"\xff" * 10, b"\xff" * 10),
     ],
+    # Names of their own: keys differ in every process, and pytest-xdist wants the same tests in all.
+    ids=["no-chain", "no-key", "locked-key", "cut-key", "cut-chain", "certificate-as-key", "key-as-chain", "garbage"],
 )
 def test_what_is_no_pair_is_refused_and_nothing_of_it_is_said(chain: bytes, key: bytes) -> None:
     with pytest.raises(InvalidValueError) as caught:
@@ -92,7 +94,7 @@ def test_versions_follow_the_content_and_tell_nothing_of_the_key() -> None:
     assert "PRIVATE" not in repr(one)
 
 
-@pytest.mark.parametrize("party", [ROOT, make_ca("middle", ROOT)])
+@pytest.mark.parametrize("party", [ROOT, make_ca("middle", ROOT)], ids=["root", "middle"])
 def test_a_ca_certificate_may_be_served_too(party: Party) -> None:
     chain = x509.load_pem_x509_certificates(parts(party.pem.encode(), key_pem(party.key))[0])
     assert chain == [party.certificate]
