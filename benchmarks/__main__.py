@@ -15,7 +15,7 @@ from benchmarks.result import show, write
 if TYPE_CHECKING:
     from benchmarks.result import Result
 
-NAMES = ("ca_wire", "ca_new_connections", "ca_growth", "cli_startup")
+NAMES = ("ca_wire", "ca_new_connections", "ca_growth", "cli_startup", "agent_secret", "agent_start", "agent_idle")
 
 
 def main() -> int:
