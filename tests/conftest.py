@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
 
 
 MAX_ID = 60
+
+# Whoever starts the tests in the background may have them ignore these, and every process started here would inherit
+# it: no Ctrl-C could be tried.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

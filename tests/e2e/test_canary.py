@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("canary")]
 PEM_MARK = b"PRIVATE KEY"
+KEY_FILES = {"key.pem", "credential-bundle.pem", "identity.json"}
+"""Besides `*-key.pem`: what an agent writes for its workload, and what it keeps over a restart."""
 SHORTEST_PART = 20
 """A token's parts are searched one by one; a shorter one could stand somewhere by chance."""
 END_SECONDS = 20
@@ -53,7 +55,7 @@ class Canary:
         """Every file below a directory, and the journal's side files too. Key and token files must be private."""
         found = []
         for path in sorted(path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()):
-            is_key = path.name == "key.pem" or path.name.endswith("-key.pem")
+            is_key = path.name in KEY_FILES or path.name.endswith("-key.pem")
             is_token = path.name == "token"
             found += self.found_in(str(path), path.read_bytes(), token_file=is_token, key_file=is_key)
             if (is_key or is_token) and stat.S_IMODE(path.stat().st_mode) != 0o600:

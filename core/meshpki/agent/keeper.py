@@ -180,7 +180,9 @@ class Keeper:
 
     def _resume(self, held: Held) -> None:
         now = self._clock()
-        self._state = rotation.resume(held.snapshot, held.renew_at, now=now, chance=self._chance())
+        too_long = held.snapshot.not_after - now > self._wish.ttl_seconds  # a shorter life is wanted than in that run
+        renew_at = now if too_long else held.renew_at
+        self._state = rotation.resume(held.snapshot, renew_at, now=now, chance=self._chance())
         self._health = self.health(now)
         self._serve(held.snapshot)
         log.info("a certificate of an earlier run is served", extra=self._words(held.snapshot, now))
