@@ -14,8 +14,8 @@ import grpc
 
 from benchmarks.processes import SERVER_CORE, Message, answer_requests, pin, usage
 from meshpki.ca.config import Limits
-from meshpki.ca.grpc_options import OPTIONS
-from meshpki.ca.server import CaServer
+from meshpki.ca.server.ca_server import CaServer
+from meshpki.ca.server.grpc_options import OPTIONS
 from meshpki.wire.methods import CREATE_CERTIFICATE
 from support.authority import make_authority
 from support.ca_server import SERVER_NAME, make_config
@@ -68,7 +68,7 @@ def _start_ca(config: CaConfig) -> str:
 
 
 def _start_echo(config: CaConfig, authority: TestAuthority) -> str:
-    from meshpki.ca.serving import ServingCertificate
+    from meshpki.ca.server.serving_certificate import ServingCertificate
 
     pair = ServingCertificate(authority.issuer, config.server_names).pair(time.time())
     pool = ThreadPoolExecutor(config.limits.in_flight)

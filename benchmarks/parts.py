@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.primitives import cpu_us
-from meshpki.ca.audit import AuditRecord, RecordKind, chain_line, encode_fields, second_stamp, timestamp
+from meshpki.ca.audit.record import AuditRecord, RecordKind, chain_line, encode_fields, second_stamp, timestamp
 from meshpki.ca.authorize import authorize
 from meshpki.ca.csr import read_csr
 from meshpki.ca.issue import issue

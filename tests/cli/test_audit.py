@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meshpki.ca.audit import AuditRecord, RecordKind, timestamp
-from meshpki.ca.audit_log import AuditLog
+from meshpki.ca.audit.log import AuditLog
+from meshpki.ca.audit.record import AuditRecord, RecordKind, timestamp
 from support import command_line
 
 SPIFFE_ID = "spiffe://mesh.local/ns/default/sa/client"

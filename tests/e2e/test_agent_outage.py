@@ -16,7 +16,7 @@ import pytest
 
 from meshpki.ca.config import ClusterSettings, JwksSettings
 from meshpki.ca.config_values import HostPort
-from meshpki.ca.server import CaServer
+from meshpki.ca.server.ca_server import CaServer
 from meshpki.tokens import jwks
 from meshpki.tokens.jwks_cache import CachePolicy
 from support import ca_server, jwks_server

@@ -23,7 +23,7 @@ from meshpki.ca.config import (
     ProfileSettings,
 )
 from meshpki.ca.config_values import HostPort
-from meshpki.ca.server import CaServer
+from meshpki.ca.server.ca_server import CaServer
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from meshpki.wire.methods import CREATE_CERTIFICATE
 from support.authority import TestAuthority, make_authority, make_csr

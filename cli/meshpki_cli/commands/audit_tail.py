@@ -13,7 +13,7 @@ from meshpki_cli.output import Output, emit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meshpki.ca.audit import AuditLine
+    from meshpki.ca.audit.record import AuditLine
     from meshpki_cli.page import Page
 
 
@@ -26,7 +26,7 @@ def run(
 
     Each record is a line of JSON: `tail -f FILE` follows the log as it is written.
     """
-    from meshpki.ca import audit_verify
+    from meshpki.ca.audit import verify as audit_verify
 
     found = audit_verify.tail(file, lines)
     emit(output, {"records": found}, lambda page: _show(page, found))

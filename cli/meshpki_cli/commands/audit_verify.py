@@ -12,7 +12,7 @@ from meshpki_cli.options import OutputOption
 from meshpki_cli.output import Output, emit
 
 if TYPE_CHECKING:
-    from meshpki.ca.audit_verify import AuditReport
+    from meshpki.ca.audit.verify import AuditReport
     from meshpki_cli.page import Page
 
 
@@ -32,7 +32,7 @@ def run(
     output: OutputOption = Output.TABLE,
 ) -> int:
     """Find any edited, cut or missing record of an audit log. Exit status 1 when it is not whole."""
-    from meshpki.ca import audit_verify
+    from meshpki.ca.audit import verify as audit_verify
 
     report = audit_verify.verify(file, known=_known(known) if known else None)
     emit(output, report, lambda page: _show(page, report))

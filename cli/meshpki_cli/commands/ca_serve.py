@@ -20,6 +20,6 @@ def run(
     logs.configure(log_level)
     logs.quiet_grpc()
     from meshpki.ca.config import load
-    from meshpki.ca.server import serve
+    from meshpki.ca.server.ca_server import serve
 
     return serve(load(config))

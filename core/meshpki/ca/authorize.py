@@ -9,7 +9,7 @@ from meshpki.errors import InvalidValueError
 from meshpki.identity import SpiffeId
 
 if TYPE_CHECKING:
-    from meshpki.ca.audit_entries import Requester
+    from meshpki.ca.audit.entries import Requester
     from meshpki.ca.profile import Profile
 
 

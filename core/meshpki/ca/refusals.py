@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from meshpki.ca.audit_entries import refused_record
-from meshpki.ca.methods import Call, CallRefusedError
+from meshpki.ca.audit.entries import refused_record
+from meshpki.ca.server.methods import Call, CallRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshpki.ca.audit_entries import Requester
-    from meshpki.ca.audit_log import AuditLog
+    from meshpki.ca.audit.entries import Requester
+    from meshpki.ca.audit.log import AuditLog
     from meshpki.errors import MeshpkiError, UnavailableError
 
 _LOG = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meshpki.ca.config_values import HostPort
-from meshpki.ca.server import CaServer
+from meshpki.ca.server.ca_server import CaServer
 from meshpki.errors import UnavailableError
 from meshpki_demo.app import EchoApp
 from meshpki_demo.bootstrap import NodeSecrets, client_bootstrap, server_bootstrap

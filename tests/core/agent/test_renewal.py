@@ -16,8 +16,8 @@ from meshpki.agent.ca_client import BundleHeld, CaClient, CaRefusedError, CaUnav
 from meshpki.agent.config import AgentConfig
 from meshpki.agent.credential import CertificateCredential, TokenCredential
 from meshpki.agent.key_request import KeyType, new_key_request
-from meshpki.ca.audit import RecordKind
-from meshpki.ca.audit_verify import tail
+from meshpki.ca.audit.record import RecordKind
+from meshpki.ca.audit.verify import tail
 from meshpki.ca.keys import private_pem
 from meshpki.errors import UsageError
 from support import ca_server, renewal

@@ -18,7 +18,7 @@ from meshpki.ca.keys import KeyKind, sample_public_key, spki_of
 from meshpki.ca.lifetime import Lifetime, LifetimeLimit
 from meshpki.ca.prepare import prepare, prepare_leaf
 from meshpki.ca.profile import Profile
-from meshpki.ca.self_check import library_tbs, self_check
+from meshpki.ca.server.self_check import library_tbs, self_check
 from meshpki.ca.template import Leaf, Purpose
 from meshpki.errors import IntegrityError
 from meshpki.identity import SpiffeId
@@ -133,7 +133,9 @@ def test_the_lint_finds_another_time_or_one_too_many(said: int | None, authority
 
 def test_the_check_before_serving_covers_it(authority: TestAuthority, monkeypatch: pytest.MonkeyPatch) -> None:
     self_check(authority.issuer, RENEWING)
-    monkeypatch.setattr("meshpki.ca.self_check.library_extension", lambda at: attestation.library_extension(at + 1))
+    monkeypatch.setattr(
+        "meshpki.ca.server.self_check.library_extension", lambda at: attestation.library_extension(at + 1)
+    )
     self_check(authority.issuer, Profile(MESH))  # nothing to compare where it is off
     with pytest.raises(IntegrityError, match="other bytes"):
         self_check(authority.issuer, RENEWING)

@@ -18,8 +18,8 @@ from meshpki.ca.keys import KeyKind, digest_for, sample_public_key, spki_of
 from meshpki.ca.lifetime import Lifetime, LifetimeLimit
 from meshpki.ca.prepare import prepare, prepare_leaf
 from meshpki.ca.profile import Profile
-from meshpki.ca.self_check import compare, library_tbs, self_check
 from meshpki.ca.serials import draw
+from meshpki.ca.server.self_check import compare, library_tbs, self_check
 from meshpki.ca.template import Leaf, Purpose, Template
 from meshpki.errors import IntegrityError, InvalidValueError
 from meshpki.identity import SpiffeId, TrustDomain
@@ -363,7 +363,7 @@ def test_the_check_at_start_up_compares_with_the_library(
 ) -> None:
     leaf = Leaf(Purpose.WORKLOAD, csr_key(), 5, Lifetime(NOW, NOW + 9, LifetimeLimit.DEFAULT), spiffe_id=str(WEB))
     compare(authority.issuer, leaf, key())
-    monkeypatch.setattr("meshpki.ca.self_check.library_tbs", lambda *_: b"other")
+    monkeypatch.setattr("meshpki.ca.server.self_check.library_tbs", lambda *_: b"other")
     with pytest.raises(IntegrityError, match="ec-p256") as caught:
         self_check(authority.issuer, authority.profile)
     assert len(caught.value.evidence) == 2

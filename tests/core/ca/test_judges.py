@@ -22,7 +22,7 @@ from pkilint.validation import ValidationFindingSeverity
 from meshpki.ca.issue import issue
 from meshpki.ca.keys import KeyKind
 from meshpki.ca.prepare import prepare
-from meshpki.ca.serving import ServingCertificate
+from meshpki.ca.server.serving_certificate import ServingCertificate
 from meshpki.identity import SpiffeId
 from support.authority import MESH, NOW, TestAuthority, csr_key, key, make_authority, make_csr
 

@@ -18,7 +18,7 @@ from meshpki.ca.peer import MAX_CERTIFICATE_BYTES, Peer, check_peer
 from meshpki.ca.prepare import prepare
 from meshpki.ca.profile import Profile
 from meshpki.ca.reasons import PeerReason, PeerRefusedError
-from meshpki.ca.serving import ServingCertificate
+from meshpki.ca.server.serving_certificate import ServingCertificate
 from meshpki.identity import ServiceAccountRef, SpiffeId, TrustDomain
 from support.authority import MESH, NOW, TestAuthority, csr_key, make_authority
 from support.renewal import LeafShape, forge, issuing_of, sibling_of

@@ -16,7 +16,7 @@ import grpc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from meshpki.ca.method_adapter import Received
+    from meshpki.ca.server.method_adapter import Received
 
 _Granted = TypeVar("_Granted")
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from meshpki.ca.housekeeping import Housekeeping
+from meshpki.ca.server.housekeeping import Housekeeping
 
 
 def test_a_chore_that_fails_stops_no_other_and_is_logged_once_until_it_works(caplog: pytest.LogCaptureFixture) -> None:

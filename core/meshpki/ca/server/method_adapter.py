@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeAlias
 
 import grpc
 
-from meshpki.ca.methods import Call, CallRefusedError, Method, StreamMethod
+from meshpki.ca.server.methods import Call, CallRefusedError, Method, StreamMethod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from meshpki.ca.grpc_options import OPTIONS
+from meshpki.ca.server.grpc_options import OPTIONS
 from meshpki.errors import MachineError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from meshpki.ca.config import Limits
     from meshpki.ca.config_values import HostPort
-    from meshpki.ca.method_adapter import MethodTable
+    from meshpki.ca.server.method_adapter import MethodTable
 
 DRAIN_SECONDS: Final = 10.0
 

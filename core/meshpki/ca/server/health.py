@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final
 import grpc
 from google.protobuf.message import DecodeError
 
-from meshpki.ca.methods import CallRefusedError, Method, StreamMethod, anyone
+from meshpki.ca.server.methods import CallRefusedError, Method, StreamMethod, anyone
 from meshpki.wire import health_pb2
 from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from meshpki.ca.method_adapter import Received
-    from meshpki.ca.methods import Call
+    from meshpki.ca.server.method_adapter import Received
+    from meshpki.ca.server.methods import Call
 
 SERVICES: Final = ("", CREATE_CERTIFICATE.split("/")[1])
 CHECKS_AT_ONCE: Final = 8

@@ -10,18 +10,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-from meshpki.ca.audit_log import AuditLog
-from meshpki.ca.bundle_service import BundleService
-from meshpki.ca.certificate_service import CertificateService
-from meshpki.ca.health import CHECKS_AT_ONCE, WATCHES_AT_ONCE, HealthService
-from meshpki.ca.housekeeping import Housekeeping
+from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.issuer import Issuer
-from meshpki.ca.listener import Listener
-from meshpki.ca.method_adapter import CallsInFlight, MethodTable
-from meshpki.ca.metrics import CaMetrics
-from meshpki.ca.readiness import Readiness
-from meshpki.ca.self_check import self_check
-from meshpki.ca.server_tls import ServerTls
+from meshpki.ca.server.bundle_service import BundleService
+from meshpki.ca.server.certificate_service import CertificateService
+from meshpki.ca.server.health import CHECKS_AT_ONCE, WATCHES_AT_ONCE, HealthService
+from meshpki.ca.server.housekeeping import Housekeeping
+from meshpki.ca.server.listener import Listener
+from meshpki.ca.server.method_adapter import CallsInFlight, MethodTable
+from meshpki.ca.server.metrics import CaMetrics
+from meshpki.ca.server.readiness import Readiness
+from meshpki.ca.server.self_check import self_check
+from meshpki.ca.server.tls import ServerTls
 from meshpki.ca.signer import SoftwareSigner
 from meshpki.errors import UnavailableError
 from meshpki.runtime.http import HttpServer, health_page, metrics_page

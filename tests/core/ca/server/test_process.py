@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from meshpki.ca.audit import RecordKind
-from meshpki.ca.audit_verify import tail, verify
+from meshpki.ca.audit.record import RecordKind
+from meshpki.ca.audit.verify import tail, verify
 from support.authority import make_authority
 from support.ca_server import CallFailedError, CaProcess
 from support.tokens import TokenMaker

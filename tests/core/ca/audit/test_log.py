@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from meshpki.ca.audit import GENESIS_HASH, AuditRecord, RecordKind, chain_line, encode_fields
-from meshpki.ca.audit_file import HEAD_BYTES, Head, decode_head, encode_head, head_path
-from meshpki.ca.audit_log import BURST, AuditLog
-from meshpki.ca.audit_verify import tail, verify
+from meshpki.ca.audit.file import HEAD_BYTES, Head, decode_head, encode_head, head_path
+from meshpki.ca.audit.log import BURST, AuditLog
+from meshpki.ca.audit.record import GENESIS_HASH, AuditRecord, RecordKind, chain_line, encode_fields
+from meshpki.ca.audit.verify import tail, verify
 from meshpki.errors import IntegrityError, MachineError, UnavailableError
 
 NOW = 1_800_000_000.0
@@ -135,7 +135,7 @@ def test_many_threads_share_a_sync_and_none_is_lost(path: Path, monkeypatch: pyt
 
 
 def test_a_leader_waits_no_longer_than_until_all_are_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshpki.ca.audit_log.GATHER_SECONDS", 20.0)
+    monkeypatch.setattr("meshpki.ca.audit.log.GATHER_SECONDS", 20.0)
     log = open_log(path, in_flight=8)
     threads = [threading.Thread(target=log.append, args=(issued(number),)) for number in range(1, 9)]
     began = time.monotonic()
@@ -223,8 +223,8 @@ def test_recovery_needs_no_request_and_is_recorded(path: Path, monkeypatch: pyte
 _FILL_UP = """
 import resource, signal, sys
 from pathlib import Path
-from meshpki.ca.audit import GENESIS_HASH, AuditRecord, RecordKind, chain_line, encode_fields
-from meshpki.ca.audit_log import AuditLog
+from meshpki.ca.audit.record import GENESIS_HASH, AuditRecord, RecordKind, chain_line, encode_fields
+from meshpki.ca.audit.log import AuditLog
 from meshpki.errors import UnavailableError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log = AuditLog.open(Path(sys.argv[1]), trust_domain="mesh.local", issuer_key_id="ab", now=0.0)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from meshpki.ca.audit import AuditRecord, RecordKind, second_stamp, timestamp
-from meshpki.ca.serving import ServingCertificate
+from meshpki.ca.audit.record import AuditRecord, RecordKind, second_stamp, timestamp
+from meshpki.ca.server.serving_certificate import ServingCertificate
 from meshpki.errors import MeshpkiError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meshpki.ca.audit_log import AuditLog
+    from meshpki.ca.audit.log import AuditLog
     from meshpki.ca.issue import Issued
     from meshpki.ca.issuer import Issuer
-    from meshpki.ca.serving import ServingPair
+    from meshpki.ca.server.serving_certificate import ServingPair
 
 _LOG = logging.getLogger(__name__)
 

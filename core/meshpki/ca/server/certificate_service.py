@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Final
 import grpc
 from google.protobuf.message import DecodeError
 
-from meshpki.ca.audit_entries import issued_record
-from meshpki.ca.authentication import KEYS_UNAVAILABLE, PeerRule, TokenRule
+from meshpki.ca.audit.entries import issued_record
 from meshpki.ca.authorize import authorize
 from meshpki.ca.credential import CredentialKind
 from meshpki.ca.csr import read_csr
 from meshpki.ca.issue import issue
 from meshpki.ca.lifetime import check_renewable
-from meshpki.ca.methods import Call, CallRefusedError, Method
-from meshpki.ca.metrics import Outcome
 from meshpki.ca.peer import Peer
 from meshpki.ca.prepare import prepare
 from meshpki.ca.reasons import (
@@ -29,18 +26,21 @@ from meshpki.ca.reasons import (
 )
 from meshpki.ca.refusals import Refusals, refusal, unavailable
 from meshpki.ca.serials import draw
+from meshpki.ca.server.authentication import KEYS_UNAVAILABLE, PeerRule, TokenRule
+from meshpki.ca.server.methods import Call, CallRefusedError, Method
+from meshpki.ca.server.metrics import Outcome
 from meshpki.errors import UnavailableError
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from meshpki.wire.methods import CREATE_CERTIFICATE
 
 if TYPE_CHECKING:
-    from meshpki.ca.audit_entries import Requester
-    from meshpki.ca.audit_log import AuditLog
+    from meshpki.ca.audit.entries import Requester
+    from meshpki.ca.audit.log import AuditLog
     from meshpki.ca.issue import Issued
     from meshpki.ca.issuer import Issuer
-    from meshpki.ca.method_adapter import Received
-    from meshpki.ca.metrics import CaMetrics
     from meshpki.ca.profile import Profile
+    from meshpki.ca.server.method_adapter import Received
+    from meshpki.ca.server.metrics import CaMetrics
     from meshpki.tokens.caller import Caller
     from meshpki.tokens.verify import TokenVerifier
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshpki.ca.audit import (
+from meshpki.ca.audit.record import (
     GENESIS_HASH,
     MAX_FIELD_CHARACTERS,
     MAX_LINE_BYTES,

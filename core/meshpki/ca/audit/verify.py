@@ -6,8 +6,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meshpki.ca.audit import AuditLine, RecordKind, parse_line
-from meshpki.ca.audit_file import scan_path
+from meshpki.ca.audit.file import scan_path
+from meshpki.ca.audit.record import AuditLine, RecordKind, parse_line
 from meshpki.errors import IntegrityError, InvalidValueError
 from meshpki.runtime.files import machine_errors
 

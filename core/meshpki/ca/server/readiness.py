@@ -9,7 +9,7 @@ from meshpki.errors import UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meshpki.ca.audit_log import AuditLog
+    from meshpki.ca.audit.log import AuditLog
     from meshpki.ca.issuer import Issuer
     from meshpki.tokens.verify import TrustedCluster
 

@@ -13,17 +13,17 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from meshpki.ca.attestation import read_attested_at
-from meshpki.ca.audit import RecordKind
-from meshpki.ca.audit_verify import tail, verify
+from meshpki.ca.audit.record import RecordKind
+from meshpki.ca.audit.verify import tail, verify
 from meshpki.ca.config import ProfileSettings, RenewalSettings
 from meshpki.ca.config_values import HostPort, Seconds
 from meshpki.ca.credential import CredentialKind
 from meshpki.ca.keys import KeyKind, generate, spki_of
-from meshpki.ca.methods import anyone
-from meshpki.ca.metrics import Outcome
 from meshpki.ca.reasons import CsrReason, IdentityReason, LifetimeReason, PeerReason
-from meshpki.ca.server import CaServer
-from meshpki.ca.serving import ServingCertificate
+from meshpki.ca.server.ca_server import CaServer
+from meshpki.ca.server.methods import anyone
+from meshpki.ca.server.metrics import Outcome
+from meshpki.ca.server.serving_certificate import ServingCertificate
 from meshpki.errors import MachineError
 from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH, REPORT_BUNDLE
 from meshpki.wire.trust_bundles_pb2 import ReportRequest
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from meshpki.ca.audit import AuditRecord
+    from meshpki.ca.audit.record import AuditRecord
 
 Code = grpc.StatusCode
 DIGEST = "0f" * 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshpki.ca.audit_budget import RefusalBudget
+from meshpki.ca.audit.budget import RefusalBudget
 
 
 def test_a_burst_then_one_a_second_and_a_count_of_the_rest() -> None:

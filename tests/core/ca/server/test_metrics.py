@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshpki.ca.metrics import CaMetrics, Outcome
+from meshpki.ca.server.metrics import CaMetrics, Outcome
 
 
 def shown(metrics: CaMetrics) -> dict[tuple[str, str], float]:

@@ -15,8 +15,8 @@ from meshpki.tokens.reasons import TokenRefusedError
 
 if TYPE_CHECKING:
     from meshpki.ca.issuer import Issuer
-    from meshpki.ca.methods import Call
     from meshpki.ca.profile import Profile
+    from meshpki.ca.server.methods import Call
     from meshpki.tokens.caller import Caller
     from meshpki.tokens.verify import TokenVerifier
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshpki.ca.bundle_reports import (
+from meshpki.ca.server.bundle_reports import (
     MOST_DIGESTS_SHOWN,
     OTHERS,
     BundleReport,

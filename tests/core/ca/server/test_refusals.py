@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from meshpki.ca.metrics import Outcome
+from meshpki.ca.server.metrics import Outcome
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest
 from meshpki.wire.methods import CREATE_CERTIFICATE
 from support.authority import make_csr

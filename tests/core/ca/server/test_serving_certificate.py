@@ -13,7 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from meshpki.ca.issuer import Issuer
-from meshpki.ca.serving import RETRY_SECONDS, ServingCertificate, ServingPair, renewal_due, server_name
+from meshpki.ca.server.serving_certificate import (
+    RETRY_SECONDS,
+    ServingCertificate,
+    ServingPair,
+    renewal_due,
+    server_name,
+)
 from meshpki.errors import InvalidValueError, UnavailableError
 from support.authority import NOW, TestAuthority, make_authority
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from meshpki.ca.audit import AuditRecord, RecordKind, second_stamp, timestamp
+from meshpki.ca.audit.record import AuditRecord, RecordKind, second_stamp, timestamp
 from meshpki.ca.peer import Peer
 
 if TYPE_CHECKING:
     from meshpki.ca.issue import Issued
-    from meshpki.ca.methods import Call
+    from meshpki.ca.server.methods import Call
     from meshpki.tokens.caller import Caller
 
     Requester: TypeAlias = Caller | Peer

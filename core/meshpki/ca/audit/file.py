@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from meshpki.ca.audit import GENESIS_HASH, MAX_LINE_BYTES, check_line
+from meshpki.ca.audit.record import GENESIS_HASH, MAX_LINE_BYTES, check_line
 from meshpki.errors import IntegrityError, MachineError
 from meshpki.runtime.files import read_capped
 

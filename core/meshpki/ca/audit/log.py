@@ -17,9 +17,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Self
 
-from meshpki.ca.audit import AuditRecord, RecordKind, encode_fields, timestamp
-from meshpki.ca.audit_budget import RefusalBudget
-from meshpki.ca.audit_writer import AuditWriter
+from meshpki.ca.audit.budget import RefusalBudget
+from meshpki.ca.audit.record import AuditRecord, RecordKind, encode_fields, timestamp
+from meshpki.ca.audit.writer import AuditWriter
 from meshpki.errors import MachineError, UnavailableError
 from meshpki.runtime.files import private_directory
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from meshpki.ca.audit_file import Head, Scan
+    from meshpki.ca.audit.file import Head, Scan
 
 _LOG = logging.getLogger(__name__)
 SUPPRESSED_AFTER_SECONDS: Final = 10.0

@@ -8,8 +8,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final, Self
 
-from meshpki.ca.audit import RecordKind, chain_line, parse_line
-from meshpki.ca.audit_file import Head, Scan, encode_head, head_path, read_head, scan
+from meshpki.ca.audit.file import Head, Scan, encode_head, head_path, read_head, scan
+from meshpki.ca.audit.record import RecordKind, chain_line, parse_line
 from meshpki.errors import IntegrityError, MachineError, UnavailableError
 from meshpki.runtime.files import PRIVATE_FILE, machine_errors, sync_directory
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 import grpc
 from google.protobuf.message import DecodeError
 
-from meshpki.ca.audit import second_stamp
-from meshpki.ca.authentication import PeerRule, TokenRule
-from meshpki.ca.bundle_reports import BundleReport, BundleReports, Reporter, ReportsFullError
-from meshpki.ca.methods import Call, CallRefusedError, Method
+from meshpki.ca.audit.record import second_stamp
 from meshpki.ca.peer import Peer
 from meshpki.ca.refusals import Refusals
+from meshpki.ca.server.authentication import PeerRule, TokenRule
+from meshpki.ca.server.bundle_reports import BundleReport, BundleReports, Reporter, ReportsFullError
+from meshpki.ca.server.methods import Call, CallRefusedError, Method
 from meshpki.runtime.http import Answer
 from meshpki.wire.methods import REPORT_BUNDLE
 from meshpki.wire.trust_bundles_pb2 import ReportRequest, ReportResponse
@@ -23,12 +23,12 @@ from meshpki.wire.trust_bundles_pb2 import ReportRequest, ReportResponse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshpki.ca.audit_entries import Requester
-    from meshpki.ca.audit_log import AuditLog
+    from meshpki.ca.audit.entries import Requester
+    from meshpki.ca.audit.log import AuditLog
     from meshpki.ca.issuer import Issuer
-    from meshpki.ca.method_adapter import Received
-    from meshpki.ca.metrics import CaMetrics
     from meshpki.ca.profile import Profile
+    from meshpki.ca.server.method_adapter import Received
+    from meshpki.ca.server.metrics import CaMetrics
     from meshpki.tokens.caller import Caller
     from meshpki.tokens.verify import TokenVerifier
 

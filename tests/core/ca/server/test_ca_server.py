@@ -17,14 +17,14 @@ import grpc
 import pytest
 from cryptography import x509
 
-from meshpki.ca.audit_verify import tail, verify
+from meshpki.ca.audit.verify import tail, verify
 from meshpki.ca.config import Limits
 from meshpki.ca.config_values import HostPort
-from meshpki.ca.grpc_options import OPTIONS
-from meshpki.ca.health import WATCHES_AT_ONCE
-from meshpki.ca.methods import anyone
-from meshpki.ca.metrics import Outcome
-from meshpki.ca.server import CaServer
+from meshpki.ca.server.ca_server import CaServer
+from meshpki.ca.server.grpc_options import OPTIONS
+from meshpki.ca.server.health import WATCHES_AT_ONCE
+from meshpki.ca.server.methods import anyone
+from meshpki.ca.server.metrics import Outcome
 from meshpki.errors import IntegrityError, InvalidValueError, MachineError, MeshpkiError, PluginError, UnavailableError
 from meshpki.identity import TrustDomain
 from meshpki.wire.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -333,7 +333,7 @@ def test_a_signer_that_is_away(tmp_path: Path) -> None:
 def test_a_fault_of_ours_is_internal_and_says_where_to_look(
     ca: RunningCa, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("meshpki.ca.certificate_service.draw", lambda: 1 / 0)
+    monkeypatch.setattr("meshpki.ca.server.certificate_service.draw", lambda: 1 / 0)
     with pytest.raises(CallFailedError) as caught:
         ca.client.sign(good_token())
     assert (caught.value.code, caught.value.reason) == (Code.INTERNAL, "internal")

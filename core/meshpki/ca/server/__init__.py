@@ -1,0 +1,1 @@
+"""The CA as a server: listeners, the methods they serve and what watches over them."""
