@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from meshpki.ca.config_converter import structure
-from meshpki.ca.config_values import DAY, HostPort, Seconds, load_yaml
+from meshpki.ca.config_values import DAY, HostPort, Seconds
 from meshpki.ca.profile import Profile
 from meshpki.errors import InvalidValueError
 from meshpki.identity import TrustDomain
 from meshpki.runtime.files import read_capped
+from meshpki.runtime.strict_yaml import load_yaml
 from meshpki.tokens.policy import DEFAULT_AUDIENCE, ClusterPolicy
 
 MAX_CONFIG_BYTES: Final = 256 * 1024
