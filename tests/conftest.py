@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
+pytest_plugins = ["support.kube.plugin"]
 MAX_ID = 60
 
 # Whoever starts the tests in the background may have them ignore these, and every process started here would inherit
