@@ -37,6 +37,7 @@ SECTIONS: Final = (
     Section(
         "Provision a platform",
         (
+            Entry("detect", "Find out what a cluster can do, and on what evidence", "detect"),
             Entry("provision", "Detect, show the plan, ask, apply it, verify", "provision"),
             Entry("apply", "Apply a plan that was saved and reviewed", "apply"),
             Entry("status", "Show what runs and how fresh each workload's certificate is", "status"),

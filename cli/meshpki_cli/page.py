@@ -28,9 +28,13 @@ TITLE: Final = "bold"
 
 
 _STYLES: Final = {
-    **dict.fromkeys(("ok", "passed", "running", "fresh", "done", "issued"), GOOD),
-    **dict.fromkeys(("overdue", "skipped", "suppressed", "different", "unknown", "disabled", "cut"), WARN),
-    **dict.fromkeys(("broken", "problem", "failed", "expired", "denied", "stopped", "refused", "foreign"), BAD),
+    **dict.fromkeys(("ok", "yes", "passed", "running", "fresh", "done", "issued"), GOOD),
+    **dict.fromkeys(
+        ("overdue", "skipped", "suppressed", "different", "unknown", "disabled", "cut", "could not tell"), WARN
+    ),
+    **dict.fromkeys(
+        ("broken", "problem", "failed", "expired", "denied", "stopped", "refused", "foreign", "no", "danger"), BAD
+    ),
 }
 
 

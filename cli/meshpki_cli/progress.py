@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import typer
@@ -32,6 +33,35 @@ def reported(doing: str = "") -> Iterator[Callable[[str], None]]:
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     with console.status(doing) as status:
         yield _Live(status, columns(sys.stderr))
+
+
+@contextlib.contextmanager
+def patient(seconds: float = 1.0) -> Iterator[Callable[[str], None]]:
+    """Yield the function to call with each line. Nothing is shown of what is over within a second."""
+    with contextlib.ExitStack() as opened:
+        lock, held = threading.Lock(), [""]
+        shown: list[Callable[[str], None]] = []
+
+        def show() -> None:
+            with lock:
+                shown.append(opened.enter_context(reported()))
+                if held[0]:
+                    shown[0](held[0])
+
+        def tell(line: str) -> None:
+            with lock:
+                held[0] = line
+                if shown:
+                    shown[0](line)
+
+        timer = threading.Timer(seconds, show)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield tell
+        finally:
+            timer.cancel()
+            timer.join()
 
 
 def _plain_line(line: str) -> None:

@@ -1,0 +1,114 @@
+"""`meshpki detect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meshpki.errors import ExitCode
+from meshpki_cli import cluster_options, progress
+from meshpki_cli.cluster_options import AllowExecOption, ContextOption, KubeconfigOption
+from meshpki_cli.failures import InterruptedRun
+from meshpki_cli.options import OutputOption
+from meshpki_cli.output import Output, emit
+
+if TYPE_CHECKING:
+    from meshpki.kube.access import Access
+    from meshpki.provision.cluster.climb import Question
+    from meshpki.provision.cluster.ladder import Ladder
+    from meshpki_cli.page import Page
+
+
+def run(
+    *,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", metavar="NAME", help="Where the throw-away ServiceAccount is made.")
+    ] = "default",
+    audience: Annotated[str, typer.Option(metavar="NAME", help="Audience that the mesh's CA accepts.")] = "istio-ca",
+    canary: Annotated[
+        bool, typer.Option("--canary", help="Also run a pod with a projected token: what kubelets can do.")
+    ] = False,
+    canary_image: Annotated[
+        str, typer.Option(metavar="IMAGE", help="Image of that pod; anything that starts.")
+    ] = "registry.k8s.io/pause:3.10",
+    canary_timeout: Annotated[
+        int, typer.Option(metavar="SECONDS", min=1, max=600, help="How long to wait for that pod.")
+    ] = 60,
+    allow_exec: AllowExecOption = None,
+    timeout: Annotated[
+        int, typer.Option(metavar="SECONDS", min=1, max=300, help="How long one request may take, retries included.")
+    ] = 10,
+    output: OutputOption = Output.TABLE,
+) -> int:
+    """Find out which modes a cluster allows, and on what evidence.
+
+    Changes nothing that lasts: a ServiceAccount meshpki-detect is made in the namespace, gets one token of 600 s that
+    is neither stored nor shown, and is removed again, after Ctrl-C too. What a killed run left, the next one removes.
+
+    Exit status 0: sds or better is possible. 3: only file-mount, which takes the operator's word. 1: could not tell,
+    or a mesh token would open the API server. What detect must be allowed to do: deploy/kubernetes/detect-rbac.yaml
+    """
+    from meshpki.provision.cluster.climb import Canary, Question
+
+    wanted = Canary(canary_image, float(canary_timeout)) if canary else None
+    question = Question(namespace, audience, wanted)
+    access = cluster_options.access(kubeconfig, context, allow_exec)
+    ladder = _climb(access, question, timeout)
+    document = _document(access, question, ladder)
+
+    def view(page: Page) -> None:
+        from meshpki_cli.detect_view import show_ladder
+
+        show_ladder(page, ladder, str(access))
+
+    emit(output, document, view)
+    return _status(ladder)
+
+
+def _climb(access: Access, question: Question, timeout: int) -> Ladder:
+    from meshpki.kube.client import KubeClient
+    from meshpki.provision.cluster.climb import climb
+    from meshpki.provision.cluster.uninterrupted import stoppable
+
+    try:
+        with (
+            stoppable(),
+            KubeClient(access, field_manager="meshpki-detect", timeout_seconds=timeout) as client,
+            progress.patient() as told,
+        ):
+            return climb(client, question, progress=told)
+    except KeyboardInterrupt as error:
+        raise InterruptedRun("nothing of detection is left on the cluster") from error
+
+
+def _status(ladder: Ladder) -> ExitCode:
+    from meshpki.provision.cluster.ladder import Standing
+
+    match ladder.standing:
+        case Standing.PROVEN:
+            return ExitCode.DONE
+        case Standing.FILE_MOUNT_ONLY:
+            return ExitCode.OPERATOR_NEEDED
+        case _:
+            return ExitCode.ERROR
+
+
+def _document(access: Access, question: Question, ladder: Ladder) -> dict[str, object]:
+    return {
+        "server": access.server,
+        "namespace": question.namespace,
+        "audience": question.audience,
+        "version": ladder.git_version,
+        "distribution": ladder.distribution,
+        "features": ladder.features,
+        "emulated": ladder.emulated,
+        "standing": ladder.standing,
+        "modes": ladder.modes,
+        "ca_policies": ladder.policies,
+        "lift": ladder.lift,
+        "facts": dict(ladder.facts),
+        "rungs": ladder.verdicts,
+    }

@@ -1,0 +1,54 @@
+"""Ctrl-C and the other signals that stop us: one exception for all of them, and none while tidying up."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does, so that what was made is taken away."""
+    with _handling(SIGNALS[1:], _interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let the signals that stop us wait until the block is done. In another thread than the main one none arrives."""
+    held: list[int] = []
+    try:
+        with _handling(SIGNALS, lambda number, _frame: held.append(number)):
+            yield
+    finally:
+        if held:
+            signal.raise_signal(signal.Signals(held[0]))
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handling(signals: tuple[signal.Signals, ...], handler: signal._HANDLER) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in signals}
+    # One that whoever started us has ignored stays ignored (nohup); one that is not Python's cannot be put back.
+    ours = [number for number, old in before.items() if old is not None and old is not signal.SIG_IGN]
+    for number in ours:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
