@@ -359,6 +359,12 @@ class StaticKeys:
     def keys(self, kid: str | None, now: float) -> Sequence[VerificationKey]:
         return self.key_set.candidates(kid)
 
+    def known(self) -> Sequence[VerificationKey]:
+        return self.key_set.keys
+
+    def may_be_behind(self, issued_at: float, now: float) -> bool:
+        return False
+
 
 def verifier(*makers: TokenMaker, **policy: object) -> TokenVerifier:
     """A verifier that trusts these makers as clusters c1, c2, ...; keywords go into every ClusterPolicy."""

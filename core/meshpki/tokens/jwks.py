@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshpki.errors import MeshpkiError, UnavailableError
 from meshpki.runtime.files import machine_errors, read_capped
-from meshpki.tokens.jwks_cache import CachePolicy, CacheState, Step, after_failure, after_success, decide
+from meshpki.tokens.jwks_cache import CachePolicy, CacheState, Step, after_failure, after_success, decide, may_be_behind
 from meshpki.tokens.keys import MAX_JWKS_BYTES, KeySet
 
 if TYPE_CHECKING:
@@ -60,6 +60,15 @@ class FileKeySource:
             state = self._state = self._look(self._state, now)
         return self._answer(state, kid, now)
 
+    def known(self) -> Sequence[VerificationKey] | None:
+        """See `KeySource.known`."""
+        keys = self._state.keys
+        return None if keys is None else keys.keys
+
+    def may_be_behind(self, issued_at: float, now: float) -> bool:  # noqa: ARG002
+        """See `KeySource.may_be_behind`: never, for a file is read again for a kid that is not known."""
+        return False
+
     def _answer(self, state: _FileState, kid: str | None, now: float) -> Sequence[VerificationKey]:
         found = () if state.keys is None else state.keys.candidates(kid)
         too_old = state.broken_since is not None and now - state.broken_since > self._stale_seconds
@@ -95,33 +104,32 @@ class FileKeySource:
         return _FileState(state.keys, identity, now, since, failure)
 
 
-class HttpsKeySource:
-    """Keys from one https address, cached by the rules of `jwks_cache`. Safe for many threads.
+class FetchedKeySource:
+    """Keys that are fetched, cached by the rules of `jwks_cache`. Safe for many threads.
 
     At most one fetch is under way; all who need its outcome wait for it. Due refreshes happen beside the calls.
     """
 
     def __init__(
-        self,
-        url: str,
-        ca_file: Path,
-        *,
-        policy: CachePolicy | None = None,
-        timeout_seconds: float = 5.0,
-        fetch: Callable[[], bytes] | None = None,
+        self, name: str, fetch: Callable[[], bytes], *, policy: CachePolicy | None = None, timeout_seconds: float = 5.0
     ) -> None:
-        """`fetch` replaces the network in tests. Raises UsageError for a URL that is not https."""
-        from meshpki.tokens.jwks_fetch import JwksEndpoint
-        from meshpki.tokens.jwks_fetch import fetch as fetch_once
-
-        endpoint = JwksEndpoint.parse(url, ca_file, timeout_seconds=timeout_seconds)
-        self._name = str(endpoint)
-        self._fetch = fetch or (lambda: fetch_once(endpoint))
+        """`fetch` brings the JWKS document within `timeout_seconds`, or raises; `name` is what logs call it."""
+        self._name = name
+        self._fetch = fetch
         self._policy = policy or CachePolicy()
         self._timeout = timeout_seconds + _GRACE_SECONDS
         self._state = CacheState()
         self._lock = threading.Lock()
         self._flight: Future[None] | None = None
+
+    def known(self) -> Sequence[VerificationKey] | None:
+        """See `KeySource.known`."""
+        keys = self._state.keys
+        return None if keys is None else keys.keys
+
+    def may_be_behind(self, issued_at: float, now: float) -> bool:
+        """See `KeySource.may_be_behind`."""
+        return may_be_behind(self._state, self._policy, issued_at, now)
 
     def keys(self, kid: str | None, now: float) -> Sequence[VerificationKey]:
         """See `KeySource.keys`. Raises UnavailableError."""
@@ -178,6 +186,31 @@ class HttpsKeySource:
             self._state = state
             self._flight = None
         flight.set_result(None)
+
+
+class HttpsKeySource(FetchedKeySource):
+    """Keys from one https address that asks for no credential."""
+
+    def __init__(
+        self,
+        url: str,
+        ca_file: Path,
+        *,
+        policy: CachePolicy | None = None,
+        timeout_seconds: float = 5.0,
+        fetch: Callable[[], bytes] | None = None,
+    ) -> None:
+        """`fetch` replaces the network in tests. Raises UsageError for a URL that is not https."""
+        from meshpki.tokens.jwks_fetch import JwksEndpoint
+        from meshpki.tokens.jwks_fetch import fetch as fetch_once
+
+        endpoint = JwksEndpoint.parse(url, ca_file, timeout_seconds=timeout_seconds)
+        super().__init__(
+            str(endpoint),
+            fetch or (lambda: fetch_once(endpoint)),
+            policy=policy,
+            timeout_seconds=timeout_seconds,
+        )
 
 
 def _log_loaded(source: str, keys: KeySet) -> None:

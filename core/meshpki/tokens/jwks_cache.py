@@ -38,6 +38,8 @@ class CachePolicy:
     """Least time between two fetches after a failure."""
     stale_seconds: float = 3600.0
     """How long keys are used while they cannot be fetched (stale-if-error)."""
+    new_key_margin_seconds: float = 30.0
+    """A token issued so long before the last look, or earlier, does not wait for the next one."""
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for bounds that are negative, or stale before they are refreshed."""
@@ -72,6 +74,16 @@ def decide(state: CacheState, policy: CachePolicy, kid: str | None, now: float) 
         return Step.UNAVAILABLE if state.failure else Step.USE
     due = _elapsed(state.loaded_at, now) >= policy.refresh_seconds
     return Step.REFRESH if due and since_try >= policy.retry_seconds else Step.USE
+
+
+def may_be_behind(state: CacheState, policy: CachePolicy, issued_at: float, now: float) -> bool:
+    """Whether a key that is not among ours may have signed a token of that age, and we have not looked since.
+
+    A token that was issued well before our last look was signed by a key that should have been there; and a look for
+    this very token, at `now`, settles it. The margin is for clocks that differ.
+    """
+    margin = policy.new_key_margin_seconds
+    return state.loaded_at < now and state.loaded_at - margin < issued_at <= now + margin
 
 
 def after_success(keys: KeySet, now: float) -> CacheState:

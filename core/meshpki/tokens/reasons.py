@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from meshpki.errors import RefusedError
+from meshpki.errors import RefusedError, UnavailableError
 
 
 class TokenReason(StrEnum):
@@ -36,6 +36,34 @@ class TokenReason(StrEnum):
     NOT_BOUND = "token_not_bound"
     """The policy wants a token bound to a pod, and this one is not."""
     BAD_SUBJECT = "token_bad_subject"
+    SEVERAL_CLUSTERS = "token_several_clusters"
+    """Its key is in the JWKS of two clusters that share an issuer: it could be of either."""
+    NOT_AUTHENTICATED = "token_not_authenticated"
+    """The cluster's API server does not take it, and says nothing that we know."""
+    POD_GONE = "token_pod_gone"
+    """The pod that it is bound to is gone, or there is another of that name."""
+    NODE_GONE = "token_node_gone"
+    """The node that it is bound to is gone, or there is another of that name."""
+    ACCOUNT_GONE = "token_account_gone"
+    ACCOUNT_RECREATED = "token_account_recreated"
+    """The service account was deleted and made anew: the same name, another UID."""
+    AUDIENCE_NOT_CONFIRMED = "token_audience_not_confirmed"
+    """The API server took it without saying that it is meant for our audience."""
+    REVIEW_MISMATCH = "token_review_mismatch"
+    """The API server says that the token is somebody else's than its own claims say."""
+
+
+class UnjudgedReason(StrEnum):
+    """Why a token could be neither believed nor refused. Values are never re-used."""
+
+    KEYS = "keys_unavailable"
+    """The cluster's keys cannot be had."""
+    KEY_NOT_SEEN_YET = "key_not_seen_yet"
+    """The token is younger than our last look at the keys: its key may be, too."""
+    REVIEW = "review_unavailable"
+    """The cluster's API server is away, slow, throttling, or does not let us ask."""
+    REVIEW_BUSY = "review_busy"
+    """As many reviews as we allow are under way."""
 
 
 class TokenRefusedError(RefusedError):
@@ -46,3 +74,12 @@ class TokenRefusedError(RefusedError):
         self.reason = reason
         self.cluster = cluster
         """The configured cluster whose issuer the token named, as far as that was settled; else empty."""
+
+
+class TokenUnjudgedError(UnavailableError):
+    """Nothing was decided about a token: the same one may be believed later. The text may name our files."""
+
+    def __init__(self, reason: UnjudgedReason, seen: str, *, todo: str = "", cluster: str = "") -> None:
+        super().__init__(seen, todo=todo)
+        self.reason = reason
+        self.cluster = cluster

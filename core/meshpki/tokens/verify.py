@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from meshpki.errors import UsageError
 from meshpki.tokens.claims import check_legacy, read_issuer
+from meshpki.tokens.namesakes import signer
 from meshpki.tokens.parse import parse
 from meshpki.tokens.policy import check_claims
-from meshpki.tokens.reasons import TokenReason, TokenRefusedError
+from meshpki.tokens.reasons import TokenReason, TokenRefusedError, TokenUnjudgedError, UnjudgedReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,46 +30,79 @@ class KeySource(Protocol):
         `now` is epoch seconds. Raises UnavailableError when that cannot be told at present.
         """
 
+    def known(self) -> Sequence[VerificationKey] | None:
+        """All keys as they were last seen, however long ago; None if never. Waits for nobody."""
+
+    def may_be_behind(self, issued_at: float, now: float) -> bool:
+        """Whether the key of a token of that age may be unknown only because nobody has looked since."""
+
+
+class Reviewer(Protocol):
+    """Who asks a cluster's API server about a token."""
+
+    def review(self, token: bytes, caller: Caller, now: float) -> None:
+        """Return if the API server confirms what the token says: `caller` is made of its own claims.
+
+        Raises TokenRefusedError, or TokenUnjudgedError when the API server cannot be asked.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class TrustedCluster:
-    """A cluster whose tokens we believe: on which terms, and by whose keys."""
+    """A cluster whose tokens we believe: on which terms, and by whose word: its keys', its API server's, or both's."""
 
     policy: ClusterPolicy
-    keys: KeySource
+    keys: KeySource | None
+    """None: the API server alone knows what is signed by the cluster."""
+    reviewer: Reviewer | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a cluster whose tokens nobody would examine."""
+        if self.keys is None and self.reviewer is None:
+            raise UsageError(f"cluster {self.policy.cluster} has neither keys nor an API server", wanted="one or both")
 
 
 class TokenVerifier:
-    """Verifies tokens of the configured clusters. Safe for many threads, if the key sources are."""
+    """Verifies tokens of the configured clusters. Safe for many threads, if key sources and reviewers are."""
 
     def __init__(self, clusters: Sequence[TrustedCluster]) -> None:
-        """Raise UsageError for no cluster, or for two with the same name or the same issuer."""
-        self._by_issuer = {cluster.policy.issuer: cluster for cluster in clusters}
+        """Raise UsageError for no cluster, two of one name, or two of one issuer that keys cannot tell apart."""
+        by_issuer: dict[str, tuple[TrustedCluster, ...]] = {}
+        for cluster in clusters:
+            by_issuer[cluster.policy.issuer] = (*by_issuer.get(cluster.policy.issuer, ()), cluster)
         names = {cluster.policy.cluster for cluster in clusters}
         if not clusters or len(names) != len(clusters):
             raise UsageError("no cluster, or two of one name", wanted="one cluster or more, each with its own name")
-        if len(self._by_issuer) != len(clusters):
-            raise UsageError(
-                "two clusters have the same issuer: their tokens could not be told apart",
-                wanted="an issuer of its own for every cluster",
-                todo="give one cluster another --service-account-issuer; same issuers are not supported yet",
-            )
+        for sharing in by_issuer.values():
+            _check_apart(sharing)
+        self._by_issuer = by_issuer
+        self.takes_hints = len(by_issuer) != len(clusters)
+        """Whether `cluster_hint` can say anything: clusters share an issuer."""
 
-    def verify(self, token: bytes, now: float) -> Caller:
+    def verify(self, token: bytes, now: float, cluster_hint: str = "") -> Caller:
         """Return whom the token speaks for. `now` is epoch seconds.
 
         The issuer in the token only chooses among configured clusters; what is believed of it, that cluster's key
-        has signed. Raises TokenRefusedError with one reason, or UnavailableError when keys cannot be had.
+        has signed or its API server confirms. `cluster_hint` is the caller's word for its cluster and changes no
+        verdict. An API server is asked last, about tokens that are right in all that can be seen here.
+        Raises TokenRefusedError with one reason, or UnavailableError when nothing can be decided.
         """
         parsed = parse(token)
-        cluster = self._cluster(parsed)
-        check_signature(parsed, cluster.keys.keys(parsed.header.kid, now), cluster.policy.cluster)
-        return check_claims(parsed, cluster.policy, now)
+        clusters = self._clusters(parsed)
+        cluster = clusters[0]
+        if len(clusters) > 1:
+            cluster = signer(parsed, clusters, lambda each: _check_signed(parsed, each, now), now, cluster_hint)
+        elif cluster.keys is not None:
+            _check_signed(parsed, cluster, now)
+        caller = check_claims(parsed, cluster.policy, now)
+        if cluster.reviewer is not None:
+            cluster.reviewer.review(token, caller, now)
+        return caller
 
-    def _cluster(self, parsed: ParsedToken) -> TrustedCluster:
+    def _clusters(self, parsed: ParsedToken) -> tuple[TrustedCluster, ...]:
         issuer = read_issuer(parsed.claims)
-        cluster = self._by_issuer.get(issuer)
-        if cluster is None:
+        clusters = self._by_issuer.get(issuer)
+        if clusters is None:
             check_legacy(parsed.claims)
             raise TokenRefusedError(
                 TokenReason.UNKNOWN_ISSUER,
@@ -76,7 +110,36 @@ class TokenVerifier:
                 wanted="a token of a configured cluster, its iss letter for letter",
                 todo="compare `meshpki token inspect` with the clusters in the CA's configuration",
             )
-        return cluster
+        return clusters
+
+
+def _check_apart(sharing: Sequence[TrustedCluster]) -> None:
+    if len(sharing) > 1 and any(cluster.keys is None for cluster in sharing):
+        names = ", ".join(cluster.policy.cluster for cluster in sharing)
+        raise UsageError(
+            f"clusters {names} share an issuer, and not all of them have a JWKS: a token of one would have to be shown "
+            "to the other's API server to find out whose it is",
+            wanted="`jwks` for each of them, or an issuer of its own for every cluster",
+            todo="add `jwks` and say `authentication: hybrid`, or give one another --service-account-issuer",
+        )
+
+
+def _check_signed(parsed: ParsedToken, cluster: TrustedCluster, now: float) -> None:
+    """Demand a signature by one of the cluster's keys. Raises as `check_signature`, and UnavailableError."""
+    assert cluster.keys is not None  # the callers saw to it
+    kid = parsed.header.kid
+    candidates = cluster.keys.keys(kid, now)
+    if not candidates and kid is not None:
+        issued_at = parsed.claims.get("iat")
+        # What a stranger claims: it makes no key known, and turns a refusal into a "not yet" for a moment at most.
+        if type(issued_at) is int and cluster.keys.may_be_behind(issued_at, now):
+            raise TokenUnjudgedError(
+                UnjudgedReason.KEY_NOT_SEEN_YET,
+                f"the keys of cluster {cluster.policy.cluster} were read before the token was issued",
+                todo="try again in some seconds",
+                cluster=cluster.policy.cluster,
+            )
+    check_signature(parsed, candidates, cluster.policy.cluster)
 
 
 def check_signature(parsed: ParsedToken, candidates: Sequence[VerificationKey], cluster: str = "") -> None:

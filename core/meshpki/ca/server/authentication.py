@@ -11,7 +11,7 @@ from meshpki.ca.reasons import PeerReason, PeerRefusedError
 from meshpki.ca.refusals import Refusals, refusal, unavailable
 from meshpki.errors import UnavailableError
 from meshpki.tokens.bearer import extract
-from meshpki.tokens.reasons import TokenRefusedError
+from meshpki.tokens.reasons import TokenRefusedError, TokenUnjudgedError, UnjudgedReason
 
 if TYPE_CHECKING:
     from meshpki.ca.issuer import Issuer
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from meshpki.tokens.verify import TokenVerifier
 
 AUTHORIZATION: Final = "authorization"
-KEYS_UNAVAILABLE: Final = "keys_unavailable"
+CLUSTER_ID: Final = "clusterid"
+UNJUDGED: Final = frozenset(UnjudgedReason)
+_SENTENCES: Final = {
+    UnjudgedReason.KEYS: "the keys of the token's cluster cannot be had now",
+    UnjudgedReason.KEY_NOT_SEEN_YET: "the token's key is not known yet",
+    UnjudgedReason.REVIEW: "the token's cluster cannot be asked about it now",
+    UnjudgedReason.REVIEW_BUSY: "too many tokens are being reviewed at once",
+}
 _UNAUTHENTICATED: Final = grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -36,14 +43,24 @@ class TokenRule:
         """Verify the token. Raises CallRefusedError: UNAUTHENTICATED, or UNAVAILABLE."""
         try:
             token = extract([value for key, value in call.metadata if key == AUTHORIZATION])
-            return self._verifier.verify(token, call.received_at)
+            hint = cluster_hint(call) if self._verifier.takes_hints else ""
+            return self._verifier.verify(token, call.received_at, hint)
         except TokenRefusedError as error:
             refused = refusal(_UNAUTHENTICATED, error.reason, error)
             self._refusals.note(call, refused, cluster=error.cluster)
         except UnavailableError as error:
-            refused = unavailable(KEYS_UNAVAILABLE, "the keys of the token's cluster cannot be had now", error)
-            self._refusals.note(call, refused)
+            reason, cluster = UnjudgedReason.KEYS, ""
+            if isinstance(error, TokenUnjudgedError):
+                reason, cluster = error.reason, error.cluster
+            refused = unavailable(reason, _SENTENCES[reason], error)
+            self._refusals.note(call, refused, cluster=cluster)
         raise refused
+
+
+def cluster_hint(call: Call) -> str:
+    """The cluster that the caller says it is in: one value of `clusterid`, else nothing. It is not a credential."""
+    values = [value for key, value in call.metadata if key == CLUSTER_ID]
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else ""
 
 
 class PeerRule:

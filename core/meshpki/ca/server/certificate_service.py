@@ -26,7 +26,7 @@ from meshpki.ca.reasons import (
 )
 from meshpki.ca.refusals import Refusals, refusal, unavailable
 from meshpki.ca.serials import draw
-from meshpki.ca.server.authentication import KEYS_UNAVAILABLE, PeerRule, TokenRule
+from meshpki.ca.server.authentication import UNJUDGED, PeerRule, TokenRule
 from meshpki.ca.server.methods import Call, CallRefusedError, Method
 from meshpki.ca.server.metrics import Outcome
 from meshpki.errors import UnavailableError
@@ -150,4 +150,4 @@ def _outcome(refused: CallRefusedError) -> Outcome:
         case _Status.INVALID_ARGUMENT:
             return Outcome.IDENTITY if refused.reason == IdentityReason.MALFORMED else Outcome.CSR
         case _:
-            return Outcome.AUTHENTICATION if refused.reason == KEYS_UNAVAILABLE else Outcome.SIGNING
+            return Outcome.AUTHENTICATION if refused.reason in UNJUDGED else Outcome.SIGNING
