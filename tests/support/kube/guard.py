@@ -6,6 +6,7 @@ kills whatever has the directory's name in its command line, and removes the dir
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import shutil
@@ -25,13 +26,9 @@ def directory() -> Path:
     """The directory of this process's servers; the first call makes it and sets the guard on it."""
     made = Path(tempfile.mkdtemp(prefix=PREFIX))
     # A session of its own: the Ctrl-C that ends the tests must not end their guard first.
-    _pipes.append(
-        subprocess.Popen([sys.executable, "-I", __file__, made], stdin=subprocess.PIPE, start_new_session=True)
-    )
+    guard = subprocess.Popen([sys.executable, "-I", __file__, made], stdin=subprocess.PIPE, start_new_session=True)
+    atexit.register(guard.communicate)  # which closes the pipe, and keeps it open until then
     return made
-
-
-_pipes: list[subprocess.Popen[bytes]] = []
 
 
 def owned(where: Path) -> list[int]:
