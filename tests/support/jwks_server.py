@@ -69,9 +69,9 @@ class JwksServer:
         self.behaviour = lambda handler: handler.answer(body, status, **headers)
 
 
-def certificate(directory: Path, name: str, *, host: str = "127.0.0.1") -> tuple[Path, Path]:
+def certificate(directory: Path, name: str, *, host: str = "127.0.0.1", hours_ago: int = 0) -> tuple[Path, Path]:
     """A root named `name`, and a server chain with key by it: (root file, chain-and-key file)."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=hours_ago)
     hour = datetime.timedelta(hours=1)
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

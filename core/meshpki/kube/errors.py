@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -140,3 +141,13 @@ class Permission:
     def kind(self) -> str:
         """The kind of role that such a rule belongs into."""
         return f"Role in namespace {self.namespace}" if self.namespace else "ClusterRole"
+
+    def question(self, subject: str) -> str:
+        """The kubectl command that asks whether `subject` may."""
+        if not self.resource:
+            return f"kubectl auth can-i {self.verb} {self.path} --as {shlex.quote(subject)}"
+        resource, _, sub = self.resource.partition("/")
+        words = f"kubectl auth can-i {self.verb} {resource}" + (f".{self.group}" if self.group else "")
+        words += f" --subresource={sub}" if sub else ""
+        words += f" -n {self.namespace}" if self.namespace else " -A"
+        return f"{words} --as {shlex.quote(subject)}"
