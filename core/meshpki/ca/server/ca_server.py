@@ -100,7 +100,6 @@ class CaServer:
             trust_domain=str(config.trust_domain),
             issuer_key_id=issuer.key_id,
             now=clock(),
-            in_flight=in_flight.count,
         )
         closing.callback(lambda: audit.close(clock()))
         tls = ServerTls(issuer, config.server_names, audit, clock)
