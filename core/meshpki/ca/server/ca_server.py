@@ -24,6 +24,7 @@ from meshpki.ca.server.self_check import self_check
 from meshpki.ca.server.tls import ServerTls
 from meshpki.ca.signer import SoftwareSigner
 from meshpki.errors import UnavailableError
+from meshpki.runtime.garbage import settle
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
 from meshpki.tokens.jwks import FileKeySource, HttpsKeySource
 from meshpki.tokens.verify import TokenVerifier, TrustedCluster
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from meshpki.ca.config import CaConfig, ClusterSettings
     from meshpki.ca.profile import Profile
     from meshpki.hooks import Signer
-    from meshpki.runtime.http import Answer
+    from meshpki.runtime.garbage import settle
+from meshpki.runtime.http import Answer
 
 _LOG = logging.getLogger(__name__)
 
@@ -158,6 +160,7 @@ def serve(config: CaConfig) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with CaServer(config):
+        settle()
         stop.wait()
     return 0
 
@@ -191,6 +194,8 @@ def _key_source(cluster: ClusterSettings) -> FileKeySource | HttpsKeySource:
 def _drain(listeners: Sequence[Listener]) -> None:
     for stopped in [listener.stop() for listener in listeners]:
         stopped.wait()
+    for listener in listeners:
+        listener.close()
 
 
 def _http_server(
