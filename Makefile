@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-fast lint format bench proto clean
+.PHONY: help demo test test-fast kube-assets lint format bench proto clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,11 +19,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## The whole story with two real Envoys, under a minute
 	@PYTHONPATH=deploy/demo $(BIN)/python -m meshpki_demo
 
-test: $(STAMP) ## Every test, on real servers
+test: $(STAMP) ## Every test, on real servers; the first time it gets the Kubernetes programs
+	@PYTHONPATH=tests $(BIN)/python -m support.kube_assets --if-possible
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-fast: $(STAMP) ## The tests that need no server of their own
 	$(BIN)/python -m pytest -n auto -m 'not e2e' -q
+
+kube-assets: $(STAMP) ## Get the Kubernetes programs the tests run on: copied, downloaded or built
+	@PYTHONPATH=tests $(BIN)/python -m support.kube_assets
 
 lint: $(STAMP) ## Format, lint, types, architecture
 	$(BIN)/ruff format --check .
