@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import grpc
 
-from meshpki.agent.feed import Feed, Signal
+from meshpki.agent.feed import Feed
 from meshpki.agent.node_identity import NodeIdentity
 from meshpki.agent.node_table import Admit, AskBack, Halt, NodeTable, Phase, Start, Stop, TurnAway, Why
 from meshpki.agent.node_token import ISTIO_HEADER, token_of
 from meshpki.agent.sessions import CallRefusedError
 from meshpki.agent.turns import Turns
 from meshpki.runtime.clock_watch import ClockWatch
+from meshpki.runtime.wakeup import Signal
 from meshpki.tokens.reasons import TokenRefusedError
 
 if TYPE_CHECKING:
@@ -79,8 +80,6 @@ class NodeSessions:
         self._numbers = itertools.count(1)
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._never = asyncio.Event()
-        """Never set: a keeper here ends by being cancelled, each at its own time."""
         self._moved = Signal()
         self._planned = float("inf")
         self._clock_watch = ClockWatch(clock)
@@ -177,7 +176,7 @@ class NodeSessions:
         for action in actions:
             match action:
                 case Start(key):
-                    self._identities[key].start(self._never, self._stepped, self._spent)
+                    self._identities[key].start(self._stepped, self._spent)
                 case Admit(key, streams):
                     self._admit(self._identities[key].feed, streams)
                 case Halt(key):
@@ -236,6 +235,8 @@ class NodeSessions:
 
 class _NodeSession:
     """One stream's session: nothing until it is admitted, then the feed of its own token."""
+
+    __slots__ = ("_feed", "_must_reconnect", "_node", "admission", "key", "number")
 
     def __init__(self, node: NodeSessions, key: TokenKey, number: int) -> None:
         loop = asyncio.get_running_loop()

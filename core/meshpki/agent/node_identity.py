@@ -61,13 +61,12 @@ class NodeIdentity:
 
     def start(
         self,
-        stopping: asyncio.Event,
         stepped: Callable[[NodeIdentity], None],
         spent: Callable[[NodeIdentity], None],
     ) -> None:
         """Begin to ask. `stepped` is called after each step of the keeper, `spent` once the token is of no more use."""
         self._on_spent = spent
-        self._task = asyncio.create_task(self.keeper.run(stopping))
+        self._task = asyncio.create_task(self.keeper.run())
         self._follow(stepped)
 
     def halt(self) -> None:

@@ -113,7 +113,7 @@ class Agent:
         """Rotate and show until `stopping` is set, then take the faces away. Raises MachineError."""
         self._prepare()
         observer = self._observe()
-        working = (self._roots.run(), self._keeper.run(stopping), self._present(), self._reporter.run())
+        working = (self._roots.run(), self._keeper.run(), self._present(), self._reporter.run())
         tasks = [asyncio.create_task(work) for work in working]
         stop = asyncio.create_task(stopping.wait())
         try:
