@@ -120,7 +120,7 @@ class ThrowAway:
         self._kind = kind
         self._run = run
         self._labels = {**LABELS, COMPONENT: component}
-        self._begun = False
+        self._may_exist = False
         self.uid = ""
 
     @property
@@ -129,7 +129,7 @@ class ThrowAway:
         return {"name": self._name, "labels": self._labels, "annotations": self._run.annotations}
 
     def make(self, body: Members) -> Exchange[AccountSeen]:
-        """Create it; remove a left-over first. From the call on `remove` looks for it, whatever came back."""
+        """Create it; remove a left-over first. What may have been made without our hearing, `remove` looks for."""
         seen = self._create(body, Account.MADE)
         if seen.outcome is not Outcome.CONFLICT:
             return seen
@@ -148,7 +148,7 @@ class ThrowAway:
         return Exchange(seen.request, seen.status, Outcome.DONE, seen.message, seen.about, AccountSeen(state))
 
     def _create(self, body: Members, state: Account) -> Exchange[AccountSeen]:
-        self._begun = True
+        self._may_exist = True
 
         def read(members: Members) -> AccountSeen | None:
             self.uid = text(members, "metadata", "uid")
@@ -164,6 +164,8 @@ class ThrowAway:
         if isinstance(standing, Standing) and standing.mark == self._run.annotations[MARK]:
             self.uid = standing.uid
             return self._stands(seen, state)
+        # A clear refusal made nothing; after a broken answer nobody knows.
+        self._may_exist = seen.outcome in {Outcome.DONE, Outcome.UNREADABLE, Outcome.SERVER_ERROR}
         return seen
 
     def _look(self) -> Standing | Exchange[AccountSeen]:
@@ -199,12 +201,12 @@ class ThrowAway:
 
     def remove(self) -> str:
         """Take away what this run made, Ctrl-C or not; empty when nothing is left, else what is, and why."""
-        if not self._begun:
+        if not self._may_exist:
             return ""
         with uninterrupted():
             failed = self._delete(self.uid) if self.uid else self._remove_unseen()
         if failed is None:
-            self._begun = False
+            self._may_exist = False
             return ""
         return f"{self._kind} {self._path} could not be removed ({failed.short})"
 
