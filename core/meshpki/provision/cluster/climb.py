@@ -24,6 +24,7 @@ from meshpki.provision.cluster.evidence import Exchange, Outcome, record, unansw
 from meshpki.provision.cluster.recorded import Recorded
 from meshpki.provision.cluster.throw_away import ThrowAway, this_run
 from meshpki.provision.cluster.token import Account, AccountSeen
+from meshpki.provision.cluster.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,7 +102,8 @@ class _Climb:
             recorded = self._ask_all()
         finally:
             self._token = ""
-            left += filter(None, (self._pod.remove(), self._account.remove()))
+            with uninterrupted():  # both: a Ctrl-C held back by the first must not spare the second
+                left += filter(None, (self._pod.remove(), self._account.remove()))
             if left:
                 raise LeftBehindError(
                     "; ".join(left),
