@@ -75,10 +75,10 @@ def _converter(base: Path) -> Converter:
 
 
 def _authentication(value: object) -> Authentication:
-    try:
-        return Authentication(_exactly(value, str, "a text"))
-    except ValueError as error:
-        raise InvalidValueError(f"{str(value)[:60]!r}", wanted=", ".join(Authentication)) from error
+    text = _exactly(value, str, "a text")
+    if text not in set(Authentication):
+        raise InvalidValueError(f"{text[:60]!r}", wanted=", ".join(Authentication))
+    return Authentication(text)
 
 
 def _exactly(value: object, kind: type, words: str) -> Any:  # Any: the value itself, of that type and no other

@@ -95,7 +95,7 @@ class CaServer:
         profile = config.certificate_profile()
         issuer = open_issuer(self._open_signer(), profile, clock())
         clusters = open_clusters(config, closing, clock())
-        reviews, apart = ReviewWatch(reviewers(clusters)), ApartWatch(clusters)
+        reviews, apart = ReviewWatch(reviewers(clusters)), ApartWatch(clusters, clock)
         self.metrics.registry.register(ReviewMetrics(reviewers(clusters), reviews, apart))
         verifier = TokenVerifier(clusters)
         in_flight = CallsInFlight()
@@ -130,12 +130,12 @@ class CaServer:
                 "late calls": lambda: self._cancel_late(time.monotonic()),
                 "keys": readiness.look_for_keys,
                 "serving certificate": tls.renew,
-                "clusters apart": apart.look,
             }
         )
         closing.callback(housekeeping.stop)
-        reviewing = Housekeeping({"reviews": reviews.look})  # of its own: it waits for other machines
-        closing.callback(reviewing.stop)
+        # Of its own: it waits for other machines.
+        outside = Housekeeping({"reviews": reviews.look, "clusters apart": apart.look})
+        closing.callback(outside.stop)
         listeners = self._listen(tls, issuer)
         self._http_port = http.port
         for listener in listeners:
@@ -144,8 +144,8 @@ class CaServer:
         closing.callback(health.stop)
         closing.callback(readiness.stop)
         housekeeping.start()
-        if reviews.needed:
-            reviewing.start()
+        if reviews.needed or apart.needed:
+            outside.start()
 
     def _listen(self, tls: ServerTls, issuer: Issuer) -> list[Listener]:
         at, renewal, limits = self.config.listen, self.config.renewal, self.config.limits

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from meshpki.errors import UnavailableError
 from meshpki.tokens.namesakes import overlaps
 from meshpki.tokens.review import Cause
 
@@ -78,12 +81,23 @@ class ReviewWatch:
 class ApartWatch:
     """Tells when clusters that share an issuer turn out to share a key; their tokens by it are refused all along."""
 
-    def __init__(self, clusters: Sequence[TrustedCluster]) -> None:
-        self._clusters = clusters
+    def __init__(self, clusters: Sequence[TrustedCluster], clock: Callable[[], float] = time.time) -> None:
+        issuers = Counter(cluster.policy.issuer for cluster in clusters)
+        self._clusters = [cluster for cluster in clusters if issuers[cluster.policy.issuer] > 1]
+        self._clock = clock
         self._known: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def needed(self) -> bool:
+        """Whether there are any."""
+        return bool(self._clusters)
+
     def look(self) -> None:
-        """Compare the keys as they were last seen. Waits for nobody."""
+        """Compare their keys, and keep those fresh of whose cluster no token comes. May wait for the network."""
+        for cluster in self._clusters:
+            if cluster.keys is not None:
+                with contextlib.suppress(UnavailableError):
+                    cluster.keys.keys(None, self._clock())
         found = overlaps(self._clusters)
         for one, other in set(found) - set(self._known):
             _LOG.error("two clusters share issuer and key: tokens by it are refused", extra={"clusters": [one, other]})
