@@ -16,7 +16,7 @@ from meshpki.agent.acceptance import accept, check_same_identity, is_trusted
 from meshpki.agent.bundle import Bundle, pem_of, read_roots
 from meshpki.agent.key_request import KeyType, new_key_request
 from meshpki.agent.reporting import failure_of, report
-from meshpki.hooks import Health
+from meshpki.health import Health
 from meshpki.runtime.wakeup import Signal
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ class Keeper:
             credential = await self._credentials.read(self._clock(), self._state.snapshot)
             request = await asyncio.to_thread(new_key_request, self._wish.key_type)
             answer = await self._authority.sign(request.csr_pem, credential, self._wish.ttl_seconds)
-            roots_pem = pem_of(self._roots.current) or answer.roots_pem
+            roots_pem = pem_of(self._roots.current)
             snapshot = accept(answer.cert_chain, request, roots_pem=roots_pem, now=self._clock())
             self._check_identity(snapshot)
         except Exception as error:  # noqa: BLE001 - see above; the kinds are told apart there

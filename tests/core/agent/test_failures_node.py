@@ -35,7 +35,7 @@ class Ca:
 
     async def sign(self, csr_pem: str, credential: Credential, ttl_seconds: int) -> Answer:
         self.calls += 1
-        return Answer(tuple(self.authority.answer(csr_pem, ends=LIFE)), self.authority.roots_pem)
+        return Answer(tuple(self.authority.answer(csr_pem, ends=LIFE)))
 
 
 class FixedRoots:

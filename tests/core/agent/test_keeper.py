@@ -41,7 +41,7 @@ class Ca:
         if self.error is not None:
             raise self.error
         chain = self.authority.answer(csr_pem, ends=self.life, uri=self.uri)
-        return Answer(tuple(chain), self.authority.roots_pem)
+        return Answer(tuple(chain))
 
 
 class Credentials:
