@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 WINDOW_SECONDS: Final = 300
 """How long the server is asked to keep one connection of a watch."""
 _AT_ONCE_SECONDS: Final = 1.0
-"""A watch that ends sooner than this, with nothing to tell, is not opened again by the same poll."""
+_SHORT_STREAMS: Final = 3
+"""As many connections that end so soon, with no change to tell, are an error: one poll must not storm a server."""
 _CHUNK: Final = 64 << 10
 
 
@@ -97,6 +98,7 @@ class Watch:
         return self._observed
 
     def _follow(self, deadline: float) -> Observed | None:
+        short = 0
         while (left := deadline - time.monotonic()) > 0:
             stream = self._opened(left)
             lines, ended = self._read(stream)
@@ -105,9 +107,10 @@ class Watch:
                 self._observed = after
                 if after.changed:
                     return after
-            if ended and not lines and time.monotonic() - self._opened_at < _AT_ONCE_SECONDS:
+            short += ended and time.monotonic() - self._opened_at < _AT_ONCE_SECONDS
+            if short == _SHORT_STREAMS:
                 raise KubeUnreachableError(
-                    f"{self._client.access} ended a watch of {self._path} at once",
+                    f"{self._client.access} ends every watch of {self._path} at once",
                     why=Unreachable.CUT,
                     todo="try again later",
                 )
