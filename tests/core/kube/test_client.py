@@ -56,11 +56,12 @@ def test_verbs_are_these_requests(kube: FakeKube, client: KubeClient) -> None:
         ("PUT", "/s?fieldManager=meshpki&dryRun=All"),
         ("PATCH", "/s?fieldManager=meshpki&dryRun=All"),
         ("PATCH", "/s?fieldManager=meshpki&force=true"),
-        ("DELETE", "/s?dryRun=All"),
+        ("DELETE", "/s"),
     ]
     assert kube.seen[3].headers["content-type"] == "application/apply-patch+yaml"
     assert json.loads(kube.seen[3].body) == BODY
-    assert json.loads(kube.seen[5].body)["preconditions"] == {"uid": "u-1"}
+    options = json.loads(kube.seen[5].body)
+    assert (options["preconditions"], options["dryRun"]) == ({"uid": "u-1"}, ["All"])
 
 
 def test_an_apply_is_safe_to_send_twice_and_a_create_is_not(kube: FakeKube, client: KubeClient) -> None:
