@@ -152,6 +152,15 @@ def test_a_host_that_cannot_be_reached(tmp_path: Path, said: io.StringIO) -> Non
         archive.fetch(Archive(f"{url}/x.tar.gz", None), tmp_path, Progress(said))
 
 
+def test_a_host_that_did_not_answer_is_not_asked_again(cache: Path, said: io.StringIO) -> None:
+    with serving() as gone:
+        url = gone.url
+    missing = command.fill(list(Release), Progress(said), replace(BARE, downloads=url))
+    assert missing == list(Release)
+    assert said.getvalue().count("cannot be reached") == 1
+    assert said.getvalue().count("did not answer before") == 2
+
+
 def test_one_way_fails_and_the_next_is_tried(cache: Path, host: Host, said: io.StringIO, tmp_path: Path) -> None:
     there = tmp_path / "kube-apiserver"
     there.write_bytes(script("v1.36.0"))

@@ -41,6 +41,7 @@ def ways(release: Release, situation: Situation) -> list[str]:
         (Release.MODERN, replace(WITH_GO, go_version=None), ["archive", "build packaged"]),
         (Release.FOUNDING, replace(WITH_GO, go_version=(1, 30, 1)), ["archive", "build go", "build packaged"]),
         (Release.MODERN, replace(WITH_GO, architecture="riscv64"), ["build go"]),
+        (Release.MODERN, replace(WITH_GO, reached=False), ["build go"]),
         (
             Release.MODERN,
             replace(WITH_GO, kubebuilder=KUBEBUILDER, kubebuilder_version="v1.37.2"),
@@ -69,6 +70,7 @@ def test_the_order(release: Release, situation: Situation, wanted: list[str]) ->
         (BARE, "no go on PATH"),
         (replace(WITH_GO, go_version=(1, 25, 9)), "/opt/go/bin/go is 1.25.9, too old: 1.26 is needed"),
         (replace(WITH_GO, go_version=None), "of no version that can be read"),
+        (replace(WITH_GO, reached=False), "https://dl.k8s.io, which did not answer before"),
         (replace(WITH_GO, architecture="riscv64"), "no official archive for riscv64"),
         (replace(WITH_GO, kubebuilder=KUBEBUILDER, kubebuilder_version="v1.36.2"), "is v1.36.2, not v1.37.2"),
         (replace(WITH_GO, kubebuilder=KUBEBUILDER), "is nothing that runs, not v1.37.2"),

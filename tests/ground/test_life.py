@@ -110,6 +110,8 @@ time.sleep(600)
 """
 
 
+@pytest.mark.e2e
+@pytest.mark.kube
 @pytest.mark.usefixtures("middle_ground")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_outlives_the_process_that_started_it(number: signal.Signals) -> None:

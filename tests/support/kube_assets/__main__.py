@@ -14,12 +14,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from support.kube_assets import archive, building, placing
 from support.kube_assets.choosing import Archive, Build, Installed, Situation, Source, choose
-from support.kube_assets.failures import AssetError
+from support.kube_assets.failures import AssetError, UnreachableError
 from support.kube_assets.progress import Progress
 from support.kube_assets.releases import PROGRAM, Release, architecture, present, program
 
@@ -50,8 +51,8 @@ def _go_version(go: str) -> tuple[int, ...] | None:
     return tuple(int(number) for number in found.groups() if number) if found else None
 
 
-def obtain(release: Release, situation: Situation, progress: Progress) -> bool:
-    """Try each way in turn until the program is in its place; whether it is."""
+def obtain(release: Release, situation: Situation, progress: Progress) -> tuple[bool, Situation]:
+    """Try each way in turn until the program is in its place; whether it is, and what was learnt about this machine."""
     choice = choose(release, situation)
     progress.step(f"{PROGRAM} {release} is not in {program(release).parent}.")
     for reason in choice.passed_over:
@@ -64,10 +65,12 @@ def obtain(release: Release, situation: Situation, progress: Progress) -> bool:
                 placing.place(release, _make(release, source, work, progress))
         except AssetError as error:
             progress.step(f"  no: {error}")
+            if isinstance(error, UnreachableError):
+                situation = replace(situation, reached=False)
         else:
             progress.step(f"  {program(release)} is there, after {time.monotonic() - began:.0f} s")
-            return True
-    return False
+            return True, situation
+    return False, situation
 
 
 def _make(release: Release, source: Source, work: Path, progress: Progress) -> Path:
@@ -86,8 +89,12 @@ def fill(releases: Sequence[Release], progress: Progress, situation: Situation |
         return []
     with placing.locked(progress):
         wanted = [release for release in releases if not present(release)]  # another run may have got them meanwhile
-        found = situation or survey()
-        return [release for release in wanted if not obtain(release, found, progress)]
+        found, missing = situation or survey(), []
+        for release in wanted:
+            there, found = obtain(release, found, progress)
+            if not there:
+                missing.append(release)
+        return missing
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -12,7 +12,7 @@ import urllib.request
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from support.kube_assets.failures import AssetError
+from support.kube_assets.failures import AssetError, UnreachableError
 from support.kube_assets.releases import PROGRAM
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _open(url: str, timeout: float) -> http.client.HTTPResponse:
     except urllib.error.HTTPError:
         raise
     except (OSError, http.client.HTTPException) as error:
-        raise AssetError(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from error
+        raise UnreachableError(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from error
     return answer
 
 

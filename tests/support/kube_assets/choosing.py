@@ -37,6 +37,8 @@ class Situation:
     go: Path | None = None
     go_version: tuple[int, ...] | None = None
     downloads: str = DOWNLOADS
+    reached: bool = True
+    """False once the download host did not answer in this run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,9 @@ def choose(release: Release, situation: Situation) -> Choice:
         else:
             found = situation.kubebuilder_version or "nothing that runs"
             passed_over.append(f"KUBEBUILDER_ASSETS: {situation.kubebuilder} is {found}, not {release}")
-    if situation.architecture in _ARCHITECTURES:
+    if not situation.reached:
+        passed_over.append(f"{situation.downloads}, which did not answer before")
+    elif situation.architecture in _ARCHITECTURES:
         url = f"{situation.downloads}/{release}/kubernetes-server-linux-{situation.architecture}.tar.gz"
         sources.append(Archive(url, _PINNED.get((release, situation.architecture))))
     else:

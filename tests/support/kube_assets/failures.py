@@ -3,3 +3,7 @@
 
 class AssetError(Exception):
     """This way did not work; the text says why."""
+
+
+class UnreachableError(AssetError):
+    """The host does not answer at all: nothing else needs to be asked of it in this run."""
