@@ -99,7 +99,7 @@ def test_a_lock_with_another_hash_is_refused(stand_in: Path, tmp_path: Path, mon
     """The founding recipe compares every module by itself: that age has no go.sum."""
     modules = tmp_path / "modules"
     first = next(
-        line for line in (building.RECIPES / "v1.13.0" / "modules.lock").read_text().splitlines() if line[0] != "#"
+        line for line in (building.RECIPES / "v1.13.0" / "modules.txt").read_text().splitlines() if line[0] != "#"
     )
     _, name, version, _ = first.split()
     place = modules / "cache" / "download" / name / "@v"

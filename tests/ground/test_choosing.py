@@ -112,8 +112,8 @@ def test_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
     assert program(Release.FOUNDING) == Path("/caches/meshpki/kube/v1.13.0/kube-apiserver")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/jo")
-    assert cache_directory() == Path("/home/jo/.cache/meshpki/kube")
+    monkeypatch.setenv("HOME", "/people/jo")
+    assert cache_directory() == Path("/people/jo/.cache/meshpki/kube")
     monkeypatch.setenv(CACHE_VARIABLE, "/here")
     assert program(Release.MODERN) == Path("/here/v1.37.2/kube-apiserver")
     assert architecture() in {"amd64", "arm64"}

@@ -2,19 +2,19 @@
 # Builds kube-apiserver v1.13.0, which is older than Go modules, with the plain go client from the module proxy.
 #   without_modules.sh RELEASE OUT WORK
 # The published zip of the release has staging/ but no vendor/. This lays out a GOPATH (today's go still builds one) and
-# puts vendor/ together again from the revisions of the release's own Godeps; modules.lock has them, with their hashes.
+# puts vendor/ together again from the revisions of the release's own Godeps; modules.txt has them, with their hashes.
 # Lines with @ are for whoever shows the progress; every other line is a package that was compiled.
 set -euo pipefail
 release=$1 out=$2 work=$3
 here=$(cd "$(dirname "$0")" && pwd)
-lock=$here/$release/modules.lock
+list=$here/$release/modules.txt
 export GOWORK=off CGO_ENABLED=0
 flags=${GOFLAGS:-}
 
 echo "@ fetching the modules"
 mkdir -p "$work/fetch"
 echo 'module fetch' >"$work/fetch/go.mod"
-mapfile -t wanted < <(awk '!/^#/ && NF {print $2 "@" $3}' "$lock")
+mapfile -t wanted < <(awk '!/^#/ && NF {print $2 "@" $3}' "$list")
 (cd "$work/fetch" && go mod download "${wanted[@]}")
 
 echo "@ laying out the sources"
@@ -39,7 +39,7 @@ while read -r root module version hash; do
     cp -rT "$source" "$tree/vendor/$root"
   fi
   chmod -R u+w "$tree"
-done <"$lock"
+done <"$list"
 
 # The only change to the sources: the in-tree cloud providers are left out, and with them the admission plugin
 # PersistentVolumeLabel and the flag --cloud-provider-gce-lb-src-cidrs.
