@@ -185,16 +185,19 @@ def test_a_connection_that_is_cut_is_tried_again_where_that_is_safe(kube: FakeKu
     assert caught.value.why is Unreachable.CUT
 
 
-def test_a_server_that_was_restarted_is_found_again(tmp_path: Path, kube: FakeKube, client: KubeClient) -> None:
-    """A kept connection that the server closed meanwhile is not used for a POST."""
+def test_a_kept_connection_that_the_server_closed_is_not_used_for_a_post(kube: FakeKube, client: KubeClient) -> None:
+    closed = threading.Semaphore(0)
 
     def script(call: Call) -> None:
         call.answer(200, {})
         call.hang_up()
+        closed.release()
 
     kube.script = script
     for _ in range(20):
         assert client.request("POST", "/x", {}, retry=False).status == 200
+        assert closed.acquire(timeout=20)
+    assert kube.connections == 20
 
 
 # --- 401
