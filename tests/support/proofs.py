@@ -1,4 +1,4 @@
-"""A round of `meshpki verify` against a real API server and a real CA: what both need, and what may go wrong between."""
+"""A round of `meshpki verify` against a real API server and a real CA: what both need, and what may go wrong."""
 
 from __future__ import annotations
 

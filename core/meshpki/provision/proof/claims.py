@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from meshpki.errors import RefusedError
 from meshpki.provision.ca_questions import LIFETIME_SECONDS
 from meshpki.provision.cluster.evidence import shown
-from meshpki.tokens.claims import read_issuer
+from meshpki.tokens.claims import check_legacy, read_issuer
 from meshpki.tokens.parse import parse
 from meshpki.tokens.policy import ClusterPolicy, check_claims
 
@@ -24,6 +24,7 @@ def examine(
     `now` is epoch seconds. Raises RefusedError, TokenRefusedError.
     """
     parsed = parse(token.encode("ascii", "replace"))
+    check_legacy(parsed.claims)
     issuer = read_issuer(parsed.claims)
     caller = check_claims(parsed, ClusterPolicy("probed", issuer, audiences=(audience,)), now)
     if parsed.claims["aud"] not in ([audience], audience):

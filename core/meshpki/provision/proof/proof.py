@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from meshpki.errors import MeshpkiError, RefusedError
+from meshpki.errors import MeshpkiError, RefusedError, UnavailableError
 from meshpki.provision.ca_questions import GARBAGE, OTHER_AUDIENCE, UNAUTHENTICATED, CaQuestions
 from meshpki.provision.checks import Check, Verdict, VerifyReport, failed, settled, skipped
 from meshpki.provision.cluster import version
@@ -32,6 +32,7 @@ Knock: TypeAlias = "Callable[[str], int]"
 """Asks the API server for something with this token as the only credential; the HTTP status. Raises MeshpkiError."""
 
 POLL_SECONDS: Final = 0.5
+UNSEEN_SECONDS: Final = 10.0
 ASK_AGAIN_SECONDS: Final = 2.0
 """Each asking of the CA for a token that it should refuse may bring a certificate, and a line in its audit log."""
 _STRANGERS: Final = (
@@ -245,7 +246,7 @@ class _Round:
 
     def _pod_gone(self, name: str) -> Check:
         """Tokens that the CA never saw tell whether it asks; the one that it took tells how soon it asks again."""
-        unseen = [self._probe.mint(self._question.audience) for _ in range(2)]
+        unseen = self._unseen(2)
         self._probe.remove_pod()
         began = self._pace.monotonic()
         refused = self._refused(unseen[0])
@@ -265,6 +266,19 @@ class _Round:
             )
         taken = self._pace.monotonic() - began
         return Check(name, Verdict.PASSED, f"{refused}; the one that was good before {taken:.0f} s after its pod")
+
+    def _unseen(self, count: int) -> list[str]:
+        """Tokens that the CA has not seen. 1.13 writes no jti: two tokens of one second are the same."""
+        tokens = [self._token]
+
+        def another() -> bool:
+            token = self._probe.mint(self._question.audience)
+            tokens.extend([token] if token not in tokens else [])
+            return len(tokens) > count
+
+        if not self._within(UNSEEN_SECONDS, POLL_SECONDS, another):
+            raise UnavailableError(f"the API server gave the same token for {UNSEEN_SECONDS:.0f} s")
+        return tokens[1:]
 
     def _unrevoked(self, name: str) -> Check:
         said = (
