@@ -138,6 +138,11 @@ class Keeper:
         """Where the rotation stands."""
         return self._state
 
+    @property
+    def bundle(self) -> Bundle:
+        """The roots that are served, and how often they have changed."""
+        return self._bundle
+
     def steps(self) -> asyncio.Future[None]:
         """Get a future that is done after the next step, whatever changed: see Signal.next."""
         return self._stepped.next()

@@ -25,7 +25,8 @@ from meshpki.tokens.reasons import TokenRefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from meshpki.agent.keeper import Authority, ConfiguredRoots, Wish
+    from meshpki.agent.keeper import ConfiguredRoots, Wish
+    from meshpki.agent.node_identity import Ca
     from meshpki.agent.node_table import Action, Limits, TokenKey
     from meshpki.agent.node_token import StreamToken
     from meshpki.agent.sessions import Metadata
@@ -58,7 +59,7 @@ class NodeSessions:
     def __init__(
         self,
         wish: Wish,
-        authority: Authority,
+        ca: Ca,
         roots: ConfiguredRoots,
         limits: Limits,
         *,
@@ -68,7 +69,7 @@ class NodeSessions:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._wish = wish
-        self._authority = authority
+        self._ca = ca
         self._roots = roots
         self._header = header
         self._clock = clock
@@ -131,7 +132,7 @@ class NodeSessions:
             self._identities[token.key] = NodeIdentity(
                 token,
                 self._wish,
-                self._authority,
+                self._ca,
                 self._turns,
                 self._roots,
                 clock_jumps=self._clock_watch.jumps,
@@ -227,10 +228,10 @@ class NodeSessions:
         return [session for number in streams if (session := self._streams.get(number)) is not None]
 
     def _end(self, identity: NodeIdentity) -> None:
-        task = identity.end()
-        if task is not None and not task.done():
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+        for task in identity.end():
+            if not task.done():
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
 
 
 class _NodeSession:

@@ -97,7 +97,7 @@ class Agent:
             ca,
             credentials=self._credentials(quiet=True),
             feed=self._feed,
-            held=lambda: held_of(self._keeper.status(clock()).bundle),
+            held=lambda: held_of(self._keeper.bundle),
             clock=clock,
             chance=chance,
         )
