@@ -277,13 +277,16 @@ class _Climb:
     def _watch(self, deadline: float) -> Exchange[canary.CanarySeen]:
         path = f"{self._core}/pods/{permission.NAME}"
         events = f"{self._core}/events?fieldSelector=involvedObject.uid%3D{self._pod.uid}"
+        told = ""
         while True:
             seen = self._get(path, canary.read_pod)
             if seen.found is not None and not seen.found.mounted:
                 seen = _with_events(seen, self._get(events, canary.read_events))
             if seen.found is None or seen.found.settled or time.monotonic() >= deadline:
                 return seen
-            self._say(f"the pod is {seen.found.phase or 'new'} {seen.found.waiting}".rstrip())
+            state = f"the pod is {seen.found.phase or 'new'} {seen.found.waiting}".rstrip()
+            if state != told:
+                self._say(told := state)
             time.sleep(POLL_SECONDS)
 
 
