@@ -35,6 +35,8 @@ class Cause(StrEnum):
     """Why there is no verdict."""
 
     AWAY = "away"
+    """No HTTP answer: nobody there, or not the one whom we believe."""
+    SLOW = "slow"
     """No HTTP answer in time."""
     THROTTLED = "throttled"
     SERVER_ERROR = "server_error"

@@ -5,13 +5,14 @@ Times are seconds of a clock that never goes back.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from meshpki.tokens.review import Cause, Unjudged, Verdict
 
 PAUSE_SECONDS: Final = 1.0
 MAX_PAUSE_SECONDS: Final = 10.0
-_OF_THE_SERVER: Final = frozenset({Cause.AWAY, Cause.THROTTLED, Cause.UNAUTHORIZED, Cause.FORBIDDEN})
+_OF_THE_SERVER: Final = frozenset({Cause.AWAY, Cause.SLOW, Cause.THROTTLED, Cause.UNAUTHORIZED, Cause.FORBIDDEN})
 """What says nothing of the token, but that the next one would fare alike. A 5xx may come of the token."""
 FULL: Final = Unjudged(Cause.BUSY, "as many tokens as we allow are being reviewed", "try again in a moment")
 
@@ -26,6 +27,7 @@ class Gate:
         self._inside = 0
         self._failure: Unjudged | None = None
         self._closed_until = 0.0
+        self._answered_at = -math.inf
 
     @property
     def failure(self) -> Unjudged | None:
@@ -55,9 +57,11 @@ class Gate:
         """Note what an ask brought (None: all is well); true if that changed whether the server answers."""
         before = self._failure
         if isinstance(verdict, Unjudged) and verdict.cause in _OF_THE_SERVER:
+            if verdict.cause is Cause.SLOW and now - self._answered_at < self._probe_seconds:
+                return False  # others had their answers meanwhile: it is busy, not stuck
             pause = PAUSE_SECONDS if verdict.retry_after is None else verdict.retry_after
             self._failure = verdict
             self._closed_until = now + min(max(pause, PAUSE_SECONDS), MAX_PAUSE_SECONDS)
         elif not isinstance(verdict, Unjudged):
-            self._failure = None
+            self._failure, self._answered_at = None, now
         return (before and before.cause) != (self._failure and self._failure.cause)

@@ -70,7 +70,7 @@ class ReviewTerms:
     """Asks under way; the pool of connections should have as many."""
     waiting: int = 4
     """Calls that wait beside them: for a place, or for another's ask about the same token."""
-    patience_seconds: float = 1.0
+    patience_seconds: float = 3.0
     """How long they wait for a place."""
 
     def __post_init__(self) -> None:
@@ -202,7 +202,7 @@ class TokenReviewer:
         try:
             return read(self._answer(request_body(token, self._audiences)))
         except UnavailableError as error:
-            return Unjudged(Cause.AWAY, str(error))
+            return Unjudged(Cause.SLOW if _timed_out(error) else Cause.AWAY, str(error))
         except MeshpkiError as error:  # our credential, or an answer without end
             return Unjudged(Cause.UNAUTHORIZED, str(error))
         except Exception as error:  # noqa: BLE001  # those who follow must be told
@@ -238,3 +238,9 @@ class TokenReviewer:
         return TokenUnjudgedError(
             reason, f"cluster {self.cluster}: {verdict.why}", todo=verdict.todo, cluster=self.cluster
         )
+
+
+def _timed_out(error: UnavailableError) -> bool:
+    from meshpki.kube.errors import KubeUnreachableError, Unreachable
+
+    return isinstance(error, KubeUnreachableError) and error.why is Unreachable.TIMEOUT

@@ -12,7 +12,7 @@ from meshpki.tokens.review_gate import FULL, MAX_PAUSE_SECONDS, PAUSE_SECONDS, G
 
 GOOD = Confirmed()
 BAD = Refused(TokenReason.POD_GONE, "gone")
-OF_THE_SERVER = [Cause.AWAY, Cause.THROTTLED, Cause.UNAUTHORIZED, Cause.FORBIDDEN]
+OF_THE_SERVER = [Cause.AWAY, Cause.SLOW, Cause.THROTTLED, Cause.UNAUTHORIZED, Cause.FORBIDDEN]
 OF_ONE_ASK = [Cause.SERVER_ERROR, Cause.ANSWER, Cause.BUSY]
 
 
@@ -47,6 +47,17 @@ def test_open_after_everything_else(verdict: Verdict | None) -> None:
     gate = Gate(8, probe_seconds=5)
     assert not gate.landed(verdict, 100)
     assert gate.enter(100) is None
+
+
+def test_one_slow_answer_among_others_closes_nothing() -> None:
+    gate = Gate(8, probe_seconds=5)
+    gate.landed(GOOD, 100)
+    assert not gate.landed(unjudged(Cause.SLOW), 104.9)
+    assert gate.enter(104.9) is None
+    assert gate.landed(unjudged(Cause.SLOW), 105), "nobody had an answer for as long as one may take"
+    assert gate.enter(105) is not None
+    gate.landed(GOOD, 106)
+    assert gate.landed(unjudged(Cause.AWAY), 106.1), "who is away is not slow"
 
 
 @pytest.mark.parametrize("cause", OF_ONE_ASK)

@@ -144,6 +144,7 @@ def test_our_audiences_are_asked_for() -> None:
     ("behaviour", "cause"),
     [
         (raising(AWAY), Cause.AWAY),
+        (raising(KubeUnreachableError("no answer", why=Unreachable.TIMEOUT)), Cause.SLOW),
         (raising(KubeCredentialError("the token file is gone")), Cause.UNAUTHORIZED),
         (lambda _: answer(b"", 401), Cause.UNAUTHORIZED),
         (lambda _: answer(b"", 403), Cause.FORBIDDEN),

@@ -25,6 +25,7 @@ FAILING_SECONDS: Final = 5.0
 _NOT_ASKED: Final = "not asked yet"
 _SAYS: Final = {
     Cause.AWAY: "the API server does not answer",
+    Cause.SLOW: "the API server does not answer in time",
     Cause.THROTTLED: "the API server sheds load",
     Cause.SERVER_ERROR: "the API server answers with errors of its own",
     Cause.UNAUTHORIZED: "the API server does not know the reviewer, or the reviewer has no credential",
