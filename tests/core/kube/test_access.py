@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpki.errors import MeshpkiError, UsageError
@@ -64,6 +64,7 @@ def test_other_addresses_are_refused_in_one_line(url: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60) | st.text(max_size=40).map("https://{}".format))
 def test_any_text_is_an_address_or_a_usage_error(text: str) -> None:
     try:

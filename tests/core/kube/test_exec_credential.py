@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpki.kube.access import Access
@@ -73,6 +73,7 @@ def test_other_answers_are_refused_and_never_shown(output: bytes, says: str) -> 
     assert SECRET not in f"{caught.value} {caught.value.__cause__!r} {caught.value.__context__!r}"
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=200)
     | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps).map(str.encode)

@@ -135,7 +135,7 @@ def _mentions(error: BaseException | None, secret: str) -> bool:
     return secret in shown or _mentions(error.__cause__, secret) or _mentions(error.__context__, secret)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(st.binary(max_size=300) | st.text(max_size=200).map(str.encode))
 def test_any_bytes_are_a_kubeconfig_or_a_usage_error(content: bytes) -> None:
     try:
@@ -151,7 +151,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(part=st.sampled_from(["cluster", "user", "context"]), key=st.text(max_size=12), value=_JSON)
 def test_any_value_anywhere_is_taken_or_a_meshpki_error(tmp_path: Path, part: str, key: str, value: object) -> None:
     known = {"cluster": ["server", "proxy-url"], "user": ["token", "exec", "client-key-data"], "context": ["user"]}

@@ -6,7 +6,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpki.kube.errors import KubeAnswerError
@@ -84,6 +84,7 @@ def test_events_that_cannot_be_read_are_errors(bad: bytes) -> None:
 _CHANGES = st.lists(st.tuples(st.sampled_from(["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]), st.sampled_from("abc")))
 
 
+@settings(deadline=None)
 @given(changes=_CHANGES, cuts=st.lists(st.integers(0, 20)), lost=st.integers(0, 20))
 def test_however_changes_arrive_the_end_is_the_same(changes: list[tuple[str, str]], cuts: list[int], lost: int) -> None:
     """All at once, cut in pieces, or some missed and listed again: level, not edge."""

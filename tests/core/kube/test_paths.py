@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpki.errors import InvalidValueError
@@ -98,6 +98,7 @@ def test_a_permission_says_its_rule_and_its_question() -> None:
 _NAME = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,10}[a-z0-9])?", fullmatch=True).filter(lambda name: ".." not in name)
 
 
+@settings(deadline=None)
 @given(
     group=st.just("") | _NAME, namespace=st.just("") | _NAME, name=_NAME, sub=st.just("") | st.just("status"),
     resource=st.sampled_from(["pods", "secrets", "clusterroles"]),
@@ -108,6 +109,7 @@ def test_a_path_is_understood_as_it_was_made(group: str, namespace: str, name: s
     assert permission("GET", made) == Permission("get", whole, group, namespace, name)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.sampled_from(["GET", "POST", "DELETE", "HEAD", "OPTIONS"]))
 def test_any_path_has_a_permission(text: str, method: str) -> None:
     assert permission(method, text).verb

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpki.errors import UnavailableError
@@ -141,6 +141,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(code=st.integers(300, 599), value=_JSON)
 def test_any_body_makes_an_error_of_its_status(code: int, value: object) -> None:
     body = {"kind": "Status", **value} if isinstance(value, dict) else value
