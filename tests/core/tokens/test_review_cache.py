@@ -91,7 +91,7 @@ def test_over_any_history(events: list[tuple[float, int, Confirmed | Refused | N
         key = bytes([number]) * 32
         if verdict is not None:
             cache.put(key, verdict, expires_at=now + life, now=now)
-            if life > 0:
+            if now + life > now:
                 put[key] = (now, now + life, verdict)
         found = cache.get(key, now)
         if found is not None:
