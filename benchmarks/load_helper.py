@@ -20,10 +20,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+PAUSE_SECONDS = 0.1
+
+
 class Load:
     """Closed loop: each of `in_flight` workers sends its next call when the last was answered."""
 
-    def __init__(self, *, address: str, roots: str, name: str, tokens: str, connections: int, in_flight: int) -> None:
+    def __init__(
+        self,
+        *,
+        address: str,
+        roots: str,
+        name: str,
+        tokens: str,
+        connections: int,
+        in_flight: int,
+        patient: bool = False,
+    ) -> None:
+        """`patient`: ask again, as an agent does, when the server says UNAVAILABLE; the time counts."""
+        self._patient = patient
+        self._sent_away = 0
         self._target = (address, roots.encode(), name)
         self._connections = connections
         self._in_flight = in_flight
@@ -56,6 +72,7 @@ class Load:
             "seconds": elapsed,
             "p50_ms": latencies[len(latencies) // 2] * 1000,
             "p99_ms": latencies[len(latencies) * 99 // 100] * 1000,
+            "sent_away": self._sent_away,
         }
 
     async def _worker(
@@ -70,10 +87,20 @@ class Load:
                     answer = await _call(channel, request, metadata)
             else:
                 channel = self._channels[index % self._connections]
-                answer = await _call(channel, request, metadata)
+                answer = await self._served(channel, request, metadata)
             latencies.append(time.perf_counter() - began)
             if number == 0 and answer.strip(b"\0"):
                 assert len(IstioCertificateResponse.FromString(answer).cert_chain) >= 2
+
+    async def _served(self, channel: aio.Channel, request: bytes, metadata: tuple[tuple[str, str], ...]) -> bytes:
+        while True:
+            try:
+                return await _call(channel, request, metadata)
+            except aio.AioRpcError as error:
+                if not self._patient or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+            self._sent_away += 1
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def _call(channel: aio.Channel, request: bytes, metadata: tuple[tuple[str, str], ...]) -> bytes:

@@ -4,64 +4,64 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from meshpki.provision.cluster.ladder import Standing
+from meshpki.provision.cluster.verdict import Answer, Rung
 from meshpki_cli.page import BAD, GOOD, WARN, Cell, Check
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from meshpki.provision.cluster.ladder import Ladder
-    from meshpki.provision.cluster.verdict import Verdict
     from meshpki_cli.page import Page
 
 NAMES: Final = {
-    "version": "version",
-    "token-request": "TokenRequest served",
-    "permissions": "own permissions",
-    "token": "token for the mesh",
-    "review": "token confirmed",
-    "api-server": "API server closed to it",
-    "issuer": "issuer and keys public",
-    "certificates": "pod certificates",
-    "canary": "canary pod",
+    Rung.VERSION: "version",
+    Rung.TOKEN_REQUEST: "TokenRequest served",
+    Rung.PERMISSIONS: "own permissions",
+    Rung.TOKEN: "token for the mesh",
+    Rung.REVIEW: "token confirmed",
+    Rung.API_SERVER: "API server closed to it",
+    Rung.ISSUER: "issuer and keys public",
+    Rung.CERTIFICATES: "pod certificates",
+    Rung.CANARY: "canary pod",
+}
+_STANDING: Final = {
+    Standing.PROVEN: Cell("Proven: workloads can get identities against trustworthy tokens.", GOOD),
+    Standing.FILE_MOUNT_ONLY: Cell("Only file-mounted keys are possible, which takes your word.", WARN),
+    Standing.UNKNOWN: Cell("Could not tell whether sds is possible, which is not a no.", WARN),
+    Standing.DANGER: Cell("Do not go on: a token of the mesh opens this cluster's API server.", BAD),
 }
 
 
 def show_ladder(page: Page, ladder: Ladder, server: str) -> None:
-    """Write a line per rung, then the modes, what they leave open, and what would lift the cluster one rung."""
-    page.line(Cell(server))
+    """Write a line per rung, then what they come to, and what would lift the cluster one rung."""
+    page.line(server)
     page.blank()
-    page.checks([_check(verdict) for verdict in ladder.verdicts])
+    page.checks(list(_checks(ladder)))
     page.blank()
-    _show_sum(page, ladder)
-
-
-def _check(verdict: Verdict) -> Check:
-    mark = "DANGER" if verdict.answer == "danger" else str(verdict.answer)
-    return Check(mark, NAMES[verdict.rung], verdict.seen, verdict.todo)
-
-
-def _show_sum(page: Page, ladder: Ladder) -> None:
-    standing = _STANDING[ladder.standing]
-    page.line(standing)
+    page.line(_STANDING[ladder.standing])
     page.blank()
     page.pairs(
         [
             ("modes", ", ".join(ladder.modes)),
-            ("for the CA", _policies(ladder)),
-            ("one rung up", "; ".join(ladder.lift) or "this is the highest"),
+            ("CA policies", ", ".join(ladder.policies)),
+            *_steps(ladder),
         ]
     )
 
 
-def _policies(ladder: Ladder) -> str:
-    return f"authentication: {' or '.join(ladder.policies)}" if ladder.policies else ""
+def _checks(ladder: Ladder) -> Iterator[Check]:
+    """What is to do stands where it is met first; what lifts the cluster stands at the end."""
+    said = {step.todo for step in ladder.lift}
+    for verdict in ladder.verdicts:
+        mark = verdict.answer.upper() if verdict.answer is Answer.DANGER else verdict.answer
+        yield Check(mark, NAMES[verdict.rung], verdict.seen, "" if verdict.todo in said else verdict.todo)
+        said.add(verdict.todo)
 
 
-_STANDING: Final = {
-    "proven": Cell("Workloads can be given identities against trustworthy tokens.", GOOD),
-    "file-mount-only": Cell(
-        "Only file-mounted keys are possible, and they take your word: --fallback file-mount", WARN
-    ),
-    "could-not-tell": Cell(
-        "Could not tell whether sds is possible. That is no no: answer what is open, and ask again.", WARN
-    ),
-    "danger": Cell("Do not go on: a token of the mesh opens this cluster's API server.", BAD),
-}
+def _steps(ladder: Ladder) -> Iterator[tuple[str, str]]:
+    if not ladder.lift:
+        yield "one rung up", "there is none above"
+    for number, step in enumerate(ladder.lift):
+        label = "to do first" if ladder.standing is Standing.DANGER else "one rung up"
+        yield ("" if number else label), f"{step.mode}: {step.todo}"

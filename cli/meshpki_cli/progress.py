@@ -37,7 +37,10 @@ def reported(doing: str = "") -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def patient(seconds: float = 1.0) -> Iterator[Callable[[str], None]]:
-    """Yield the function to call with each line. Nothing is shown of what is over within a second."""
+    """Yield the function to call with each line. Nothing is shown of what is over within a second.
+
+    From then on every line is, and first the step that is in hand.
+    """
     with contextlib.ExitStack() as opened:
         lock, held = threading.Lock(), [""]
         shown: list[Callable[[str], None]] = []
@@ -50,7 +53,8 @@ def patient(seconds: float = 1.0) -> Iterator[Callable[[str], None]]:
 
         def tell(line: str) -> None:
             with lock:
-                held[0] = line
+                if line.startswith(STEP):
+                    held[0] = line
                 if shown:
                     shown[0](line)
 

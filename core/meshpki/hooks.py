@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
+from meshpki.health import Health as Health  # noqa: PLC0414 - a part of the contract
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
@@ -243,18 +245,6 @@ class CaEndpoint:
     address: str
     server_name: str
     roots_pem: bytes
-
-
-class Health(StrEnum):
-    """Of a component or a workload's identity. Workloads use kubelet's words for certificates."""
-
-    RUNNING = "running"
-    STOPPED = "stopped"
-    FRESH = "fresh"
-    OVERDUE = "overdue"
-    EXPIRED = "expired"
-    FAILED = "failed"
-    DENIED = "denied"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,4 +55,4 @@ def test_modes_stand_highest_first() -> None:
 def test_the_contract_imports_only_types() -> None:
     program = "import sys, meshpki.hooks\nprint(sorted(name for name in sys.modules if name.startswith('meshpki')))"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "['meshpki', 'meshpki.hooks']"
+    assert done.stdout.strip() == "['meshpki', 'meshpki.health', 'meshpki.hooks']"

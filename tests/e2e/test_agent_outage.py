@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from meshpki.ca.config import ClusterSettings, JwksSettings
+from meshpki.ca.config_clusters import ClusterSettings, JwksSettings
 from meshpki.ca.config_values import HostPort
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.tokens import jwks

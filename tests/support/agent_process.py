@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from meshpki.agent.config import AgentConfig
 from meshpki.agent.key_request import KeyType
+from meshpki.agent.roots_file import RootsFile
+from meshpki.runtime.watch import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +55,13 @@ def fake_token(*, expires_at: float | None = None, mark: str = "") -> str:
     if expires_at is not None:
         claims["exp"] = int(expires_at)
     return f"{part({'alg': 'RS256'})}.{part(claims)}.{CANARY}"
+
+
+def roots_in(path: Path) -> RootsFile:
+    """What this file of roots holds now; for as long as nobody says `reload`."""
+    roots = RootsFile(path, Watcher())
+    roots.reload()
+    return roots
 
 
 @dataclass(frozen=True)

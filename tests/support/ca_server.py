@@ -14,14 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from meshpki.ca.config import (
-    CaConfig,
-    ClusterSettings,
-    IssuerFiles,
-    JwksSettings,
-    Limits,
-    ProfileSettings,
-)
+from meshpki.ca.config import CaConfig, IssuerFiles, Limits, ProfileSettings
+from meshpki.ca.config_clusters import ClusterSettings, JwksSettings
 from meshpki.ca.config_values import HostPort
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse

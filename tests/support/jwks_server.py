@@ -34,6 +34,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.owner.requests.append(self.path)
         server.owner.behaviour(self)
 
+    def do_POST(self) -> None:
+        self.do_GET()
+
     def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))

@@ -6,6 +6,7 @@ PYTHONPATH=tests python -m support.refusals > docs/token-refusals.md
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from meshpki.errors import MeshpkiError
@@ -13,8 +14,10 @@ from meshpki.tokens.bearer import extract
 from meshpki.tokens.jwks import FileKeySource
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
+from meshpki.tokens.reviewer import TokenReviewer
 from meshpki.tokens.verify import TokenVerifier, TrustedCluster
-from support.tokens import NOW, TokenMaker
+from support.reviews import FakeApi, answer, caller_of, confirmed, refused
+from support.tokens import NOW, StaticKeys, TokenMaker
 
 HEAD = """\
 # Refused tokens: every reason, and what to do
@@ -53,6 +56,14 @@ WHERE: dict[TokenReason, str] = {
     TokenReason.LIFETIME_TOO_LONG: "An API server with extended expiration: raise `max_token_lifetime` if so.",
     TokenReason.NOT_BOUND: "From `kubectl create token` without `--bound-object-kind Pod`, or from a controller.",
     TokenReason.BAD_SUBJECT: "No service account's token, or its parts contradict each other.",
+    TokenReason.SEVERAL_CLUSTERS: "Two clusters were cloned with their service-account key. Give one a key of its own.",
+    TokenReason.NOT_AUTHENTICATED: "Reviewed by the API server, whose text told no more. Its log does.",
+    TokenReason.POD_GONE: "Restart the pod. If it was deleted on purpose, somebody still uses its token.",
+    TokenReason.NODE_GONE: "A token bound to a node (not to a pod on it) whose Node object was deleted.",
+    TokenReason.ACCOUNT_GONE: "The service account was deleted under its pods. Make it again, then restart the pods.",
+    TokenReason.ACCOUNT_RECREATED: "Delete and create, or a restore from a backup: new UID. Restart the pods.",
+    TokenReason.AUDIENCE_NOT_CONFIRMED: "An authenticating webhook, or a cluster older than 1.13.",
+    TokenReason.REVIEW_MISMATCH: "`api_server` leads to another cluster than `issuer`, or a webhook answers for it.",
 }
 
 
@@ -74,7 +85,44 @@ def examples() -> dict[TokenReason, TokenRefusedError]:
                 found.setdefault(error.reason, error)
             except MeshpkiError:
                 continue
+    return {**found, **_reviewed(maker), **_shared(maker)}
+
+
+def _reviewed(maker: TokenMaker) -> dict[TokenReason, TokenRefusedError]:
+    """One refusal for each reason that an API server's answer can give."""
+    policy = ClusterPolicy(cluster="east", issuer=maker.issuer)
+    token, of_node = maker.token(now=NOW), maker.token(now=NOW, pod=None)
+    caller = caller_of(token, policy)
+    gone = "[invalid bearer token, service account token has been invalidated]"
+    cases = {
+        TokenReason.NOT_AUTHENTICATED: (token, refused()),
+        TokenReason.POD_GONE: (token, refused(gone)),
+        TokenReason.NODE_GONE: (of_node, refused(gone)),
+        TokenReason.ACCOUNT_GONE: (token, refused('[invalid bearer token, serviceaccounts "web" not found]')),
+        TokenReason.ACCOUNT_RECREATED: (token, refused("service account UID (a) does not match claim (b)")),
+        TokenReason.AUDIENCE_NOT_CONFIRMED: (token, confirmed(caller, audiences=None)),
+        TokenReason.REVIEW_MISMATCH: (token, confirmed(caller, user={})),
+    }
+    found = {}
+    for reason, (shown, body) in cases.items():
+        reviewer = TokenReviewer(FakeApi(lambda _, body=body: answer(body)), policy)  # type: ignore[misc]
+        cluster = TrustedCluster(replace(policy, require_pod=False), StaticKeys.of(maker), reviewer)
+        found[reason] = _refusal(TokenVerifier([cluster]), shown)
     return found
+
+
+def _shared(maker: TokenMaker) -> dict[TokenReason, TokenRefusedError]:
+    """Two clusters with one issuer and one key."""
+    clusters = [TrustedCluster(ClusterPolicy(name, maker.issuer), StaticKeys.of(maker)) for name in ("east", "west")]
+    return {TokenReason.SEVERAL_CLUSTERS: _refusal(TokenVerifier(clusters), maker.token(now=NOW))}
+
+
+def _refusal(verifier: TokenVerifier, token: bytes) -> TokenRefusedError:
+    try:
+        verifier.verify(token, NOW)
+    except TokenRefusedError as error:
+        return error
+    raise AssertionError("the token was believed")
 
 
 def render() -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from meshpki.errors import ExitCode, OperatorNeededError
+import typer
+
+from meshpki.errors import ExitCode, OperatorNeededError, UsageError
+from meshpki_cli.cluster_options import AllowExecOption, ContextOption, KubeconfigOption
 from meshpki_cli.options import OutputOption, StateDirOption
 from meshpki_cli.output import Output, emit
 
@@ -12,11 +16,81 @@ if TYPE_CHECKING:
     from meshpki_cli.page import Page
 
 
-def run(state_dir: StateDirOption, output: OutputOption = Output.TABLE) -> int:
+def run(
+    state_dir: StateDirOption,
+    *,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    ca_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of a cluster: where its CA listens, reached from here.")
+    ] = None,
+    ca_roots: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of a cluster: PEM certificates that its CA must chain to.")
+    ] = None,
+    ca_server_name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="DNS name in the CA's certificate; by default the host of --ca-address."),
+    ] = None,
+    trust_domain: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a cluster: what its SPIFFE IDs must begin with.")
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", metavar="NAME", help="Where the probe account is made.")
+    ] = "default",
+    audience: Annotated[str, typer.Option(metavar="NAME", help="Audience that the mesh's CA accepts.")] = "istio-ca",
+    other_context: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Context of another cluster, whose token must be refused.")
+    ] = None,
+    other_trusted: Annotated[
+        bool, typer.Option("--other-trusted", help="The CA trusts that cluster, too: its token must be taken.")
+    ] = False,
+    require_revocation: Annotated[
+        bool, typer.Option("--require-revocation", help="Fail if a token whose pod is gone is still taken.")
+    ] = False,
+    revocation_within: Annotated[
+        int, typer.Option(metavar="SECONDS", min=1, max=240, help="By when a CA must know that a pod is gone.")
+    ] = 60,
+    allow_exec: AllowExecOption = None,
+    timeout: Annotated[
+        int, typer.Option(metavar="SECONDS", min=1, max=60, help="How long one request to an API server may take.")
+    ] = 10,
+    output: OutputOption = Output.TABLE,
+) -> int:
     """Prove by a real round that identities are issued, and that wrong tokens are refused.
+
+    Without --context and --kubeconfig: what was provisioned on this machine.
+
+    With one of them: a cluster and its running CA (--ca-address, --ca-roots, --trust-domain), from here. A
+    ServiceAccount meshpki-verify, a pod that is never scheduled and a Secret are made in the namespace, and removed
+    again, after Ctrl-C too; what a killed run left, the next one removes. What verify must be allowed to do there:
+    deploy/kubernetes/verify-rbac.yaml
 
     Exit status 1 if a check failed.
     """
+    if context is None and kubeconfig is None:
+        for_clusters = (ca_address, ca_roots, ca_server_name, trust_domain, other_context, allow_exec)
+        if any(option is not None for option in for_clusters) or other_trusted or require_revocation:
+            raise UsageError("options for a cluster, and no cluster", wanted="--context NAME or --kubeconfig FILE")
+        return _installed(state_dir, output)
+
+    from meshpki_cli import cluster_proof
+
+    return cluster_proof.run(
+        cluster_proof.Cluster(kubeconfig, context, other_context, tuple(allow_exec or ()), timeout),
+        cluster_proof.endpoint(ca_address, ca_roots, ca_server_name),
+        cluster_proof.question(
+            trust_domain,
+            namespace=namespace,
+            audience=audience,
+            other_trusted=other_trusted,
+            require_revocation=require_revocation,
+            revocation_seconds=float(revocation_within),
+        ),
+        output,
+    )
+
+
+def _installed(state_dir: Path, output: Output) -> int:
     from meshpki import plugins
     from meshpki.provision import journal
     from meshpki_cli.provisioning import verified

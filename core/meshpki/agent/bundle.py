@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from cryptography import x509
@@ -66,6 +67,11 @@ class Bundle:
         return replace(after, sequence=self.sequence + 1) if after.roots != self.roots else after
 
 
+_SHARED: Final = 16
+"""A node's identities have the same roots, in a rotation one set and another: each is kept once for all of them."""
+
+
+@lru_cache(_SHARED)
 def read_roots(pem: bytes) -> Roots:
     """Read a file of roots. Raises InvalidValueError when it holds none, or one that is cut short or broken.
 
@@ -86,6 +92,7 @@ def read_roots(pem: bytes) -> Roots:
 _WANTED: Final = f"1 to {MAX_ROOTS} PEM certificates, whole"
 
 
+@lru_cache(_SHARED)
 def pem_of(roots: Roots) -> bytes:
     """Spell roots as PEM."""
     return b"".join(map(_pem, roots))

@@ -56,6 +56,7 @@ class BundleReporter:
         chance: Callable[[], float] = random.random,
     ) -> None:
         """`credentials` has to be a source of its own: one that the keeper reads too would hide new tokens from it."""
+        self._told: tuple[BundleHeld, int] | None = None
         self._hearer = hearer
         self._credentials = credentials
         self._feed = feed
@@ -63,24 +64,37 @@ class BundleReporter:
         self._clock = clock
         self._chance = chance
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something that the CA has not heard."""
+        news = self._news()
+        return news is not None and news != self._told
+
     async def run(self) -> None:
         """Report until cancelled. Raises nothing of its own."""
-        told: tuple[BundleHeld, int] | None = None
-        failures = 0
         while True:
             changed = self._feed.changes()
-            news = self._news()
-            wait: float | None = None
-            if news is not None and news != told:
-                if not failures:
-                    await asyncio.sleep(SPREAD_SECONDS * self._chance())
-                    news = self._news() or news  # what became of it meanwhile is news enough
-                failure = await self._tell(news[0])
-                failures = failures + 1 if failure is not None else 0
-                wait = self._patience(failure, failures)
-                if wait is None:
-                    told, failures = news, 0
-            await asyncio.wait([changed], timeout=wait)
+            await self.tell()
+            await asyncio.wait([changed])
+
+    async def tell(self) -> None:
+        """Tell what there is to tell, and what comes meanwhile; returns when the CA has heard it, or never will.
+
+        Raises nothing of its own.
+        """
+        failures = 0
+        while (news := self._news()) is not None and news != self._told:
+            changed = self._feed.changes()
+            if not failures:
+                await asyncio.sleep(SPREAD_SECONDS * self._chance())
+                news = self._news() or news  # what became of it meanwhile is news enough
+            failure = await self._tell(news[0])
+            failures = failures + 1 if failure is not None else 0
+            wait = self._patience(failure, failures)
+            if wait is None:
+                self._told, failures = news, 0
+            else:
+                await asyncio.wait([changed], timeout=wait)
 
     def _news(self) -> tuple[BundleHeld, int] | None:
         """What there is to tell, and the serial number of the certificate that it is told with or after."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import grpc
 
+from meshpki.agent.bundle import pem_of
 from meshpki.agent.credential import CertificateCredential, TokenCredential
-from meshpki.errors import MeshpkiError, RefusedError, UnavailableError, UsageError
-from meshpki.hooks import CaEndpoint
-from meshpki.runtime.files import read_capped
+from meshpki.errors import MachineError, MeshpkiError, RefusedError, UnavailableError, UsageError
 from meshpki.runtime.logs import redact
 from meshpki.wire import methods
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
@@ -19,14 +18,14 @@ from meshpki.wire.trust_bundles_pb2 import ReportRequest, ReportResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from meshpki.agent.bundle import Roots
     from meshpki.agent.credential import Credential
+    from meshpki.hooks import CaEndpoint
 
 _Answer = TypeVar("_Answer")
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
-MAX_ROOTS_BYTES: Final = 1024 * 1024
 MAX_DETAIL: Final = 400
 _REFUSALS: Final = frozenset(
     {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}
@@ -60,10 +59,9 @@ class CaUnavailableError(UnavailableError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the CA sent (PEM, leaf first, roots last), and the roots that its TLS certificate was checked against."""
+    """What the CA sent: PEM, leaf first, roots last."""
 
     cert_chain: tuple[str, ...]
-    roots_pem: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,61 +73,66 @@ class BundleHeld:
     roots: int
 
 
+class KnownRoots(Protocol):
+    """The roots that the CA's own certificate has to chain to, as they are now: a RootsFile."""
+
+    @property
+    def current(self) -> Roots:
+        """Empty while there are none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class CaClient:
-    """Asks for certificates. Holds no connection and no roots between calls.
+    """Asks for certificates. Holds no connection between calls.
 
-    Renewals are hours apart, so each call dials anew and reads the file of roots anew: there is no stale
+    Renewals are hours apart, so each call dials anew, and checks the CA by the roots of that moment: there is no stale
     connection or root to recover from (ztunnel#1679, istio-agent's redial after each error).
     """
 
     address: str
     server_name: str
-    roots: Path
+    roots: KnownRoots
     cluster: str = ""
     deadline_seconds: float = 10.0
     renewal_address: str = ""
     """Where the CA takes a certificate as the credential; empty where it does not."""
 
     async def sign(self, csr_pem: str, credential: Credential, ttl_seconds: int) -> Answer:
-        """Ask once. Raises CaRefusedError, CaUnavailableError, or MachineError for the file of roots."""
+        """Ask once. Raises CaRefusedError, CaUnavailableError, or MachineError when there are no roots."""
         request = IstioCertificateRequest(csr=csr_pem, validity_duration=ttl_seconds)
-        roots_pem = read_capped(self.roots, limit=MAX_ROOTS_BYTES)
-        path = methods.CREATE_CERTIFICATE
-        answer = await self._call(path, _encode(request), _decode, credential, roots_pem)
-        return Answer(tuple(answer.cert_chain), roots_pem)
+        answer = await self._call(methods.CREATE_CERTIFICATE, _encode(request), _decode, credential)
+        return Answer(tuple(answer.cert_chain))
 
     async def report(self, bundle: BundleHeld, credential: Credential) -> None:
         """Tell once which roots are served. Raises as `sign` does."""
         request = ReportRequest(digest=bundle.digest, sequence=bundle.sequence, roots=bundle.roots)
-        roots_pem = read_capped(self.roots, limit=MAX_ROOTS_BYTES)
-        encoded = request.SerializeToString()
-        await self._call(methods.REPORT_BUNDLE, encoded, ReportResponse.FromString, credential, roots_pem)
+        await self._call(methods.REPORT_BUNDLE, request.SerializeToString(), ReportResponse.FromString, credential)
 
     async def _call(
-        self,
-        path: str,
-        request: bytes,
-        decode: Callable[[bytes], _Answer],
-        credential: Credential,
-        roots_pem: bytes,
+        self, path: str, request: bytes, decode: Callable[[bytes], _Answer], credential: Credential
     ) -> _Answer:
         match credential:
             case TokenCredential(token):
-                endpoint = CaEndpoint(self.address, self.server_name, roots_pem)
-                metadata, identity = _metadata(token, self.cluster), None
+                address, identity = self.address, None
+                metadata = _metadata(token, self.cluster)
             case CertificateCredential() as identity:
-                endpoint = CaEndpoint(self._renewal_address(), self.server_name, roots_pem)
+                address = self._renewal_address()
                 token, metadata = "", ()
-        credentials = _credentials(endpoint, identity)
+        credentials = _credentials(self._roots_pem(), identity)
         try:
-            async with grpc.aio.secure_channel(endpoint.address, credentials, _options(endpoint)) as channel:
+            async with grpc.aio.secure_channel(address, credentials, _options(self.server_name)) as channel:
                 call: grpc.aio.UnaryUnaryMultiCallable[bytes, _Answer]
                 call = channel.unary_unary(path, response_deserializer=decode)
                 return await call(request, metadata=metadata, timeout=self.deadline_seconds)
         except grpc.aio.AioRpcError as error:
             # Not chained: the error's repr holds the call's metadata of both directions.
-            raise _translate(error.code(), error.details(), endpoint, token, identity) from None
+            raise _translate(error.code(), error.details(), (address, self.server_name), token, identity) from None
+
+    def _roots_pem(self) -> bytes:
+        if not self.roots.current:
+            raise MachineError("there are no roots to check the CA by", todo="see the file given with --ca-roots")
+        return pem_of(self.roots.current)
 
     def _renewal_address(self) -> str:
         if not self.renewal_address:
@@ -148,11 +151,12 @@ def sign_once(
 ) -> list[str]:
     """Ask once and wait, for callers without an event loop. Raises CaRefusedError or CaUnavailableError."""
     request = IstioCertificateRequest(csr=csr_pem, validity_duration=ttl_seconds)
-    with grpc.secure_channel(endpoint.address, _credentials(endpoint), _options(endpoint)) as channel:
+    credentials = _credentials(endpoint.roots_pem)
+    with grpc.secure_channel(endpoint.address, credentials, _options(endpoint.server_name)) as channel:
         create = channel.unary_unary(methods.CREATE_CERTIFICATE, _encode, _decode)
         call = create.future(request, metadata=_metadata(token, cluster), timeout=deadline_seconds)
         if call.exception() is not None:
-            raise _translate(call.code(), call.details(), endpoint, token)
+            raise _translate(call.code(), call.details(), (endpoint.address, endpoint.server_name), token)
         return list(call.result().cert_chain)
 
 
@@ -165,16 +169,16 @@ def _metadata(token: str, cluster: str) -> tuple[tuple[str, str], ...]:
     return (*bearer, ("clusterid", cluster)) if cluster else bearer
 
 
-def _credentials(endpoint: CaEndpoint, identity: CertificateCredential | None = None) -> grpc.ChannelCredentials:
+def _credentials(roots_pem: bytes, identity: CertificateCredential | None = None) -> grpc.ChannelCredentials:
     if identity is None:
-        return grpc.ssl_channel_credentials(endpoint.roots_pem)
-    return grpc.ssl_channel_credentials(endpoint.roots_pem, identity.key_pem, identity.chain_pem)
+        return grpc.ssl_channel_credentials(roots_pem)
+    return grpc.ssl_channel_credentials(roots_pem, identity.key_pem, identity.chain_pem)
 
 
-def _options(endpoint: CaEndpoint) -> list[tuple[str, int | str]]:
+def _options(server_name: str) -> list[tuple[str, int | str]]:
     return [
-        ("grpc.ssl_target_name_override", endpoint.server_name),
-        ("grpc.default_authority", endpoint.server_name),
+        ("grpc.ssl_target_name_override", server_name),
+        ("grpc.default_authority", server_name),
         ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
         ("grpc.use_local_subchannel_pool", 1),  # else a dead connection's backoff would be shared with the next call
         ("grpc.enable_http_proxy", 0),  # a token goes to the CA and nowhere else
@@ -185,26 +189,27 @@ def _options(endpoint: CaEndpoint) -> list[tuple[str, int | str]]:
 def _translate(
     code: grpc.StatusCode,
     details: str | None,
-    endpoint: CaEndpoint,
+    ca: tuple[str, str],
     token: str,
     identity: CertificateCredential | None = None,
 ) -> MeshpkiError:
-    status = code.name
+    """Make an error of a status. `ca`: its address, and the name that its certificate has to carry."""
+    status, (address, server_name) = code.name, ca
     detail = _clean(details or "", token)
     if code in _REFUSALS:
         match = _REASON.match(detail)
         return CaRefusedError(
             status,
             match.group(1) if match else status.lower(),
-            f"the CA at {endpoint.address} refused: {status}: {detail}",
+            f"the CA at {address} refused: {status}: {detail}",
             todo="see the CA's log and audit record; `meshpki token inspect` explains a token offline",
         )
     return CaUnavailableError(
         status,
-        f"no certificate from the CA at {endpoint.address}: {status}: {detail}",
+        f"no certificate from the CA at {address}: {status}: {detail}",
         todo=_ADVICE_FOR_CERTIFICATES
         if identity is not None and code is grpc.StatusCode.UNAVAILABLE
-        else _advice(code, detail, endpoint),
+        else _advice(code, detail, address, server_name),
     )
 
 
@@ -214,11 +219,11 @@ _ADVICE_FOR_CERTIFICATES: Final = (
 )
 
 
-def _advice(code: grpc.StatusCode, detail: str, endpoint: CaEndpoint) -> str:
+def _advice(code: grpc.StatusCode, detail: str, address: str, server_name: str) -> str:
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in detail.lower() for sign in _CLOCK_SIGNS):
         return "compare this machine's clock with the CA's: by ours the CA's own certificate is not valid now"
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in detail.lower() for sign in _TLS_SIGNS):
-        return f"check that the roots given are the CA's and that its certificate names {endpoint.server_name}"
+        return f"check that the roots given are the CA's and that its certificate names {server_name}"
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             return "check that the CA is running and that this machine can reach it"
@@ -227,7 +232,7 @@ def _advice(code: grpc.StatusCode, detail: str, endpoint: CaEndpoint) -> str:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return "the CA was too slow: see its load and its audit log's disk"
         case grpc.StatusCode.UNIMPLEMENTED:
-            return f"what listens on {endpoint.address} is no CA: check the address"
+            return f"what listens on {address} is no CA: check the address"
         case _:
             return "see the CA's log"
 

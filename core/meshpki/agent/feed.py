@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshpki.runtime.wakeup import Signal as Signal  # noqa: PLC0414 - also found here
+from meshpki.runtime.wakeup import Signal
 
 if TYPE_CHECKING:
     import asyncio

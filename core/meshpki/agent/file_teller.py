@@ -7,9 +7,9 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from meshpki.agent import file_command, file_signal
-from meshpki.agent.feed import Signal
 from meshpki.agent.file_notice import CommandNotice, SignalNotice
 from meshpki.errors import MachineError
+from meshpki.runtime.wakeup import Signal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from meshpki.agent.feed import Signal
 from meshpki.errors import MachineError
+from meshpki.runtime.wakeup import Signal
 
 if TYPE_CHECKING:
     from meshpki.agent.feed import Feed

@@ -9,14 +9,14 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from meshpki.agent import rotation
 from meshpki.agent.acceptance import accept, check_same_identity, is_trusted
 from meshpki.agent.bundle import Bundle, pem_of, read_roots
 from meshpki.agent.key_request import KeyType, new_key_request
 from meshpki.agent.reporting import failure_of, report
-from meshpki.hooks import Health
+from meshpki.health import Health
 from meshpki.runtime.wakeup import Signal
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Keeper:
         authority: Authority,
         credentials: CredentialSource,
         feed: Feed,
-        roots: ConfiguredRoots | None = None,
+        roots: ConfiguredRoots,
         held: Held | None = None,
         clock_jumps: Callable[[], asyncio.Future[None]] | None = None,
         clock: Callable[[], float] = time.time,
@@ -120,7 +120,7 @@ class Keeper:
         self._feed = feed
         self._clock = clock
         self._chance = chance
-        self._roots = roots or _OfEachCall()
+        self._roots = roots
         self._clock_jumps = clock_jumps
         self._bundle = Bundle().with_configured(self._roots.current)
         self._state = rotation.start(clock())
@@ -137,6 +137,11 @@ class Keeper:
     def state(self) -> rotation.State:
         """Where the rotation stands."""
         return self._state
+
+    @property
+    def bundle(self) -> Bundle:
+        """The roots that are served, and how often they have changed."""
+        return self._bundle
 
     def steps(self) -> asyncio.Future[None]:
         """Get a future that is done after the next step, whatever changed: see Signal.next."""
@@ -164,16 +169,15 @@ class Keeper:
             return None
         return Held(replace(snapshot, bundle_pem=pem_of(self._bundle.answered)), self._state.renew_at)
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Rotate until `stopping` is set. Raises nothing of its own: everything is waited out. The feed stays open."""
-        stop = asyncio.create_task(stopping.wait())
+    async def run(self) -> None:
+        """Rotate until cancelled. Raises nothing of its own: everything is waited out. The feed stays open."""
         try:
             event: rotation.Event = rotation.Tick()
-            while not stop.done():
+            while True:
                 self._advance(event)
-                event = await self._next_event(stop)
+                event = await self._next_event()
         finally:
-            tasks = [task for task in (stop, self._attempt, self._watch) if task is not None]
+            tasks = [task for task in (self._attempt, self._watch) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -240,8 +244,8 @@ class Keeper:
         if self._health is not before and self._health is Health.EXPIRED:
             log.error("the certificate has expired, and there is no other: peers refuse it from now on")
 
-    async def _next_event(self, stop: asyncio.Task[Literal[True]]) -> rotation.Event:
-        waiting: set[asyncio.Future[Literal[True]] | asyncio.Future[rotation.Event] | asyncio.Future[None]] = {stop}
+    async def _next_event(self) -> rotation.Event:
+        waiting: set[asyncio.Future[rotation.Event] | asyncio.Future[None]] = set()
         if self._attempt is not None:
             waiting.add(self._attempt)
         self._watch_credential()
@@ -287,7 +291,7 @@ class Keeper:
             credential = await self._credentials.read(self._clock(), self._state.snapshot)
             request = await asyncio.to_thread(new_key_request, self._wish.key_type)
             answer = await self._authority.sign(request.csr_pem, credential, self._wish.ttl_seconds)
-            roots_pem = pem_of(self._roots.current) or answer.roots_pem
+            roots_pem = pem_of(self._roots.current)
             snapshot = accept(answer.cert_chain, request, roots_pem=roots_pem, now=self._clock())
             self._check_identity(snapshot)
         except Exception as error:  # noqa: BLE001 - see above; the kinds are told apart there
@@ -304,23 +308,6 @@ class Keeper:
                 "the earlier run was another workload's: its certificate is replaced",
                 extra={"before": str(held.spiffe_id), "now": str(new.spiffe_id)},
             )
-
-
-class _OfEachCall:
-    """No roots but those that each call's own CA was checked against."""
-
-    def __init__(self) -> None:
-        self._never = Signal()
-
-    @property
-    def current(self) -> Roots:
-        return ()
-
-    def changes(self) -> asyncio.Future[None]:
-        return self._never.next()
-
-    def refresh(self) -> None:
-        pass
 
 
 @dataclass(slots=True)

@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import grpc
 
-from meshpki.agent.feed import Feed, Signal
+from meshpki.agent.feed import Feed
 from meshpki.agent.node_identity import NodeIdentity
 from meshpki.agent.node_table import Admit, AskBack, Halt, NodeTable, Phase, Start, Stop, TurnAway, Why
 from meshpki.agent.node_token import ISTIO_HEADER, token_of
 from meshpki.agent.sessions import CallRefusedError
 from meshpki.agent.turns import Turns
 from meshpki.runtime.clock_watch import ClockWatch
+from meshpki.runtime.wakeup import Signal
 from meshpki.tokens.reasons import TokenRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from meshpki.agent.keeper import Authority, ConfiguredRoots, Wish
+    from meshpki.agent.keeper import ConfiguredRoots, Wish
+    from meshpki.agent.node_identity import Ca
     from meshpki.agent.node_table import Action, Limits, TokenKey
     from meshpki.agent.node_token import StreamToken
     from meshpki.agent.sessions import Metadata
@@ -57,7 +59,7 @@ class NodeSessions:
     def __init__(
         self,
         wish: Wish,
-        authority: Authority,
+        ca: Ca,
         roots: ConfiguredRoots,
         limits: Limits,
         *,
@@ -67,7 +69,7 @@ class NodeSessions:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._wish = wish
-        self._authority = authority
+        self._ca = ca
         self._roots = roots
         self._header = header
         self._clock = clock
@@ -79,8 +81,6 @@ class NodeSessions:
         self._numbers = itertools.count(1)
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._never = asyncio.Event()
-        """Never set: a keeper here ends by being cancelled, each at its own time."""
         self._moved = Signal()
         self._planned = float("inf")
         self._clock_watch = ClockWatch(clock)
@@ -132,7 +132,7 @@ class NodeSessions:
             self._identities[token.key] = NodeIdentity(
                 token,
                 self._wish,
-                self._authority,
+                self._ca,
                 self._turns,
                 self._roots,
                 clock_jumps=self._clock_watch.jumps,
@@ -177,7 +177,7 @@ class NodeSessions:
         for action in actions:
             match action:
                 case Start(key):
-                    self._identities[key].start(self._never, self._stepped, self._spent)
+                    self._identities[key].start(self._stepped, self._spent)
                 case Admit(key, streams):
                     self._admit(self._identities[key].feed, streams)
                 case Halt(key):
@@ -228,14 +228,16 @@ class NodeSessions:
         return [session for number in streams if (session := self._streams.get(number)) is not None]
 
     def _end(self, identity: NodeIdentity) -> None:
-        task = identity.end()
-        if task is not None and not task.done():
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+        for task in identity.end():
+            if not task.done():
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
 
 
 class _NodeSession:
     """One stream's session: nothing until it is admitted, then the feed of its own token."""
+
+    __slots__ = ("_feed", "_must_reconnect", "_node", "admission", "key", "number")
 
     def __init__(self, node: NodeSessions, key: TokenKey, number: int) -> None:
         loop = asyncio.get_running_loop()

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
+from meshpki.agent.bundle_report import BundleReporter, Hearer, held_of
 from meshpki.agent.credential import TokenCredential
 from meshpki.agent.feed import Feed
-from meshpki.agent.keeper import Keeper
+from meshpki.agent.keeper import Authority, Keeper
 from meshpki.agent.turns import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshpki.agent.ca_client import Answer
+    from meshpki.agent.ca_client import Answer, BundleHeld
     from meshpki.agent.credential import Credential
-    from meshpki.agent.keeper import Authority, ConfiguredRoots, Wish
+    from meshpki.agent.keeper import ConfiguredRoots, Wish
     from meshpki.agent.node_token import StreamToken
     from meshpki.agent.snapshot import Snapshot
     from meshpki.agent.turns import Turns
 
 MARGIN_SECONDS: Final = 5.0
 """A token with less than this to live is not sent any more: it may be over when the CA reads it."""
+
+
+class Ca(Authority, Hearer, Protocol):
+    """Who signs and is told which roots are served: a CaClient."""
 
 
 class NodeIdentity:
@@ -31,7 +36,7 @@ class NodeIdentity:
         self,
         token: StreamToken,
         wish: Wish,
-        authority: Authority,
+        ca: Ca,
         turns: Turns,
         roots: ConfiguredRoots,
         *,
@@ -42,7 +47,7 @@ class NodeIdentity:
         self.key = token.key
         self.feed = Feed()
         self._token = token
-        self._authority = authority
+        self._ca = ca
         self._turns = turns
         self._seen: Snapshot | None = None
         self._on_spent: Callable[[NodeIdentity], None] = lambda _: None
@@ -58,27 +63,45 @@ class NodeIdentity:
             clock=clock,
             chance=chance,
         )
+        self._reporting: asyncio.Task[None] | None = None
+        self._reporter = BundleReporter(
+            self,
+            credentials=_WhileItLasts(self),
+            feed=self.feed,
+            held=lambda: held_of(self.keeper.bundle),
+            clock=clock,
+            chance=chance,
+        )
 
     def start(
         self,
-        stopping: asyncio.Event,
         stepped: Callable[[NodeIdentity], None],
         spent: Callable[[NodeIdentity], None],
     ) -> None:
         """Begin to ask. `stepped` is called after each step of the keeper, `spent` once the token is of no more use."""
         self._on_spent = spent
-        self._task = asyncio.create_task(self.keeper.run(stopping))
+        self._task = asyncio.create_task(self.keeper.run())
         self._follow(stepped)
 
     def halt(self) -> None:
         """Send this token no more. The keeper lives on: what it holds follows a change of the roots."""
         self._halted = True
 
-    def end(self) -> asyncio.Task[None] | None:
-        """Be over. Gives the task that is ending."""
-        if self._task is not None:
-            self._task.cancel()
-        return self._task
+    def end(self) -> list[asyncio.Task[None]]:
+        """Be over. Gives the tasks that are ending."""
+        tasks = [task for task in (self._task, self._reporting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    def is_usable(self, now: float) -> bool:
+        """Whether the token is still worth sending."""
+        return not self._halted and (self._token.ends is None or self._token.ends - now > MARGIN_SECONDS)
+
+    @property
+    def token(self) -> TokenCredential:
+        """The very token."""
+        return TokenCredential(self._token.text)
 
     def is_new_certificate(self) -> bool:
         """Whether the keeper holds another certificate than at the last call."""
@@ -92,24 +115,54 @@ class NodeIdentity:
             if self._task is not None and not self._task.cancelling():
                 self._follow(stepped)
                 stepped(self)
+                self._report()
 
         self.keeper.steps().add_done_callback(tell)
+
+    def _report(self) -> None:
+        """Tell the CA which roots are served, in a task that lasts until it has heard it."""
+        if self._reporting is None and not self._halted and self._reporter.has_news:
+            self._reporting = asyncio.create_task(self._reporter.tell())
+            self._reporting.add_done_callback(self._reported)
+
+    def _reported(self, task: asyncio.Task[None]) -> None:
+        self._reporting = None
+        if not task.cancelled() and task.exception() is None:
+            self._report()  # what came in the very moment in which it ended
+
+    async def report(self, bundle: BundleHeld, credential: Credential) -> None:
+        """Tell the CA when it is this identity's turn. A Hearer for the reporter."""
+        async with self._turns.turn(Lane.RENEWAL):
+            await self._ca.report(bundle, credential)
 
     async def sign(self, csr_pem: str, credential: Credential, ttl_seconds: int) -> Answer:
         """Ask the CA when it is this identity's turn. An Authority for the keeper."""
         lane = Lane.NEWCOMER if self.keeper.state.snapshot is None else Lane.RENEWAL
         async with self._turns.turn(lane):
-            return await self._authority.sign(csr_pem, credential, ttl_seconds)
+            return await self._ca.sign(csr_pem, credential, ttl_seconds)
 
     async def read(self, now: float, held: Snapshot | None) -> Credential:  # noqa: ARG002 - a token needs none
         """Give the token; never return once it is of no more use. A CredentialSource for the keeper."""
-        if not self._halted and self._token.ends is not None and self._token.ends - now <= MARGIN_SECONDS:
+        if not self._halted and not self.is_usable(now):
             self._on_spent(self)
             self._halted = True
         if self._halted:
             await self.changed()
-        return TokenCredential(self._token.text)
+        return self.token
 
     async def changed(self) -> None:
         """Never return: a stream's token does not change, its client comes back with another."""
         await asyncio.get_running_loop().create_future()
+
+
+class _WhileItLasts:
+    """The token for reports: one that is spent is none of their business, for the next one's identity reports too."""
+
+    def __init__(self, identity: NodeIdentity) -> None:
+        self._identity = identity
+        self.changed = identity.changed
+
+    async def read(self, now: float, held: Snapshot | None) -> Credential:  # noqa: ARG002 - a token needs none
+        if not self._identity.is_usable(now):
+            await self.changed()
+        return self._identity.token

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import signal
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -17,9 +16,10 @@ from meshpki.agent.node_token import check_header
 from meshpki.agent.roots_file import RootsFile
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.socket_server import SocketServer
+from meshpki.agent.status_file import StatusFile
+from meshpki.agent.until_stopped import serve_until_signal, until_stopped
 from meshpki.agent.workload_service import workload_methods
-from meshpki.errors import ExitCode, MachineError
-from meshpki.runtime.files import machine_errors, write_atomically
+from meshpki.errors import ExitCode
 from meshpki.runtime.watch import Watcher
 
 if TYPE_CHECKING:
@@ -38,15 +38,7 @@ STATUS_SECONDS: Final = 1.0
 
 def run_node(config: NodeConfig) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status. Raises MachineError when the socket cannot be served."""
-    return asyncio.run(_run(config))
-
-
-async def _run(config: NodeConfig) -> int:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    await NodeAgent(config).run(stopping)
+    serve_until_signal(NodeAgent(config).run)
     return ExitCode.DONE
 
 
@@ -67,7 +59,7 @@ class NodeAgent:
         self._roots.reload()
         self.sessions = NodeSessions(
             Wish(config.ttl_seconds, config.key_type),
-            CaClient(config.ca_address, config.ca_server_name, config.ca_roots, config.cluster, config.call_seconds),
+            CaClient(config.ca_address, config.ca_server_name, self._roots, config.cluster, config.call_seconds),
             self._roots,
             config.limits,
             at_once=config.at_once,
@@ -75,6 +67,7 @@ class NodeAgent:
             clock=clock,
             chance=chance,
         )
+        self._status = StatusFile(config.status_file) if config.status_file is not None else None
         self._server = SocketServer(config.socket, self.sessions, (*sds_methods(), *workload_methods()))
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -85,29 +78,24 @@ class NodeAgent:
         """
         self._prepare()
         observer = self._observe()
-        working = (self._roots.run(), self.sessions.run(stopping), self._tell())
-        tasks = [asyncio.create_task(work) for work in working]
-        stop = asyncio.create_task(stopping.wait())
         try:
-            await self._server.start()
-            done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done & set(tasks):
-                task.result()
+            await until_stopped(stopping, self._serve(), self._roots.run(), self.sessions.run(stopping), self._tell())
         finally:
-            log.info("stopping")
-            await self._server.stop()
-            for task in (stop, *tasks):
-                task.cancel()
-            await asyncio.gather(stop, *tasks, return_exceptions=True)
             self._watcher.close()
             if observer is not None:
                 await asyncio.to_thread(observer.close)
 
+    async def _serve(self) -> None:
+        await self._server.start()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await self._server.stop()
+
     def _prepare(self) -> None:
         socket_path.prepare(self._config.socket)
-        if self._config.status_file is not None:  # what an earlier run wrote is no longer true
-            with machine_errors("could not remove", self._config.status_file):
-                self._config.status_file.unlink(missing_ok=True)
+        if self._status is not None:
+            self._status.begin()
 
     def _observe(self) -> Observer | None:
         """Show health and metrics, if it is wanted. Raises MachineError when the port cannot be had.
@@ -134,17 +122,12 @@ class NodeAgent:
 
     async def _tell(self) -> None:
         """Keep the status file true."""
-        path = self._config.status_file
-        if path is None:
+        if self._status is None:
             await asyncio.get_running_loop().create_future()
             return
         while True:
             moved = self.sessions.moves()
-            content = status.as_json(render(self.sessions, self._clock()))
-            try:
-                await asyncio.to_thread(write_atomically, path, content)
-            except MachineError as error:  # a full disk must not stop anything; the next change tries again
-                log.debug("the status could not be written", extra={"seen": error.seen})
+            await asyncio.to_thread(self._status.write, status.as_json(render(self.sessions, self._clock())))
             await asyncio.sleep(STATUS_SECONDS)
             await asyncio.wait([moved])
 

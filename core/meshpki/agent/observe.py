@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 import meshpki
 from meshpki.agent.failure import FailureKind
-from meshpki.hooks import Health
+from meshpki.health import Health
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
 
 if TYPE_CHECKING:

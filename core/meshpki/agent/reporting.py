@@ -13,7 +13,7 @@ from meshpki.errors import MeshpkiError
 
 if TYPE_CHECKING:
     from meshpki.agent.rotation import Report
-    from meshpki.hooks import Health
+    from meshpki.health import Health
 
 log = logging.getLogger(__name__)
 

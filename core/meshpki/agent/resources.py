@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -20,7 +21,7 @@ from meshpki.wire.sds_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from meshpki.agent.snapshot import Snapshot
 
@@ -38,12 +39,17 @@ SPIFFE_VALIDATOR_TYPE_URL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One secret as it goes into a response. `version` changes with the content."""
+    """One secret as it goes into a response. `version` changes with the content, so it stands for it in comparisons."""
 
     name: str
     version: str
-    body: bytes = field(repr=False)
-    """A serialised `Secret`. It may hold a private key."""
+    write: Callable[[], bytes] = field(repr=False, compare=False)
+    """Serialises it: a secret goes out once in hours, and there are five names for each of a thousand workloads."""
+
+    @property
+    def body(self) -> bytes:
+        """A serialised `Secret`. It may hold a private key."""
+        return self.write()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,23 @@ def with_files(resources: Resources, files: Mapping[str, Resource]) -> Resources
 
 def certificate_secret(name: str, version: str, chain_pem: bytes, key_pem: bytes) -> Resource:
     """Put chain and key in one secret: Envoy takes both or neither."""
+    return Resource(name, version, partial(_certificate, name, chain_pem, key_pem))
+
+
+def roots_secret(name: str, version: str, roots_pem: bytes) -> Resource:
+    """Give roots as plain `trusted_ca`: whoever chains to one of them is good."""
+    return Resource(name, version, partial(_roots, name, roots_pem))
+
+
+def _bundle(name: str, snapshot: Snapshot, form: Validation) -> Resource:
+    """The version differs with the form: a client that comes back with another node is not told "you have it"."""
+    if form is Validation.PLAIN:
+        return roots_secret(name, snapshot.bundle_version, snapshot.bundle_pem)
+    domain = snapshot.spiffe_id.trust_domain.name
+    return Resource(name, f"{snapshot.bundle_version}.spiffe", partial(_validator, name, domain, snapshot.bundle_pem))
+
+
+def _certificate(name: str, chain_pem: bytes, key_pem: bytes) -> bytes:
     secret = Secret(
         name=name,
         tls_certificate=TlsCertificate(
@@ -94,32 +117,22 @@ def certificate_secret(name: str, version: str, chain_pem: bytes, key_pem: bytes
             private_key=DataSource(inline_bytes=key_pem),
         ),
     )
-    return Resource(name, version, secret.SerializeToString(deterministic=True))
+    return secret.SerializeToString(deterministic=True)
 
 
-def roots_secret(name: str, version: str, roots_pem: bytes) -> Resource:
-    """Give roots as plain `trusted_ca`: whoever chains to one of them is good."""
-    secret = Secret(
-        name=name,
-        validation_context=CertificateValidationContext(trusted_ca=DataSource(inline_bytes=roots_pem)),
-    )
-    return Resource(name, version, secret.SerializeToString(deterministic=True))
+def _roots(name: str, roots_pem: bytes) -> bytes:
+    context = CertificateValidationContext(trusted_ca=DataSource(inline_bytes=roots_pem))
+    return Secret(name=name, validation_context=context).SerializeToString(deterministic=True)
 
 
-def _bundle(name: str, snapshot: Snapshot, form: Validation) -> Resource:
-    """The version differs with the form: a client that comes back with another node is not told "you have it"."""
-    if form is Validation.PLAIN:
-        return roots_secret(name, snapshot.bundle_version, snapshot.bundle_pem)
+def _validator(name: str, domain: str, roots_pem: bytes) -> bytes:
     config = SPIFFECertValidatorConfig(
         trust_domains=[
-            SPIFFECertValidatorConfig.TrustDomain(
-                name=snapshot.spiffe_id.trust_domain.name, trust_bundle=DataSource(inline_bytes=snapshot.bundle_pem)
-            )
+            SPIFFECertValidatorConfig.TrustDomain(name=domain, trust_bundle=DataSource(inline_bytes=roots_pem))
         ]
     )
     typed = AnyMessage(type_url=SPIFFE_VALIDATOR_TYPE_URL, value=config.SerializeToString(deterministic=True))
     context = CertificateValidationContext(
         custom_validator_config=TypedExtensionConfig(name=SPIFFE_VALIDATOR, typed_config=typed)
     )
-    secret = Secret(name=name, validation_context=context)
-    return Resource(name, f"{snapshot.bundle_version}.spiffe", secret.SerializeToString(deterministic=True))
+    return Secret(name=name, validation_context=context).SerializeToString(deterministic=True)

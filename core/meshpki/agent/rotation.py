@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from meshpki.agent.backoff import DENIED, RETRY
-from meshpki.hooks import Health
+from meshpki.health import Health
 
 if TYPE_CHECKING:
     from meshpki.agent.failure import Failure

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshpki.agent import status
 from meshpki.agent.bundle_report import BundleReporter, held_of
@@ -23,9 +22,10 @@ from meshpki.agent.keeper import Keeper, Wish
 from meshpki.agent.renewing_source import RenewingSource
 from meshpki.agent.roots_file import RootsFile
 from meshpki.agent.sds_files import FileReader, SecretFiles
+from meshpki.agent.status_file import StatusFile
 from meshpki.agent.token_source import TokenFileSource
-from meshpki.errors import ExitCode, MachineError
-from meshpki.runtime.files import machine_errors, write_atomically
+from meshpki.agent.until_stopped import serve_until_signal, until_stopped
+from meshpki.errors import ExitCode
 from meshpki.runtime.watch import Watcher
 
 if TYPE_CHECKING:
@@ -38,21 +38,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ARM_SECONDS: Final = 0.2
+"""Files are watched a moment after the start: by then the CA has been asked, and a cached certificate is served."""
+
 
 def run_agent(config: AgentConfig) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status.
 
     Raises MachineError when a face cannot be shown at all. Everything else is waited out.
     """
-    return asyncio.run(_run(config))
-
-
-async def _run(config: AgentConfig) -> int:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    await Agent(config).run(stopping)
+    serve_until_signal(Agent(config).run)
     return ExitCode.DONE
 
 
@@ -69,7 +64,7 @@ class Agent:
         self._config = config
         self._clock = clock
         self._feed = Feed()
-        self._watcher = Watcher()
+        self._watcher = Watcher(arm_seconds=ARM_SECONDS)
         self._faces = Faces(
             config.sds_socket,
             _files(config, self._feed),
@@ -83,7 +78,7 @@ class Agent:
         ca = CaClient(
             config.ca_address,
             config.ca_server_name,
-            config.ca_roots,
+            self._roots,
             config.cluster,
             config.call_seconds,
             config.ca_renewal_address,
@@ -102,34 +97,24 @@ class Agent:
             ca,
             credentials=self._credentials(quiet=True),
             feed=self._feed,
-            held=lambda: held_of(self._keeper.status(clock()).bundle),
+            held=lambda: held_of(self._keeper.bundle),
             clock=clock,
             chance=chance,
         )
         self._shown: Snapshot | None = None
-        self._status_written = b""
+        self._status = StatusFile(config.status_file) if config.status_file is not None else None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Rotate and show until `stopping` is set, then take the faces away. Raises MachineError."""
         self._prepare()
         observer = self._observe()
-        working = (self._roots.run(), self._keeper.run(stopping), self._present(), self._reporter.run())
-        tasks = [asyncio.create_task(work) for work in working]
-        stop = asyncio.create_task(stopping.wait())
         try:
-            done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done & set(tasks):
-                task.result()
+            await until_stopped(stopping, self._keeper.run(), self._roots.run(), self._present(), self._reporter.run())
         finally:
-            log.info("stopping")
-            stopping.set()
-            for task in (stop, *tasks):
-                task.cancel()
-            await asyncio.gather(stop, *tasks, return_exceptions=True)
+            await self._faces.stop()
             self._watcher.close()
             if observer is not None:
                 await asyncio.to_thread(observer.close)
-            await self._faces.stop()
 
     def _credentials(self, *, quiet: bool = False) -> CredentialSource:
         """A source of its own for whoever asks: each remembers which token it has seen."""
@@ -138,9 +123,8 @@ class Agent:
 
     def _prepare(self) -> None:
         self._faces.prepare()
-        if self._config.status_file is not None:  # what an earlier run wrote is no longer true
-            with machine_errors("could not remove", self._config.status_file):
-                self._config.status_file.unlink(missing_ok=True)
+        if self._status is not None:
+            self._status.begin()
 
     def _observe(self) -> Observer | None:
         """Show health and metrics, if it is wanted. Raises MachineError when the port cannot be had."""
@@ -177,17 +161,8 @@ class Agent:
 
     def _write_status(self) -> None:
         state = self._keeper.state
-        if self._config.status_file is None or (state.snapshot is None and state.failure is None):
-            return
-        content = status.render(state, self._clock())
-        if content == self._status_written:
-            return
-        try:
-            write_atomically(self._config.status_file, content)
-        except MachineError as error:  # a full disk must not stop a renewal; the next change tries again
-            log.debug("the status could not be written", extra={"seen": error.seen})
-        else:
-            self._status_written = content
+        if self._status is not None and (state.snapshot is not None or state.failure is not None):
+            self._status.write(status.render(state, self._clock()))
 
 
 def _files(config: AgentConfig, feed: Feed) -> FilesFace | None:

@@ -26,6 +26,8 @@ class SdsStream:
     answered with the same content, but with the next version as soon as there is one (istio#21111).
     """
 
+    __slots__ = ("_asked", "_finder", "_named", "_names", "_nonce", "_resources", "_sent", "_wildcard")
+
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._names: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from meshpki.agent.sds_file_names import CertificateFiles, RootsFile, SystemRoots, is_file_name, parse
 from meshpki.agent.sds_file_secret import certificate_from, roots_from
@@ -23,7 +23,6 @@ from meshpki.runtime.wakeup import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from types import TracebackType
 
     from meshpki.agent.resources import Resource
     from meshpki.agent.sds_file_names import FileName
@@ -234,7 +233,7 @@ class SecretFiles:
 
 
 class FileView:
-    """The files that one stream asks for. Leave the `with` block, and they are followed for it no more."""
+    """The files that one stream asks for. `close` it, and they are followed for it no more."""
 
     def __init__(self, files: SecretFiles) -> None:
         self._files = files
@@ -262,12 +261,8 @@ class FileView:
         """Get a future that is done when one may have changed. Take it before looking at `current`."""
         return self._files.changes()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Follow none of them any more."""
         for name in self._names:
             self._files.leave(name)
         self._names.clear()

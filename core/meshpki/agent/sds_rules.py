@@ -46,17 +46,22 @@ def as_any(resource: Resource) -> AnyMessage:
     return AnyMessage(type_url=SECRET_TYPE_URL, value=resource.body)
 
 
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
 class Finder:
     """Looks names up for one stream, and says once of each unknown one that it is."""
 
+    __slots__ = ("_told",)
+
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._told = _NOTHING
 
     def find(self, resources: Resources, name: str) -> Resource | None:
         """Give the resource; None for a name that we do not have, which is no error: it may appear later."""
         resource = resources.by_name.get(name)
         if resource is None and name not in self._told and len(self._told) < MAX_NAMES:
-            self._told.add(name)
+            self._told |= {name}
             log.warning(
                 "a client asks for a secret that this workload does not have; it is sent if it appears",
                 extra={"secret": name[:MAX_LOGGED], "has": sorted(resources.by_name)},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -17,6 +16,7 @@ from meshpki.agent.sds_fetch import fetch
 from meshpki.agent.sds_node import validation_of
 from meshpki.agent.sds_rules import MAX_NAMES
 from meshpki.agent.sessions import CallRefusedError
+from meshpki.agent.shelf import Shelf
 from meshpki.agent.socket_server import Kind, Method
 from meshpki.wire import methods
 from meshpki.wire.sds_pb2 import (
@@ -27,19 +27,19 @@ from meshpki.wire.sds_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from meshpki.agent.resources import Resource, Resources
     from meshpki.agent.sds_files import FileView, SecretFiles
+    from meshpki.agent.sds_node import Validation
     from meshpki.agent.sessions import Session
-    from meshpki.agent.snapshot import Snapshot
     from meshpki.agent.socket_server import Context
 
 log = logging.getLogger(__name__)
 
 Request: TypeAlias = DiscoveryRequest | DeltaDiscoveryRequest
 Response: TypeAlias = DiscoveryResponse | DeltaDiscoveryResponse
-Waited: TypeAlias = "asyncio.Future[Request | None] | asyncio.Future[None]"
+Forms: TypeAlias = "Shelf[Validation, Resources]"
 
 
 class Stream(Protocol):
@@ -61,25 +61,26 @@ class Stream(Protocol):
 
 def sds_methods(files: SecretFiles | None = None) -> tuple[Method, ...]:
     """Give the rows of this face for the socket's table. Without `files`, names of files are unknown names."""
+    forms = Shelf(resources_of)
     return (
         Method(
             methods.STREAM_SECRETS,
             Kind.STREAM,
-            partial(_serve, SdsStream, files),
+            partial(_serve, SdsStream, files, forms),
             decode=DiscoveryRequest.FromString,
             encode=DiscoveryResponse.SerializeToString,
         ),
         Method(
             methods.DELTA_SECRETS,
             Kind.STREAM,
-            partial(_serve, DeltaStream, files),
+            partial(_serve, DeltaStream, files, forms),
             decode=DeltaDiscoveryRequest.FromString,
             encode=DeltaDiscoveryResponse.SerializeToString,
         ),
         Method(
             methods.FETCH_SECRETS,
             Kind.UNARY,
-            partial(_fetch, files),
+            partial(_fetch, files, forms),
             decode=DiscoveryRequest.FromString,
             encode=DiscoveryResponse.SerializeToString,
         ),
@@ -87,109 +88,220 @@ def sds_methods(files: SecretFiles | None = None) -> tuple[Method, ...]:
 
 
 async def _fetch(
-    files: SecretFiles | None, session: Session, request: DiscoveryRequest, _: Context
+    files: SecretFiles | None, forms: Forms, session: Session, request: DiscoveryRequest, _: Context
 ) -> DiscoveryResponse:
-    source = _Source(session, files, request)
-    with source.following():
+    source = _Source(session, files, forms, validation_of(request.node))
+    try:
         await source.want(request.resource_names)
         return fetch(request, source.resources())
+    finally:
+        source.close()
 
 
 async def _serve(
-    logic: Callable[[Resources], Stream], files: SecretFiles | None, session: Session, _: None, context: Context
+    logic: Callable[[Resources], Stream],
+    files: SecretFiles | None,
+    forms: Forms,
+    session: Session,
+    _: None,
+    context: Context,
 ) -> None:
     """Serve one stream, from its first request on: nothing is said before it is known who asks, and nothing before
     there is a certificate.
     """
-    reading = asyncio.create_task(_read(context))
+    conversation = _Conversation(session, context, partial(_begin, logic, files, forms, session))
     try:
-        first = await _until(session, reading)
-        if first is not None and await _first_snapshot(session):
-            source = _Source(session, files, first)
-            with source.following():
-                await _drive(logic(source.resources()), source, first, context)
+        await conversation.run()
     finally:
-        reading.cancel()
+        await conversation.close()
 
 
-async def _drive(stream: Stream, source: _Source, first: Request, context: Context) -> None:
-    """Give the logic whichever comes first: a request, or something new to serve."""
-    request: Request | None = first
-    reading = asyncio.create_task(_read(context))
-    try:
-        while not source.ended:
-            changes = source.changes()  # taken before looking, so that nothing is missed
-            if request is not None:
-                await source.want((*stream.names, *_asked_for(request)))
-            await _send(context, stream.update(source.resources()))
-            if request is not None:
-                await _send(context, stream.request(request))
-                await source.want(stream.names)
-                request = None
-            waiting: set[Waited] = {reading, *changes}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                request = reading.result()
-                if request is None:
-                    return
-                reading = asyncio.create_task(_read(context))
-    finally:
-        reading.cancel()
+def _begin(
+    logic: Callable[[Resources], Stream],
+    files: SecretFiles | None,
+    forms: Forms,
+    session: Session,
+    first: Request,
+) -> tuple[_Source, Stream]:
+    source = _Source(session, files, forms, validation_of(first.node))
+    return source, logic(source.resources())
+
+
+class _Conversation:
+    """One stream: requests are read in the handler's own task, what is new goes out in a task that lasts for just that.
+
+    A node's agent has thousands of streams that only wait. Such a one has no other task, waits for one thing, and keeps
+    nothing of what it was asked.
+    """
+
+    __slots__ = (
+        "_begin",
+        "_context",
+        "_ending",
+        "_fault",
+        "_news",
+        "_pushing",
+        "_reader",
+        "_session",
+        "_source",
+        "_stream",
+        "_writing",
+    )
+
+    def __init__(self, session: Session, context: Context, begin: Callable[[Request], tuple[_Source, Stream]]) -> None:
+        self._session = session
+        self._context = context
+        self._begin = begin
+        self._source: _Source | None = None
+        self._stream: Stream | None = None
+        self._reader: asyncio.Task[object] | None = None
+        self._pushing: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
+        self._news = False
+        self._ending = False
+        self._fault: BaseException | None = None
+
+    async def run(self) -> None:
+        """Serve until the client sends no more, or the session has to end."""
+        self._follow_feed()
+        self._session.must_reconnect.add_done_callback(self._changed)
+        while self._fault is None and not _ended(self._session) and await self._next():
+            pass
+        if self._fault is not None:
+            raise self._fault
+
+    async def close(self) -> None:
+        """Follow nothing any more."""
+        self._session.must_reconnect.remove_done_callback(self._changed)
+        self._session.feed.changes().remove_done_callback(self._feed_changed)
+        if self._source is not None:
+            self._source.unfollow(self._files_changed)
+            self._source.close()
+        if self._pushing is not None:
+            self._pushing.cancel()
+            await asyncio.gather(self._pushing, return_exceptions=True)
+
+    async def _next(self) -> bool:
+        """Wait for a request and take it; False when there is to be no other."""
+        self._reader = asyncio.current_task()
+        try:
+            request: object = await self._context.read()
+        except asyncio.CancelledError:
+            if self._ending and self._reader is not None and not self._reader.uncancel():
+                return False
+            raise  # it is gRPC that ends this call
+        finally:
+            self._reader = None
+        if not isinstance(request, DiscoveryRequest | DeltaDiscoveryRequest):
+            return False
+        async with self._writing:
+            await self._take(request)
+        return True
+
+    async def _take(self, request: Request) -> None:
+        if self._source is None or self._stream is None:
+            if not await _first_snapshot(self._session):
+                return
+            self._source, self._stream = self._begin(request)
+            self._source.follow(self._files_changed)
+        source, stream = self._source, self._stream
+        await source.want((*stream.names, *_asked_for(request)))
+        await _send(self._context, stream.update(source.resources()))
+        await _send(self._context, stream.request(request))
+        await source.want(stream.names)
+
+    def _follow_feed(self) -> None:
+        self._session.feed.changes().add_done_callback(self._feed_changed)
+
+    def _feed_changed(self, _: asyncio.Future[None]) -> None:
+        self._follow_feed()  # before anything is looked at, so that nothing is missed
+        self._changed(_)
+
+    def _files_changed(self, _: asyncio.Future[None]) -> None:
+        if self._source is not None:
+            self._source.follow(self._files_changed)
+        self._changed(_)
+
+    def _changed(self, _: asyncio.Future[None]) -> None:
+        if _ended(self._session):
+            self._end()
+        elif self._stream is not None:
+            self._news = True
+            if self._pushing is None:
+                self._pushing = asyncio.create_task(self._push())
+                self._pushing.add_done_callback(self._pushed)
+
+    def _end(self) -> None:
+        """Let the handler return, with status OK. While it does not read it looks by itself when it is done."""
+        if self._reader is not None and not self._ending:
+            self._ending = True
+            self._reader.cancel()
+
+    async def _push(self) -> None:
+        """Send what is new, and what has become new meanwhile."""
+        assert self._source is not None
+        assert self._stream is not None
+        while self._news:
+            async with self._writing:
+                self._news = False
+                await _send(self._context, self._stream.update(self._source.resources()))
+
+    def _pushed(self, task: asyncio.Task[None]) -> None:
+        self._pushing = None
+        if not task.cancelled() and task.exception() is not None:
+            self._fault = task.exception()
+            self._end()
 
 
 class _Source:
     """What one stream is served from: its identity's feed, in the form that its node wants, and the files it names."""
 
-    def __init__(self, session: Session, files: SecretFiles | None, first: Request) -> None:
+    __slots__ = ("_forms", "_session", "_validation", "_view", "_with_files")
+
+    def __init__(self, session: Session, files: SecretFiles | None, forms: Forms, validation: Validation) -> None:
         self._session = session
-        self._files = files
-        self._view: FileView | None = None
-        self._validation = validation_of(first.node)
-        self._made: tuple[Snapshot, Mapping[str, Resource], Resources] | None = None
+        self._forms = forms
+        self._validation = validation
+        self._view: FileView | None = files.open() if files is not None else None
+        self._with_files: tuple[Resources, Mapping[str, Resource], Resources] | None = None
 
-    @property
-    def ended(self) -> bool:
-        return _ended(self._session)
-
-    @contextlib.contextmanager
-    def following(self) -> Iterator[None]:
-        """Follow the files that are wanted, inside."""
-        with self._files.open() if self._files is not None else contextlib.nullcontext() as self._view:
-            yield
+    def close(self) -> None:
+        """Follow the files no more."""
+        if self._view is not None:
+            self._view.close()
 
     async def want(self, names: Iterable[str]) -> None:
+        """Follow the files among these names, and no others."""
         if self._view is not None:
             await self._view.want(names)
 
     def resources(self) -> Resources:
         """What there is now. Raises CallRefusedError before the first certificate."""
-        snapshot = self._session.feed.current
+        feed = self._session.feed
+        snapshot = feed.current
         if snapshot is None:
             raise CallRefusedError(grpc.StatusCode.UNAVAILABLE, "there is no certificate yet", todo="ask again")
+        own = self._forms.get(feed, snapshot, self._validation)
         files = self._view.current if self._view is not None else {}
-        if self._made is None or self._made[0] is not snapshot or self._made[1] != files:
-            self._made = snapshot, files, with_files(resources_of(snapshot, self._validation), files)
-        return self._made[2]
+        if not files:
+            return own
+        if self._with_files is None or self._with_files[0] is not own or self._with_files[1] != files:
+            self._with_files = own, files, with_files(own, files)
+        return self._with_files[2]
 
-    def changes(self) -> set[asyncio.Future[None]]:
-        """Futures of which one is done when `resources` may be others, or the stream must end."""
-        found = {self._session.feed.changes(), self._session.must_reconnect}
-        return found if self._view is None else found | {self._view.changes()}
+    def follow(self, changed: Callable[[asyncio.Future[None]], None]) -> None:
+        """Call back at the next change of the files."""
+        if self._view is not None:
+            self._view.changes().add_done_callback(changed)
+
+    def unfollow(self, changed: Callable[[asyncio.Future[None]], None]) -> None:
+        """Call back no more."""
+        if self._view is not None:
+            self._view.changes().remove_done_callback(changed)
 
 
 def _ended(session: Session) -> bool:
     return session.feed.closed or session.must_reconnect.done()
-
-
-async def _until(session: Session, reading: asyncio.Task[Request | None]) -> Request | None:
-    """Wait for the first request; None when the stream ends without one."""
-    while not _ended(session):
-        changed = session.feed.changes()
-        waiting: set[Waited] = {reading, changed, session.must_reconnect}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if reading.done():
-            return reading.result()
-    return None
 
 
 async def _first_snapshot(session: Session) -> bool:
@@ -205,12 +317,6 @@ def _asked_for(request: Request) -> tuple[str, ...]:
     """The names in a request, as far as a stream may have them: with more, the logic is going to refuse it."""
     named = request.resource_names if isinstance(request, DiscoveryRequest) else request.resource_names_subscribe
     return tuple(named[:MAX_NAMES])
-
-
-async def _read(context: Context) -> Request | None:
-    """Wait for the client's next request; None once it sends no more."""
-    request: object = await context.read()
-    return request if isinstance(request, DiscoveryRequest | DeltaDiscoveryRequest) else None
 
 
 async def _send(context: Context, response: Response | None) -> None:

@@ -114,6 +114,7 @@ class SocketServer:
                 if row.admit is not None:
                     row.admit(metadata)
                 session = await self._sessions.open(metadata)
+                metadata = ()  # a stream lives for hours; the token in its headers need not
                 # For a stream gRPC gives an iterator here, which must not be mixed with `context.read`.
                 return await row.handler(session, None if row.kind is Kind.STREAM else request, context)
             except (aio.AbortError, asyncio.CancelledError):

@@ -16,7 +16,7 @@ class Lane(StrEnum):
     """Who waits. While both wait they take turns, so a flood of newcomers at most halves the pace of renewals."""
 
     RENEWAL = "renewal"
-    """An identity that the CA has accepted before."""
+    """An identity that the CA has accepted before: it renews, or says which roots it serves."""
     NEWCOMER = "newcomer"
     """A token that the CA has not seen from us, true or forged."""
 

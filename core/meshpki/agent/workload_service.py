@@ -7,19 +7,18 @@ import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
-from weakref import WeakKeyDictionary
 
 import grpc
 
 from meshpki.agent.sessions import CallRefusedError
+from meshpki.agent.shelf import Shelf
 from meshpki.agent.socket_server import Kind, Method
 from meshpki.agent.workload_api import HEADER, PROFILE_OFF, Part, check_header, check_standing, documents_of
 from meshpki.wire import methods
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable
 
-    from meshpki.agent.feed import Feed
     from meshpki.agent.sessions import Metadata, Session
     from meshpki.agent.snapshot import Snapshot
     from meshpki.agent.socket_server import Context
@@ -40,7 +39,7 @@ OFF: Final = {
 
 def workload_methods(*, clock: Callable[[], float] = time.time) -> tuple[Method, ...]:
     """Give the rows of this face for the socket's table. `clock` gives epoch seconds."""
-    shelf = _Shelf()
+    shelf = Shelf(_documents)
     served = (
         Method(
             path,
@@ -57,21 +56,8 @@ def workload_methods(*, clock: Callable[[], float] = time.time) -> tuple[Method,
     return (*served, *off)
 
 
-class _Shelf:
-    """The documents of each feed's newest snapshot, made once for all of its streams; gone with the feed."""
-
-    def __init__(self) -> None:
-        self._made: MutableMapping[Feed, tuple[Snapshot, Documents]] = WeakKeyDictionary()
-
-    def documents(self, feed: Feed, snapshot: Snapshot) -> Documents:
-        made = self._made.get(feed)
-        if made is None or made[0] is not snapshot:
-            made = self._made[feed] = (snapshot, documents_of(snapshot))
-        return made[1]
-
-
 async def _stream(
-    part: Part, shelf: _Shelf, clock: Callable[[], float], session: Session, _: bytes, context: Context
+    part: Part, shelf: Shelf[None, Documents], clock: Callable[[], float], session: Session, _: bytes, context: Context
 ) -> None:
     """Send the full set at once, and again whenever it is another one."""
     feed = session.feed
@@ -81,7 +67,7 @@ async def _stream(
     sent = b""
     while not feed.closed and not session.must_reconnect.done():
         changed, snapshot = feed.changes(), feed.current
-        document = shelf.documents(feed, snapshot).of(part) if snapshot is not None else b""
+        document = shelf.get(feed, snapshot, None).of(part) if snapshot is not None else b""
         if document and document != sent:
             await context.write(document)
             log.debug("sent", extra={"part": part.value, "bytes": len(document)})
@@ -103,6 +89,10 @@ def _off(metadata: Metadata) -> None:
 
 async def _never(*_: object) -> NoReturn:
     raise AssertionError("a method that is off was admitted")
+
+
+def _documents(snapshot: Snapshot, _: None) -> Documents:
+    return documents_of(snapshot)
 
 
 def _refused(refusal: Refusal) -> CallRefusedError:

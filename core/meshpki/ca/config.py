@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from meshpki.ca.config_clusters import ClusterSettings
 from meshpki.ca.config_converter import structure
 from meshpki.ca.config_values import DAY, HostPort, Seconds
 from meshpki.ca.profile import Profile
@@ -13,11 +14,9 @@ from meshpki.errors import InvalidValueError
 from meshpki.identity import TrustDomain
 from meshpki.runtime.files import read_capped
 from meshpki.runtime.strict_yaml import load_yaml
-from meshpki.tokens.policy import DEFAULT_AUDIENCE, ClusterPolicy
 
 MAX_CONFIG_BYTES: Final = 256 * 1024
 DEFAULT_BACKDATE: Final = Seconds(120)
-DEFAULT_LEEWAY: Final = Seconds(30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,46 +68,6 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class JwksSettings:
-    """Where a cluster's keys come from: a file, or an https address with the authority that vouches for it."""
-
-    file: Path | None = None
-    url: str | None = None
-    ca_file: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Raise InvalidValueError unless exactly one of the two is given in full."""
-        if (self.file is None) == (self.url is None) or (self.url is None) != (self.ca_file is None):
-            raise InvalidValueError(
-                "a JWKS that is not exactly one source", wanted="either `file`, or `url` together with `ca_file`"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSettings:
-    """A cluster whose tokens are believed; see `meshpki.tokens.policy.ClusterPolicy`."""
-
-    name: str
-    issuer: str
-    jwks: JwksSettings
-    audiences: tuple[str, ...] = (DEFAULT_AUDIENCE,)
-    require_pod: bool = True
-    leeway: Seconds = DEFAULT_LEEWAY
-    max_token_lifetime: Seconds = DAY
-
-    def policy(self) -> ClusterPolicy:
-        """The terms for this cluster's tokens. Raises InvalidValueError."""
-        return ClusterPolicy(
-            cluster=self.name,
-            issuer=self.issuer,
-            audiences=self.audiences,
-            leeway_seconds=self.leeway,
-            max_lifetime_seconds=self.max_token_lifetime,
-            require_pod=self.require_pod,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class CaConfig:
     """Everything that a CA server has to be told."""
 
@@ -132,12 +91,8 @@ class CaConfig:
             raise InvalidValueError("no server name", wanted="one DNS name or IP address or more in `server_names`")
         if not self.clusters:
             raise InvalidValueError("no cluster", wanted="one cluster or more whose tokens are believed")
-        for name in ("name", "issuer"):
-            values = [getattr(cluster, name) for cluster in self.clusters]
-            if len(set(values)) != len(values):
-                raise InvalidValueError(
-                    f"two clusters with the same {name}", wanted=f"a {name} of its own for every cluster"
-                )
+        if len({cluster.name for cluster in self.clusters}) != len(self.clusters):
+            raise InvalidValueError("two clusters with the same name", wanted="a name of its own for every cluster")
         self.certificate_profile()
         for cluster in self.clusters:
             cluster.policy()

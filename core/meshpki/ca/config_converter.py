@@ -11,6 +11,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn
 from cattrs.v import format_exception
 
+from meshpki.ca.config_clusters import Authentication
 from meshpki.ca.config_values import HostPort, Seconds, parse_duration
 from meshpki.errors import InvalidValueError, MeshpkiError, UsageError
 from meshpki.identity import TrustDomain
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _Record = TypeVar("_Record")
 _Texts = tuple[str, ...]
+_Paths = tuple[Path, ...]
 
 
 def structure(document: object, kind: type[_Record], *, base: Path, name: str) -> _Record:
@@ -64,8 +66,19 @@ def _converter(base: Path) -> Converter:
     hook(TrustDomain, lambda value: TrustDomain(_exactly(value, str, "a text")))
     hook(HostPort, HostPort.parse)
     own_hook(_Texts, lambda value: tuple(_exactly(item, str, "a text") for item in _exactly(value, list, "a list")))
+    own_hook(
+        _Paths, lambda value: tuple(base / _exactly(item, str, "a path") for item in _exactly(value, list, "a list"))
+    )
     own_hook(Seconds, parse_duration)
+    hook(Authentication, _authentication)
     return converter
+
+
+def _authentication(value: object) -> Authentication:
+    text = _exactly(value, str, "a text")
+    if text not in set(Authentication):
+        raise InvalidValueError(f"{text[:60]!r}", wanted=", ".join(Authentication))
+    return Authentication(text)
 
 
 def _exactly(value: object, kind: type, words: str) -> Any:  # Any: the value itself, of that type and no other

@@ -128,7 +128,9 @@ class KubeClient:
         body: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if preconditions:
             body["preconditions"] = preconditions
-        return self._object("DELETE", path, body, query={"dryRun": "All"} if dry_run else None)
+        if dry_run:  # in the body: with a body, servers do not look at the query, and delete
+            body["dryRun"] = ["All"]
+        return self._object("DELETE", path, body)
 
     def list(self, path: str, *, query: Mapping[str, str] | None = None, limit: int = listing.PAGE) -> Listing:
         """Read a whole collection, page by page. Raises KubeError."""

@@ -19,6 +19,8 @@ def make(server: str, tls_server_name: str, context: ssl.SSLContext, size: int) 
     from kubernetes.client import Configuration
     from kubernetes.client.rest import RESTClientObject
 
+    from meshpki.kube.guard import GuardedPool
+
     configuration = Configuration()
     configuration.host = server
     configuration.proxy = None
@@ -28,4 +30,5 @@ def make(server: str, tls_server_name: str, context: ssl.SSLContext, size: int) 
     manager: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
     # Both releases take roots and keys from files of their own making; this context was made in memory.
     manager.connection_pool_kw["ssl_context"] = context
+    manager.pool_classes_by_scheme = {"https": GuardedPool}
     return manager

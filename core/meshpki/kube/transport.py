@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util import Retry, Timeout
 
 from meshpki.errors import MeshpkiError
-from meshpki.kube import login, pool, tls, unreachable
+from meshpki.kube import guard, login, pool, tls, unreachable
 from meshpki.kube.answer import Answer
 from meshpki.kube.authenticator import Authenticator
 from meshpki.kube.errors import KubeAnswerError, Unreachable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 MAX_BODY_BYTES: Final = 16 << 20
 _CHUNK: Final = 64 << 10
+_WITHOUT_BODY: Final = frozenset({204, 304})
 RETRY: Final = Retry(
     total=4,
     redirect=False,
@@ -39,7 +40,7 @@ RETRY: Final = Retry(
 )
 """Requests that may be sent twice are, after 429 and 5xx and when the connection failed; Retry-After is kept to."""
 NO_RETRY: Final = Retry(0, redirect=False, other=0)
-_FAILURES: Final = (HTTPError, OSError, http.client.HTTPException)
+FAILURES: Final = (HTTPError, OSError, http.client.HTTPException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,8 @@ class Transport:
         """
         while True:
             try:
-                with contextlib.closing(self.open(request)) as response:
-                    answer = read_answer(response, request)
-            except _FAILURES as error:
+                answer = self._once(request)
+            except FAILURES as error:
                 policy = self._after_failure(request, policy, error)
                 continue
             if not policy.is_retry(request.method, answer.status, "retry-after" in answer.headers):
@@ -98,13 +98,26 @@ class Transport:
             if pause is None or not self._pause(request, pause):
                 return answer
 
-    def open(self, request: Request, *, read_timeout: float | None = None) -> urllib3.BaseHTTPResponse:
+    def _once(self, request: Request) -> Answer:
+        with guard.until(request.deadline) as guarded:
+            try:
+                with contextlib.closing(self.open(request)) as response:
+                    answer = read_answer(response, request)
+            except FAILURES as error:
+                if guarded.is_over:
+                    raise TimeoutError("no answer by the deadline") from error
+                raise
+        if guarded.is_over:  # cut in the middle, an answer may look whole
+            raise TimeoutError("no answer by the deadline")
+        return answer
+
+    def open(self, request: Request) -> urllib3.BaseHTTPResponse:
         """Send once, twice after a 401; the body is still to be read. Raises errors of urllib3 and OSError."""
         presented = self._authenticator.presented()
-        response = self._open(request, presented, read_timeout)
+        response = self._open(request, presented)
         if response.status == 401 and self._authenticator.renewed(presented):
             response.close()
-            response = self._open(request, self._authenticator.presented(), read_timeout)
+            response = self._open(request, self._authenticator.presented())
         return response
 
     def login_advice(self) -> str:
@@ -114,7 +127,7 @@ class Transport:
         except MeshpkiError as error:
             return error.todo
 
-    def _open(self, request: Request, presented: Presented, read_timeout: float | None) -> urllib3.BaseHTTPResponse:
+    def _open(self, request: Request, presented: Presented) -> urllib3.BaseHTTPResponse:
         # Not JSON alone: /openid/v1/jwks has a media type of its own, and answers 406 to those who do not take it.
         headers = {"Accept": "application/json, */*;q=0.8", "Accept-Encoding": "identity", "User-Agent": "meshpki"}
         if presented.token:
@@ -128,7 +141,7 @@ class Transport:
             headers=headers,
             retries=False,
             redirect=False,
-            timeout=Timeout(total=max(request.left(), 0.001), read=read_timeout),
+            timeout=Timeout(total=max(request.left(), 0.001)),
             preload_content=False,
             decode_content=False,
         )
@@ -148,7 +161,7 @@ class Transport:
             return policy
         try:
             policy = policy.increment(request.method, request.url, error=error)
-        except _FAILURES:
+        except FAILURES:
             pause = None
         else:
             pause = policy.get_backoff_time()
@@ -199,6 +212,9 @@ def read_answer(response: urllib3.BaseHTTPResponse, request: Request) -> Answer:
 def _read(response: urllib3.BaseHTTPResponse, request: Request) -> bytes:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise KubeAnswerError(f"the answer to {request.method} {_plain(request)} came compressed", wanted="plain JSON")
+    framed = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+    if not framed and response.status not in _WITHOUT_BODY:
+        raise ProtocolError("an answer that ends nowhere: its head was cut, or it is no API server's")
     content = bytearray()
     while chunk := response.read1(_CHUNK):
         content += chunk
@@ -207,8 +223,6 @@ def _read(response: urllib3.BaseHTTPResponse, request: Request) -> bytes:
                 f"the answer to {request.method} {_plain(request)} is larger than {MAX_BODY_BYTES} bytes",
                 wanted="an answer within that size",
             )
-        if request.left() <= 0:
-            raise TimeoutError("the answer took too long")
     return bytes(content)
 
 

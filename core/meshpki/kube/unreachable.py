@@ -49,7 +49,7 @@ def explain(error: Exception, access: Access) -> KubeUnreachableError:
     sentence, todo = _SAYS[why]
     if why in {Unreachable.NAME, Unreachable.REFUSED, Unreachable.TIMEOUT} and _proxied():
         todo += "; HTTPS_PROXY is set, but proxies are not used"
-    detail = _detail(error)
+    detail = "" if why is Unreachable.TIMEOUT else _detail(error)
     return KubeUnreachableError(
         f"no answer from {access}: {sentence}" + (f" ({detail})" if detail else ""), why=why, todo=todo
     )
@@ -57,6 +57,8 @@ def explain(error: Exception, access: Access) -> KubeUnreachableError:
 
 def classify(error: BaseException) -> Unreachable:
     """Tell which kind of failure it was."""
+    if isinstance(error, TimeoutError):  # our own deadline: what it broke does not matter
+        return Unreachable.TIMEOUT
     for cause in _chain(error):
         found = _kind(cause)
         if found is not None:
@@ -78,7 +80,7 @@ def _kind(error: BaseException) -> Unreachable | None:
             return Unreachable.TIMEOUT
         case ConnectionRefusedError():
             return Unreachable.REFUSED
-        case ConnectionResetError() | BrokenPipeError() | broken.IncompleteRead():
+        case ConnectionResetError() | BrokenPipeError() | broken.ProtocolError():
             return Unreachable.CUT
         case OSError(errno=errno.ETIMEDOUT):
             return Unreachable.TIMEOUT

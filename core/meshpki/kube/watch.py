@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import math
 import time
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlencode
 
-from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
-from meshpki.kube import unreachable
+from meshpki.kube import guard, unreachable
 from meshpki.kube.errors import KubeAnswerError, KubeGoneError, KubeUnreachableError, Unreachable
 from meshpki.kube.observed import NOTHING, WatchFailedError, after_events, after_listing
-from meshpki.kube.transport import MAX_BODY_BYTES, Request, read_answer
+from meshpki.kube.transport import FAILURES, MAX_BODY_BYTES, Request, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +28,8 @@ if TYPE_CHECKING:
 WINDOW_SECONDS: Final = 300
 """How long the server is asked to keep one connection of a watch."""
 _AT_ONCE_SECONDS: Final = 1.0
-"""A watch that ends sooner than this, with nothing to tell, is not opened again by the same poll."""
+_SHORT_STREAMS: Final = 3
+"""As many connections that end so soon, with no change to tell, are an error: one poll must not storm a server."""
 _CHUNK: Final = 64 << 10
 
 
@@ -99,6 +98,7 @@ class Watch:
         return self._observed
 
     def _follow(self, deadline: float) -> Observed | None:
+        short = 0
         while (left := deadline - time.monotonic()) > 0:
             stream = self._opened(left)
             lines, ended = self._read(stream)
@@ -107,9 +107,10 @@ class Watch:
                 self._observed = after
                 if after.changed:
                     return after
-            if ended and not lines and time.monotonic() - self._opened_at < _AT_ONCE_SECONDS:
+            short += ended and time.monotonic() - self._opened_at < _AT_ONCE_SECONDS
+            if short == _SHORT_STREAMS:
                 raise KubeUnreachableError(
-                    f"{self._client.access} ended a watch of {self._path} at once",
+                    f"{self._client.access} ends every watch of {self._path} at once",
                     why=Unreachable.CUT,
                     todo="try again later",
                 )
@@ -137,17 +138,24 @@ class Watch:
         patience = self._client.timeout_seconds
         url = f"{self._client.access.server}{self._path}?{urlencode(query)}"
         request = Request("GET", url, None, "", time.monotonic() + patience)
-        try:
-            stream = self._transport.open(request)
-            if stream.status != 200:
-                with contextlib.closing(stream):
-                    answer = read_answer(stream, request)
-                self._client.check(answer, "GET", self._path, query)
-        except (HTTPError, OSError, http.client.HTTPException) as error:
-            raise unreachable.explain(error, self._client.access) from error
+        stream = self._connected(request, query)
         _set_timeout(stream, seconds)
         self._stream, self._opened_at = stream, time.monotonic()
         return stream
+
+    def _connected(self, request: Request, query: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        with guard.until(request.deadline) as guarded:
+            try:
+                stream = self._transport.open(request)
+                if stream.status == 200:
+                    return stream
+                with contextlib.closing(stream):
+                    answer = read_answer(stream, request)
+            except FAILURES as error:
+                late = TimeoutError("no answer by the deadline") if guarded.is_over else error
+                raise unreachable.explain(late, self._client.access) from error
+        self._client.check(answer, "GET", self._path, query)
+        raise KubeAnswerError(f"a watch was answered with {answer.status}", wanted="200 and events")
 
     def _read(self, stream: urllib3.BaseHTTPResponse) -> tuple[list[bytes], bool]:
         """Whole lines that came, and whether the stream ended. A stream that made us wait too long is not read on."""
@@ -156,7 +164,7 @@ class Watch:
         except (PoolTimeoutError, TimeoutError):
             self.close()
             return [], False
-        except (HTTPError, OSError, http.client.HTTPException):
+        except FAILURES:
             chunk = b""
         if not chunk:
             self.close()

@@ -39,7 +39,10 @@ def load_yaml(content: bytes, name: str) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{name}, line {mark.line + 1}, column {mark.column + 1}" if mark else name
-        problem = UsageError(f"{where}: {error.problem}", wanted="YAML, every key once, no aliases")
+        what = str(error.problem)
+        if what.startswith("but "):  # the second half of a sentence
+            what = f"{error.context}, {what}"
+        problem = UsageError(f"{where}: {what}", wanted="YAML, every key once, no aliases")
     except (yaml.YAMLError, RecursionError, ValueError):
         pass
     raise problem

@@ -17,12 +17,12 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from inotify_simple import INotify, flags
-
 from meshpki.runtime.wakeup import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from inotify_simple import INotify
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,21 @@ SAFETY_SECONDS: Final = 30.0
 """How often the others are: for network file systems, and for a directory further up that was renamed."""
 _MAX_LINKS: Final = 40
 _ROUNDS: Final = 8
-_LINKS_MOVE: Final = flags.CREATE | flags.MOVED_TO | flags.MOVED_FROM | flags.DELETE
-_MASK: Final = _LINKS_MOVE | flags.CLOSE_WRITE | flags.ATTRIB | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR
-_GONE: Final = flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
+# As <linux/inotify.h> has them: the library that makes the calls is loaded when there is the first to be made.
+ATTRIB: Final = 0x4
+CLOSE_WRITE: Final = 0x8
+MOVED_FROM: Final = 0x40
+MOVED_TO: Final = 0x80
+CREATE: Final = 0x100
+DELETE: Final = 0x200
+DELETE_SELF: Final = 0x400
+MOVE_SELF: Final = 0x800
+UNMOUNT: Final = 0x2000
+Q_OVERFLOW: Final = 0x4000
+IGNORED: Final = 0x8000
+ONLYDIR: Final = 0x0100_0000
+_MASK: Final = CREATE | MOVED_TO | MOVED_FROM | DELETE | CLOSE_WRITE | ATTRIB | DELETE_SELF | MOVE_SELF | ONLYDIR
+_GONE: Final = IGNORED | DELETE_SELF | MOVE_SELF | UNMOUNT
 
 Step: TypeAlias = tuple[Path, str]
 """A directory, and the name in it that decides where a path leads."""
@@ -107,17 +119,26 @@ class Watch:
         self._close(self)
 
 
+def _new_inotify() -> INotify:
+    from inotify_simple import INotify  # brings ctypes and more along
+
+    return INotify()
+
+
 class Watcher:
     """All watches of a process over one inotify instance, of which a user has few. Lives in one event loop."""
 
     def __init__(
         self,
         *,
-        new_inotify: Callable[[], INotify] = INotify,
+        new_inotify: Callable[[], INotify] = _new_inotify,
+        arm_seconds: float = 0.0,
         poll_seconds: float = POLL_SECONDS,
         safety_seconds: float = SAFETY_SECONDS,
     ) -> None:
+        """`arm_seconds`: how long the first watch may do without inotify, for a start that has better things to do."""
         self._new_inotify = new_inotify
+        self._arm_seconds = arm_seconds
         self._poll_seconds = poll_seconds
         self._safety_seconds = safety_seconds
         self._watches: set[Watch] = set()
@@ -132,8 +153,11 @@ class Watcher:
         """Begin to watch a path, whether there is anything yet or not. Needs a running event loop."""
         watch = Watch(Path(os.path.abspath(path)), self._drop)  # noqa: PTH100 - resolves no link
         self._watches.add(watch)
-        self._arm()
-        self._set_timer()
+        if self._arm_seconds:
+            self._set_timer(self._arm_seconds)
+        else:
+            self._arm()
+            self._set_timer()
         return watch
 
     def close(self) -> None:
@@ -213,7 +237,7 @@ class Watcher:
         told: set[Watch] = set()
         for event in self._inotify.read(timeout=0):
             readers = self._readers.get(event.wd, set())
-            if event.mask & flags.Q_OVERFLOW:
+            if event.mask & Q_OVERFLOW:
                 told |= self._watches
             elif event.mask & _GONE:
                 self._forget(event.wd)
@@ -226,20 +250,26 @@ class Watcher:
                 watch.tell()
             self._set_timer()
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, seconds: float | None = None) -> None:
         """Look again soon if inotify does not cover everything, else after a long while."""
         if self._timer is not None:
             self._timer.cancel()
-        covered = all(watch.covered for watch in self._watches)
-        seconds = self._safety_seconds if covered else min(self._poll_seconds, self._safety_seconds)
+        if seconds is None:
+            covered = all(watch.covered for watch in self._watches)
+            seconds = self._safety_seconds if covered else min(self._poll_seconds, self._safety_seconds)
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
-        changed = [watch for watch in self._watches if fingerprint(watch.path) != watch.seen]
+        self._arm_seconds = 0.0
+        changed = self._changed()
         if any(watch.covered for watch in changed):
             self._disarm()  # inotify missed it: its directories are not those of the path any more
         if changed or asyncio.get_running_loop().time() >= self._rearm_at:
             self._arm()
+            changed = self._changed()  # what came until now inotify has not seen
         for watch in changed:
             watch.tell()
         self._set_timer()
+
+    def _changed(self) -> list[Watch]:
+        return [watch for watch in self._watches if fingerprint(watch.path) != watch.seen]

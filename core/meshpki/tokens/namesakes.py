@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshpki.errors import UnavailableError
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError, TokenUnjudgedError, UnjudgedReason
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from meshpki.tokens.keys import VerificationKey
     from meshpki.tokens.parse import ParsedToken
     from meshpki.tokens.verify import TrustedCluster
+
+_NEAREST: Final = (TokenReason.BAD_SIGNATURE, TokenReason.ALGORITHM_NOT_ALLOWED, TokenReason.UNKNOWN_KEY)
+"""Of several clusters' refusals the one that came furthest is told; the caller's hint decides between equals only."""
 
 
 def signer(
@@ -89,7 +92,7 @@ def _ask_all(clusters: Sequence[TrustedCluster], check: Callable[[TrustedCluster
         return
     if unjudged:
         raise unjudged[0]
-    raise next((error for error in refused if error.cluster == hint), refused[0])
+    raise min(refused, key=lambda error: (_NEAREST.index(error.reason), error.cluster != hint))
 
 
 def _several(clusters: Sequence[TrustedCluster]) -> TokenRefusedError:

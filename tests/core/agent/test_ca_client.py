@@ -15,9 +15,9 @@ import pytest
 from meshpki.agent.ca_client import Answer, CaClient, CaRefusedError, CaUnavailableError, sign_once
 from meshpki.agent.credential import TokenCredential
 from meshpki.agent.key_request import KeyType, new_key_request
-from meshpki.errors import MachineError, MeshpkiError, UsageError
+from meshpki.errors import MachineError, UsageError
 from meshpki.hooks import CaEndpoint
-from support.agent_process import CANARY, AgentFiles, fake_token
+from support.agent_process import CANARY, AgentFiles, fake_token, roots_in
 from support.fake_ca import SERVER_NAME, FakeAuthority, FakeCa
 
 TOKEN = fake_token()
@@ -26,7 +26,7 @@ CSR = new_key_request(KeyType.EC_P256).csr_pem
 
 @pytest.fixture
 def client(ca: FakeCa, files: AgentFiles) -> CaClient:
-    return CaClient(ca.address, SERVER_NAME, files.roots, "local", deadline_seconds=5)
+    return CaClient(ca.address, SERVER_NAME, roots_in(files.roots), "local", deadline_seconds=5)
 
 
 def ask(client: CaClient, token: str = TOKEN) -> Answer:
@@ -36,7 +36,6 @@ def ask(client: CaClient, token: str = TOKEN) -> Answer:
 def test_sends_what_istio_sends(ca: FakeCa, client: CaClient) -> None:
     answer = ask(client)
     assert len(answer.cert_chain) == 3
-    assert answer.roots_pem == ca.authority.roots_pem
     (call,) = ca.calls
     assert (call.csr, call.validity_seconds) == (CSR, 600)
     assert call.header("authorization") == [f"Bearer {TOKEN}"]
@@ -103,13 +102,17 @@ def test_nobody_there(ca: FakeCa, client: CaClient) -> None:
 
 
 def test_a_ca_with_another_root_gets_no_token(ca: FakeCa, client: CaClient, files: AgentFiles) -> None:
+    roots = roots_in(files.roots)
+    client = replace(client, roots=roots)
     files.roots.write_bytes(FakeAuthority().roots_pem)
+    roots.reload()
     with pytest.raises(CaUnavailableError, match="UNAVAILABLE") as caught:
         ask(client)
     assert "roots" in caught.value.todo
     assert ca.calls == []
     files.roots.write_bytes(ca.authority.roots_pem)
-    assert ask(client).roots_pem == ca.authority.roots_pem, "the file is read anew for each call"
+    roots.reload()
+    assert len(ask(client).cert_chain) == 3, "each call goes by the roots of its moment"
 
 
 def test_a_ca_with_another_name_gets_no_token(ca: FakeCa, client: CaClient) -> None:
@@ -127,13 +130,16 @@ def test_the_ca_comes_back_on_the_same_port(ca: FakeCa, client: CaClient) -> Non
     assert len(ask(client).cert_chain) == 3
 
 
-def test_a_missing_or_monstrous_file_of_roots(client: CaClient, files: AgentFiles) -> None:
-    files.roots.unlink()
-    with pytest.raises(MachineError, match=r"roots\.pem"):
-        ask(client)
-    files.roots.write_bytes(b"x" * 2_000_000)
-    with pytest.raises(MachineError, match="larger"):
-        ask(client)
+@pytest.mark.parametrize("content", [None, b"", b"x" * 2_000_000], ids=["missing", "empty", "monstrous"])
+def test_without_roots_nobody_is_asked(ca: FakeCa, client: CaClient, tmp_path: Path, content: bytes | None) -> None:
+    """GRPC would take the machine's own roots in place of none."""
+    path = tmp_path / "other.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(MachineError, match="no roots") as caught:
+        ask(replace(client, roots=roots_in(path)))
+    assert "--ca-roots" in caught.value.todo
+    assert ca.calls == []
 
 
 def test_an_answer_beyond_all_measure_is_refused(ca: FakeCa, client: CaClient) -> None:
@@ -192,10 +198,3 @@ def test_sign_once_works_inside_an_event_loop_too(ca: FakeCa) -> None:
         return sign_once(endpoint(ca), TOKEN, CSR, 60)
 
     assert len(asyncio.run(inside())) == 3
-
-
-def test_only_errors_of_ours_leave(ca: FakeCa, client: CaClient, tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.write_bytes(b"")
-    with pytest.raises(MeshpkiError):
-        ask(replace(client, roots=empty))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pytest
 
     from meshpki.agent.bundle import Roots
+    from meshpki.agent.ca_client import BundleHeld
     from meshpki.agent.credential import Credential
 
 WORKLOADS = 20
@@ -35,7 +36,10 @@ class Ca:
 
     async def sign(self, csr_pem: str, credential: Credential, ttl_seconds: int) -> Answer:
         self.calls += 1
-        return Answer(tuple(self.authority.answer(csr_pem, ends=LIFE)), self.authority.roots_pem)
+        return Answer(tuple(self.authority.answer(csr_pem, ends=LIFE)))
+
+    async def report(self, bundle: BundleHeld, credential: Credential) -> None:
+        pass
 
 
 class FixedRoots:

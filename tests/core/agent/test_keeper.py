@@ -41,7 +41,7 @@ class Ca:
         if self.error is not None:
             raise self.error
         chain = self.authority.answer(csr_pem, ends=self.life, uri=self.uri)
-        return Answer(tuple(chain), self.authority.roots_pem)
+        return Answer(tuple(chain))
 
 
 class Credentials:
@@ -137,8 +137,7 @@ def test_with_a_watch_of_the_clock_it_sleeps_until_something_is_due_and_wakes_at
             clock=lambda: time.time() + skew[0],
             chance=lambda: 0.5,
         )
-        stopping = asyncio.Event()
-        running = asyncio.create_task(keeper.run(stopping))
+        running = asyncio.create_task(keeper.run())
         while keeper.state.snapshot is None:
             await asyncio.wait([keeper.steps()])
         seconds = keeper._sleep_seconds()
@@ -149,10 +148,16 @@ def test_with_a_watch_of_the_clock_it_sleeps_until_something_is_due_and_wakes_at
         step = keeper.steps()
         await asyncio.wait_for(asyncio.shield(step), 10)
         await soon(lambda: keeper.state.asking)
-        stopping.set()
-        await running
+        await ended(running)
 
     asyncio.run(scene())
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel it, and wait until it has gone."""
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
 
 
 async def soon(condition: Callable[[], bool]) -> None:
@@ -167,13 +172,11 @@ async def soon(condition: Callable[[], bool]) -> None:
 def run(act: Callable[[Scene], Awaitable[None]], **parts: object) -> None:
     async def main() -> None:
         scene = Scene(**parts)  # type: ignore[arg-type]  # as the table says
-        stopping = asyncio.Event()
-        task = asyncio.create_task(scene.keeper.run(stopping))
+        task = asyncio.create_task(scene.keeper.run())
         try:
             await act(scene)
         finally:
-            stopping.set()
-            await asyncio.wait_for(task, 5)
+            await ended(task)
         assert scene.credentials.waiting == 0, "nothing is left waiting"
         assert not scene.feed.closed, "the feed is its owner's to close"
 

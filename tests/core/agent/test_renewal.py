@@ -21,7 +21,7 @@ from meshpki.ca.audit.verify import tail
 from meshpki.ca.keys import private_pem
 from meshpki.errors import UsageError
 from support import ca_server, renewal
-from support.agent_process import AgentFiles, AgentProcess, fake_token, wait_until
+from support.agent_process import AgentFiles, AgentProcess, fake_token, roots_in, wait_until
 from support.authority import make_authority
 from support.fake_ca import FakeCa
 
@@ -175,7 +175,9 @@ def test_the_ca_knows_which_roots_the_agent_serves(renewing_ca: RunningCa, own_f
 
 
 def client(ca: RunningCa, files: AgentFiles) -> CaClient:
-    return CaClient(ca.server.address, ca_server.SERVER_NAME, files.roots, renewal_address=ca.server.renewal_address)
+    return CaClient(
+        ca.server.address, ca_server.SERVER_NAME, roots_in(files.roots), renewal_address=ca.server.renewal_address
+    )
 
 
 def run(coroutine: Coroutine[None, None, _Answer]) -> _Answer:
@@ -223,7 +225,7 @@ def test_a_handshake_that_fails_says_what_may_be_wrong(renewing_ca: RunningCa, o
 
 
 def test_a_ca_that_knows_no_reports_is_told_apart(ca: FakeCa, files: AgentFiles) -> None:
-    there = CaClient(ca.address, "ca.test", files.roots)
+    there = CaClient(ca.address, "ca.test", roots_in(files.roots))
     with pytest.raises(CaUnavailableError) as caught:
         run(there.report(BundleHeld(DIGEST, 1, 1), TokenCredential(fake_token())))
     assert caught.value.status == grpc.StatusCode.UNIMPLEMENTED.name

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -165,7 +166,7 @@ def test_a_change_is_served_and_waking_is_for_changes_only(directory: Path) -> N
     name = f"file-root:{directory}/ca.pem"
 
     async def scene(files: SecretFiles) -> None:
-        with files.open() as view:
+        with closing(files.open()) as view:
             await view.want([name, "default"])
             assert {name: ROOT_PEM} == {name: body(files, name) for name in view.current}
             changed = view.changes()
@@ -188,7 +189,7 @@ def test_one_of_two_writes_is_never_served(directory: Path, caplog: pytest.LogCa
     name = f"file-cert:{crt}~{key}"
 
     async def scene(files: SecretFiles) -> None:
-        with files.open() as view:
+        with closing(files.open()) as view:
             await view.want([name])
             assert body(files, name) == old[0]
             write_atomically(crt, new[0])
@@ -215,7 +216,7 @@ def test_a_file_that_is_being_replaced_is_not_gone_and_one_that_is_gone_is(direc
     name = f"file-root:{path}"
 
     async def scene(files: SecretFiles) -> None:
-        with files.open() as view:
+        with closing(files.open()) as view:
             await view.want([name])
             changed = view.changes()
             path.unlink()
@@ -237,8 +238,8 @@ def test_a_name_is_followed_for_as_long_as_one_stream_asks(directory: Path) -> N
     name = f"file-root:{directory}/ca.pem"
 
     async def scene(files: SecretFiles) -> None:
-        with files.open() as one:
-            with files.open() as two:
+        with closing(files.open()) as one:
+            with closing(files.open()) as two:
                 await asyncio.gather(one.want([name]), two.want([name]))
                 assert set(one.current) == set(two.current) == {name}
                 await one.want(["default"])
@@ -256,7 +257,7 @@ def test_a_stream_that_ends_while_it_waits_leaves_nothing_behind(directory: Path
 
     async def scene(files: SecretFiles) -> None:
         async def ask() -> None:
-            with files.open() as view:
+            with closing(files.open()) as view:
                 await view.want([name])
 
         task = asyncio.create_task(ask())
@@ -276,7 +277,7 @@ def test_what_cannot_be_served_is_unknown_and_said_once(
     names = [prefix + rest.format(directory) for prefix in ("file-root:", "file-cert:")]
 
     async def scene(files: SecretFiles) -> None:
-        with files.open() as view:
+        with closing(files.open()) as view:
             await view.want(names)
             await view.want(names)
             assert not view.current
@@ -288,9 +289,9 @@ def test_what_cannot_be_served_is_unknown_and_said_once(
 
 def test_names_that_are_made_up_are_bounded(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scene(files: SecretFiles) -> None:
-        with files.open() as view:
+        with closing(files.open()) as view:
             await view.want([f"file-root:{directory}/{number}" for number in range(MAX_HELD)])
-            with files.open() as other:
+            with closing(files.open()) as other:
                 await other.want([f"file-root:{directory}/ca.pem"])
                 assert not other.current
             await view.want([f"file-root:{directory}/ca.pem"])

@@ -541,3 +541,59 @@ def test_files_are_served_beside_the_rest_and_followed(path: Path, short_dir: Pa
         watcher.close()
 
     asyncio.run(asyncio.wait_for(main(), 30))
+
+
+@pytest.mark.parametrize("delta", [False, True])
+def test_a_fault_while_something_new_is_sent_ends_the_stream_and_is_told(
+    path: Path, delta: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is new goes out in a task of its own: one that fails must not leave its stream waiting for ever."""
+
+    async def scene(feed: Feed, open_stream: Callable[[], Stream]) -> None:
+        async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
+            stream, call = open_stream(), delta_call(channel)
+            if delta:
+                await call.write(discovery_pb2.DeltaDiscoveryRequest(resource_names_subscribe=["default"]))
+                await next_of(call)
+            else:
+                await stream.ask("default")
+                await stream.next()
+            feed.publish("no snapshot")  # type: ignore[arg-type]  # the fault
+            ended = asyncio.wait_for(call.code(), SECOND) if delta else stream.finish()
+            assert await ended is grpc.StatusCode.INTERNAL
+        assert "a fault of the agent ended a call" in caplog.text
+
+    serving(path, scene)
+
+
+def test_a_stream_that_only_waits_has_one_task_and_leaves_nothing_behind(path: Path) -> None:
+    async def scene(feed: Feed, open_stream: Callable[[], Stream]) -> None:
+        async def hold(streams: int) -> None:
+            opened = [open_stream() for _ in range(streams)]
+            for stream in opened:
+                await stream.ask("default", "ROOTCA")
+                nonce, _ = await stream.next()
+                await stream.ask("default", "ROOTCA", nonce=nonce)
+            feed.publish(snapshot(feed.current.serial + 1 if feed.current else 1))
+            for stream in opened:
+                await stream.next()
+            assert not tasks_of_the_agent(), "gRPC's own task runs the handler, and there is no other"
+            followers = feed.changes()._callbacks or ()  # asyncio's own, as repr shows them
+            assert len(followers) == streams
+            for stream in opened:
+                await stream.done_writing()
+                assert await stream.finish() is grpc.StatusCode.OK
+            async with asyncio.timeout(SECOND):
+                while feed.changes()._callbacks:
+                    await asyncio.sleep(0.01)
+
+        await hold(3)
+        await hold(5)
+
+    serving(path, scene)
+
+
+def tasks_of_the_agent() -> list[str]:
+    """Tasks that begin in the agent's own code; gRPC's begin in its own, which is compiled."""
+    begun = [getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks()]
+    return [code.co_qualname for code in begun if code is not None and "/meshpki/" in code.co_filename]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
-import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -384,13 +382,3 @@ def test_a_snapshot_is_converted_once_for_all_streams(path: Path, monkeypatch: p
         assert converted == [FIRST.serial, SECOND_ONE.serial]
 
     serving(path, scene)
-
-
-def test_what_is_kept_of_a_feed_goes_with_it() -> None:
-    shelf = workload_service._Shelf()
-    feed = Feed(FIRST)
-    documents = weakref.WeakSet[Feed]([feed])
-    shelf.documents(feed, FIRST)
-    del feed
-    gc.collect()
-    assert not documents

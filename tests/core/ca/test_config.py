@@ -57,6 +57,8 @@ def test_everything_that_can_be_said() -> None:
     assert (policy.cluster, policy.issuer) == ("local", "https://local.meshpki.internal")
     assert policy.audiences == ("istio-ca", "other")
     assert (policy.leeway_seconds, policy.max_lifetime_seconds, policy.require_pod) == (10, 172_800, False)
+    assert local.jwks is not None
+    assert far.jwks is not None
     assert local.jwks.file == BASE / "tokens/jwks.json"
     assert (far.jwks.url, far.jwks.ca_file) == ("https://far.test/openid/v1/jwks", BASE / "far.pem")
     assert far.policy().audiences == ("istio-ca",)
@@ -99,7 +101,6 @@ def test_defaults() -> None:
         ("{file: tokens/jwks.json}", "{url: 'https://b'}", "not exactly one source"),
         ("{file: tokens/jwks.json}", "tokens/jwks.json", "wanted: a mapping"),
         ("name: far", "name: local", "two clusters with the same name"),
-        ("https://far.test\n", "https://local.meshpki.internal\n", "two clusters with the same issuer"),
         ("https://far.test\n", "kubernetes/serviceaccount\n", "never kubernetes/serviceaccount"),
         ("audiences: [istio-ca, other]", "audiences: []", "audiences ()"),
         ("audit: audit", "trust_domain: x\naudit: audit", "ca.yaml, line 6, column 1: the key 'trust_domain' twice"),

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from inotify_simple import INotify
+from inotify_simple import INotify, flags
 
+import meshpki.runtime.watch as watch_module
 from meshpki.runtime.watch import Watch, Watcher, fingerprint, steps
 
 NEVER = 3600.0
@@ -315,3 +316,34 @@ def test_steps_of_a_plain_path_and_of_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     assert len(list(steps(tmp_path / "loop"))) < 50, "a link to itself has an end"
     assert fingerprint(tmp_path / "loop") is None
+
+
+def test_the_numbers_are_the_kernels() -> None:
+    """Written down, so that nothing has to be loaded for them; here they meet the library's."""
+    names = [name for name in vars(watch_module) if name.isupper() and hasattr(flags, name)]
+    assert len(names) == 12
+    assert {name: getattr(watch_module, name) for name in names} == {name: int(flags[name]) for name in names}
+
+
+def test_a_start_with_better_things_to_do_is_watched_a_moment_later_and_misses_nothing(tmp_path: Path) -> None:
+    path, made = tmp_path / "token", []
+
+    def new_inotify() -> INotify:
+        made.append("inotify")
+        return INotify()
+
+    async def main() -> None:
+        watcher = Watcher(new_inotify=new_inotify, arm_seconds=0.05, poll_seconds=NEVER, safety_seconds=NEVER)
+        watch = watcher.watch(path)
+        try:
+            assert not made
+            assert await noticed(watch, lambda: put(path, "before inotify"))
+            assert made
+            assert await noticed(watch, lambda: put(path, "by inotify"))
+            other = watcher.watch(tmp_path / "other")
+            assert await noticed(other, lambda: put(other.path, "at once, from then on"))
+            assert len(made) == 1
+        finally:
+            watcher.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshpki.errors import InvalidValueError
-from meshpki.tokens.jwks_cache import CachePolicy, CacheState, Step, after_failure, after_success, decide
+from meshpki.tokens.jwks_cache import CachePolicy, CacheState, Step, after_failure, after_success, decide, may_be_behind
 from meshpki.tokens.keys import KeySet
 from support.tokens import KID, TokenMaker
 
@@ -57,6 +57,37 @@ NOTHING = after_failure(CacheState(), "away", 1000)
 )
 def test_decisions(state: CacheState, kid: str | None, now: float, step: Step) -> None:
     assert decide(state, POLICY, kid, now) is step
+
+
+@pytest.mark.parametrize(
+    ("issued_at", "now", "behind"),
+    [
+        (1001, 1005, True),
+        (1000, 1005, True),
+        (971, 1005, True),  # within the margin: the clocks may differ
+        (970, 1005, False),
+        (900, 1005, False),
+        (1035, 1005, True),
+        (1036, 1005, False),  # from the future: it waits for nothing
+        (1001, 1000, False),  # the look was for this very token
+        (1001, 990, False),
+    ],
+)
+def test_a_token_may_be_younger_than_our_last_look(issued_at: float, now: float, behind: bool) -> None:
+    assert may_be_behind(FRESH, POLICY, issued_at, now) is behind
+
+
+def test_one_token_waits_for_one_look_at_most() -> None:
+    """However long somebody insists: after a pause the keys are looked at for it, and that settles it."""
+    state, issued_at = FRESH, 1005.0
+    seen = []
+    for now in range(1005, 1060):
+        step = decide(state, POLICY, "other", now)
+        if step is Step.LOAD:
+            state = after_success(KEYS, now)
+        seen.append((now, may_be_behind(state, POLICY, issued_at, now)))
+    assert [now for now, behind in seen if behind and now > 1040] == []
+    assert (1010, False) in seen
 
 
 def test_a_failure_after_the_clock_went_back_does_not_lengthen_the_trust() -> None:

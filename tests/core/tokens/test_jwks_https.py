@@ -17,7 +17,7 @@ from meshpki.tokens.jwks_cache import CachePolicy
 from meshpki.tokens.jwks_fetch import JwksEndpoint, fetch
 from meshpki.tokens.keys import MAX_JWKS_BYTES, VerificationKey
 from meshpki.tokens.policy import ClusterPolicy
-from meshpki.tokens.reasons import TokenReason, TokenRefusedError
+from meshpki.tokens.reasons import TokenReason, TokenRefusedError, TokenUnjudgedError, UnjudgedReason
 from meshpki.tokens.verify import TokenVerifier, TrustedCluster
 from support.jwks_server import certificate, serving
 from support.tokens import NOW, TokenMaker
@@ -313,6 +313,28 @@ def test_an_unknown_kid_while_the_server_is_away_is_no_refusal(server: JwksServe
     with pytest.raises(TokenRefusedError) as caught:
         check.verify(NEW.token(), NOW + 25)
     assert caught.value.reason is TokenReason.UNKNOWN_KEY
+
+
+def test_a_key_that_is_newer_than_our_last_look_is_no_refusal(server: JwksServer) -> None:
+    check = TokenVerifier([TrustedCluster(ClusterPolicy("c1", NEW.issuer), source(server))])
+    check.verify(OLD.token(), NOW)
+    server.serve(NEW.jwks(OLD))
+    for later in (0.5, 5, 9.9):
+        with pytest.raises(TokenUnjudgedError) as unjudged:
+            check.verify(NEW.token(), NOW + later)
+        assert unjudged.value.reason is UnjudgedReason.KEY_NOT_SEEN_YET
+    assert check.verify(NEW.token(), NOW + 10).cluster == "c1"
+    assert len(server.requests) == 2
+
+
+def test_a_token_that_is_older_than_that_is_refused_at_once(server: JwksServer) -> None:
+    check = TokenVerifier([TrustedCluster(ClusterPolicy("c1", NEW.issuer), source(server))])
+    check.verify(OLD.token(), NOW)
+    for token in (NEW.token(now=NOW - 31), NEW.token(iat="1"), NEW.token(iat=True), NEW.token(now=NOW + 100)):
+        with pytest.raises(TokenRefusedError) as caught:
+            check.verify(token, NOW + 1)
+        assert caught.value.reason is TokenReason.UNKNOWN_KEY
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"keys":5}', OLD.jwks(TokenMaker(kid="old", slot=1)), b""])

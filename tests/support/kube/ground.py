@@ -13,6 +13,7 @@ from support.kube import etcd
 from support.kube_assets.releases import Release, present, program
 
 REQUIRE_VARIABLE = "MESHPKI_REQUIRE_KUBE"
+SKIPPED = "no real Kubernetes: "
 TODO = "run `make kube-assets`"
 
 
@@ -44,4 +45,4 @@ def require(release: Release) -> None:
         return
     if os.environ.get(REQUIRE_VARIABLE) == "1":
         pytest.fail(f"{REQUIRE_VARIABLE}=1, but {fact}; {TODO}", pytrace=False)
-    pytest.skip(f"no real Kubernetes: {fact}; {TODO}")
+    pytest.skip(f"{SKIPPED}{fact}; {TODO}")

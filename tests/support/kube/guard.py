@@ -26,7 +26,13 @@ def directory() -> Path:
     """The directory of this process's servers; the first call makes it and sets the guard on it."""
     made = Path(tempfile.mkdtemp(prefix=PREFIX))
     # A session of its own: the Ctrl-C that ends the tests must not end their guard first.
-    guard = subprocess.Popen([sys.executable, "-I", __file__, made], stdin=subprocess.PIPE, start_new_session=True)
+    guard = subprocess.Popen(
+        [sys.executable, "-I", __file__, made],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     atexit.register(guard.communicate)  # which closes the pipe, and keeps it open until then
     return made
 

@@ -15,7 +15,7 @@ from support.kube.pool import ApiServerPool
 from support.kube_assets.releases import Release
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from _pytest.terminal import TerminalReporter
 
@@ -116,12 +116,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Give all skips for one missing fact one place, so that they are told as one."""
+    report = yield
+    if isinstance(report.longrepr, tuple) and ground.SKIPPED in report.longrepr[2]:
+        report.longrepr = (ground.__file__, 0, report.longrepr[2])
+    return report
+
+
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     """Say once, and aloud, that the real servers were left out."""
     skipped = [
         report.longrepr[2]
         for report in terminalreporter.stats.get("skipped", [])
-        if isinstance(report.longrepr, tuple) and "no real Kubernetes: " in report.longrepr[2]
+        if isinstance(report.longrepr, tuple) and ground.SKIPPED in report.longrepr[2]
     ]
     if skipped:
         terminalreporter.section("NOT TRIED ON REAL KUBERNETES", red=True, bold=True)

@@ -14,26 +14,28 @@ from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.issuer import Issuer
 from meshpki.ca.server.bundle_service import BundleService
 from meshpki.ca.server.certificate_service import CertificateService
+from meshpki.ca.server.clusters import open_clusters, reviewers
 from meshpki.ca.server.health import CHECKS_AT_ONCE, WATCHES_AT_ONCE, HealthService
 from meshpki.ca.server.housekeeping import Housekeeping
 from meshpki.ca.server.listener import Listener
 from meshpki.ca.server.method_adapter import CallsInFlight, MethodTable
 from meshpki.ca.server.metrics import CaMetrics
 from meshpki.ca.server.readiness import Readiness
+from meshpki.ca.server.review_metrics import ReviewMetrics
+from meshpki.ca.server.review_watch import ApartWatch, ReviewWatch
 from meshpki.ca.server.self_check import self_check
 from meshpki.ca.server.tls import ServerTls
 from meshpki.ca.signer import SoftwareSigner
 from meshpki.errors import UnavailableError
 from meshpki.runtime.garbage import settle
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
-from meshpki.tokens.jwks import FileKeySource, HttpsKeySource
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from meshpki.ca.config import CaConfig, ClusterSettings
+    from meshpki.ca.config import CaConfig
     from meshpki.ca.profile import Profile
     from meshpki.hooks import Signer
     from meshpki.runtime.garbage import settle
@@ -94,7 +96,9 @@ class CaServer:
         config, clock = self.config, self._clock
         profile = config.certificate_profile()
         issuer = open_issuer(self._open_signer(), profile, clock())
-        clusters = [TrustedCluster(cluster.policy(), _key_source(cluster)) for cluster in config.clusters]
+        clusters = open_clusters(config, closing, clock())
+        reviews, apart = ReviewWatch(reviewers(clusters)), ApartWatch(clusters, clock)
+        self.metrics.registry.register(ReviewMetrics(reviewers(clusters), reviews, apart))
         verifier = TokenVerifier(clusters)
         in_flight = CallsInFlight()
         audit = AuditLog.open(
@@ -105,7 +109,7 @@ class CaServer:
         )
         closing.callback(lambda: audit.close(clock()))
         tls = ServerTls(issuer, config.server_names, audit, clock)
-        readiness = Readiness(issuer, audit, clusters, clock)
+        readiness = Readiness(issuer, audit, clusters, clock, reviews.failures)
         service = CertificateService(issuer=issuer, profile=profile, audit=audit, metrics=self.metrics)
         bundles = BundleService(profile, audit, self.metrics)
         health = HealthService(readiness.ready)
@@ -130,6 +134,9 @@ class CaServer:
             }
         )
         closing.callback(housekeeping.stop)
+        # Of its own: it waits for other machines.
+        outside = Housekeeping({"reviews": reviews.look, "clusters apart": apart.look})
+        closing.callback(outside.stop)
         listeners = self._listen(tls, issuer)
         self._http_port = http.port
         for listener in listeners:
@@ -138,6 +145,8 @@ class CaServer:
         closing.callback(health.stop)
         closing.callback(readiness.stop)
         housekeeping.start()
+        if reviews.needed or apart.needed:
+            outside.start()
 
     def _listen(self, tls: ServerTls, issuer: Issuer) -> list[Listener]:
         at, renewal, limits = self.config.listen, self.config.renewal, self.config.limits
@@ -181,14 +190,6 @@ def open_issuer(signer: Signer, profile: Profile, now: float) -> Issuer:
 def _software_signer(config: CaConfig) -> Signer:
     files = config.issuer
     return SoftwareSigner.load(files.certificate, files.key, files.root)
-
-
-def _key_source(cluster: ClusterSettings) -> FileKeySource | HttpsKeySource:
-    jwks = cluster.jwks
-    if jwks.url is not None and jwks.ca_file is not None:
-        return HttpsKeySource(jwks.url, jwks.ca_file)
-    assert jwks.file is not None  # the configuration saw to it
-    return FileKeySource(jwks.file)
 
 
 def _drain(listeners: Sequence[Listener]) -> None:

@@ -18,19 +18,26 @@ class Readiness:
     """The state that decides it. Asking waits for nobody: keys are looked for by `look_for_keys`."""
 
     def __init__(
-        self, issuer: Issuer, audit: AuditLog, clusters: Sequence[TrustedCluster], clock: Callable[[], float]
+        self,
+        issuer: Issuer,
+        audit: AuditLog,
+        clusters: Sequence[TrustedCluster],
+        clock: Callable[[], float],
+        others: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        """`others` says what else keeps the server from issuing, a line each; it waits for nobody."""
         self._issuer = issuer
         self._audit = audit
         self._clock = clock
-        self._without_keys = {cluster.policy.cluster: cluster for cluster in clusters}
+        self._others = others
+        self._without_keys = {cluster.policy.cluster: cluster.keys for cluster in clusters if cluster.keys is not None}
         self._stopping = False
 
     def look_for_keys(self) -> None:
         """Ask for the keys of every cluster that never had any. May wait for the network."""
-        for name, cluster in list(self._without_keys.items()):
+        for name, source in list(self._without_keys.items()):
             try:
-                cluster.keys.keys(None, self._clock())
+                source.keys(None, self._clock())
             except UnavailableError:
                 continue
             del self._without_keys[name]
@@ -49,7 +56,7 @@ class Readiness:
         if not self._issuer.not_before <= now < self._issuer.not_after:
             found.append("issuer: the chain is not valid now")
         found += [f"keys: none yet for cluster {name}" for name in list(self._without_keys)]
-        return tuple(found)
+        return (*found, *self._others())
 
     def ready(self) -> bool:
         """Whether there is nothing to complain of."""

@@ -132,7 +132,8 @@ def _not_looked_at(seen: Exchange[CanarySeen], namespace: str) -> Verdict:
     needs = {one.verb: one for one in permission.canary_permissions(namespace) if one.resource == "pods"}
     verb = "create" if seen.request.startswith("POST ") else "get"
     # An admission plugin refuses by 403 too; RBAC's own refusal says that the user cannot.
-    if seen.outcome is Outcome.INVALID or (seen.outcome is Outcome.FORBIDDEN and " cannot " not in seen.message):
+    refused = seen.outcome is Outcome.INVALID or (seen.outcome is Outcome.FORBIDDEN and " cannot " not in seen.message)
+    if verb == "create" and refused:
         text = f"the pod was not admitted: {seen.short}"
         todo = "name a namespace that takes such a pod (--namespace), or look without --canary"
         return Verdict(Rung.CANARY, Answer.UNKNOWN, Reason.NOT_ADMITTED, text, todo, (seen,))

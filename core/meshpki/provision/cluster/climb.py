@@ -24,6 +24,7 @@ from meshpki.provision.cluster.evidence import Exchange, Outcome, record, unansw
 from meshpki.provision.cluster.recorded import Recorded
 from meshpki.provision.cluster.throw_away import ThrowAway, this_run
 from meshpki.provision.cluster.token import Account, AccountSeen
+from meshpki.provision.cluster.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +37,8 @@ F = TypeVar("F")
 
 AUDIENCE: Final = "istio-ca"
 POLL_SECONDS: Final = 0.5
+TRIES: Final = 3
+"""For an answer of 200 and no byte, as 1.13.0 gives at times (kubernetes#71696, mended in 1.13.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ class _Climb:
             recorded = self._ask_all()
         finally:
             self._token = ""
-            left += filter(None, (self._pod.remove(), self._account.remove()))
+            with uninterrupted():  # both: a Ctrl-C held back by the first must not spare the second
+                left += filter(None, (self._pod.remove(), self._account.remove()))
             if left:
                 raise LeftBehindError(
                     "; ".join(left),
@@ -148,7 +152,15 @@ class _Climb:
 
     def _first(self, path: str, read: Callable[[Members], F | None]) -> Exchange[F]:
         """Without any answer to the first question there is nothing to tell."""
-        return self._record(f"GET {path}", self._asker.request("GET", path), read)
+        return self._record(f"GET {path}", self._send("GET", path), read)
+
+    def _send(self, method: str, path: str, body: Members | None = None) -> Answer:
+        """Ask what changes nothing, or no more than a further throw-away token: so it may be asked again."""
+        for _ in range(TRIES - 1):
+            answer = self._asker.request(method, path, body)
+            if answer.status != 200 or answer.body:
+                return answer
+        return self._asker.request(method, path, body)
 
     def _get(self, path: str, read: Callable[[Members], F | None]) -> Exchange[F]:
         return self._ask("GET", path, None, read)
@@ -158,7 +170,7 @@ class _Climb:
     ) -> Exchange[F]:
         request = f"{method} {path}{said}"
         try:
-            answer = self._asker.request(method, path, body)
+            answer = self._send(method, path, body)
         except MeshpkiError as error:
             return unanswered(request, self._clean(error.seen))
         return self._record(request, answer, read)
@@ -215,7 +227,7 @@ class _Climb:
         path = f"{self._core}/serviceaccounts/{permission.NAME}/token"
         request = f"POST {path}"
         try:
-            answer = self._asker.request("POST", path, token.request(audiences))
+            answer = self._send("POST", path, token.request(audiences))
         except MeshpkiError as error:
             return unanswered(request, error.seen)
         # Read before anything is cleaned: an answer whose token could not be found must not be quoted either.
@@ -234,7 +246,7 @@ class _Climb:
     def _keys(self) -> Exchange[issuer.KeysSeen]:
         path = issuer.KEYS_PATH
         try:
-            answer = self._asker.request("GET", path)
+            answer = self._send("GET", path)
         except MeshpkiError as error:
             return unanswered(f"GET {path}", error.seen)
         verifies = _verifies(self._token, answer.body) if self._token and answer.status == 200 else None
@@ -257,19 +269,24 @@ class _Climb:
         body = canary.pod(self._question.audience, wanted.image, self._pod.metadata, self._account.uid)
         made = self._pod.make(body)
         if not self._pod.uid:
-            return Exchange(made.request, made.status, made.outcome, made.message, made.about)
+            stands = made.found is not None
+            outcome = Outcome.CONFLICT if stands else made.outcome
+            return Exchange(made.request, made.status, outcome, made.message, made.about)
         return self._watch(time.monotonic() + wanted.seconds)
 
     def _watch(self, deadline: float) -> Exchange[canary.CanarySeen]:
         path = f"{self._core}/pods/{permission.NAME}"
         events = f"{self._core}/events?fieldSelector=involvedObject.uid%3D{self._pod.uid}"
+        told = ""
         while True:
             seen = self._get(path, canary.read_pod)
             if seen.found is not None and not seen.found.mounted:
                 seen = _with_events(seen, self._get(events, canary.read_events))
             if seen.found is None or seen.found.settled or time.monotonic() >= deadline:
                 return seen
-            self._say(f"the pod is {seen.found.phase or 'new'} {seen.found.waiting}".rstrip())
+            state = f"the pod is {seen.found.phase or 'new'} {seen.found.waiting}".rstrip()
+            if state != told:
+                self._say(told := state)
             time.sleep(POLL_SECONDS)
 
 

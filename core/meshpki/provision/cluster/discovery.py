@@ -65,6 +65,6 @@ def how_to_serve(release: Release | None) -> str:
         )
     return (
         "start every API server with --service-account-issuer=https://..., --service-account-signing-key-file and "
-        "--api-audiences, all three, without the mesh's audience among them; where the provider does not, "
+        "--api-audiences (never with the mesh's audience among them); where the provider does not, "
         "say --fallback file-mount"
     )

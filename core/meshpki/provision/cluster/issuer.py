@@ -83,14 +83,18 @@ def judge(document: Exchange[DocumentSeen], keys: Exchange[KeysSeen] | None, kno
     if keys is None or keys.found is None:
         return could_not_tell(Rung.ISSUER, keys if keys is not None else document, ISSUER_KEYS)
     if keys.found.verifies is False:
-        text = f"none of the {len(keys.found.kids)} published key(s) verifies the token"
+        text = f"published is {issuer}, {_keys(keys.found.kids)}, and none verifies the token"
         todo = "publish the signing key's public half on every API server; until then let the CA use tokenreview"
         return Verdict(Rung.ISSUER, Answer.NO, Reason.KEY_NOT_PUBLISHED, text, todo, evidence)
-    text = f"{issuer}, {len(keys.found.kids)} key(s)" + (", one verifies the token" if keys.found.verifies else "")
+    text = f"{issuer}, {_keys(keys.found.kids)}" + (", one verifies the token" if keys.found.verifies else "")
     if known.other_issuers:
         text += f"; new tokens say so, and it may accept {', '.join(known.other_issuers)} as issuer too"
         return Verdict(Rung.ISSUER, Answer.YES, Reason.ONE_OF_SEVERAL, text, evidence=evidence)
     return Verdict(Rung.ISSUER, Answer.YES, Reason.PUBLISHED, text, evidence=evidence)
+
+
+def _keys(kids: tuple[str, ...]) -> str:
+    return f"{len(kids)} key{'s' if len(kids) != 1 else ''}"
 
 
 def _not_served(document: Exchange[DocumentSeen], known: Known) -> Verdict:

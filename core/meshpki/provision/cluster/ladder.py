@@ -43,6 +43,14 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """What stands between a cluster and a mode."""
+
+    mode: Mode
+    todo: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ladder:
     """What a cluster can do, and how we know."""
 
@@ -98,17 +106,17 @@ class Ladder:
         return ("hybrid", "tokenreview", "jwks") if self[Rung.ISSUER].good else ("tokenreview",)
 
     @property
-    def lift(self) -> tuple[str, ...]:
+    def lift(self) -> tuple[Step, ...]:
         """What would lift the cluster one rung, most urgent first; empty on the highest."""
         if self.sds is Answer.DANGER:
-            return (f"for {Mode.SDS}: {self[Rung.API_SERVER].todo}",)
+            return (Step(Mode.SDS, self[Rung.API_SERVER].todo),)
         if Mode.POD_CERTIFICATE in self.modes:
             return ()
         if self.sds is Answer.YES:
-            return (f"for {Mode.POD_CERTIFICATE}: {self[Rung.CERTIFICATES].todo}",)
+            return (Step(Mode.POD_CERTIFICATE, self[Rung.CERTIFICATES].todo),)
         deciding = (Rung.VERSION, *PROOFS, Rung.CANARY)
         steps = [one.todo for one in self.verdicts if one.rung in deciding and one.answer is self.sds]
-        return tuple(f"for {Mode.SDS}: {step}" for step in dict.fromkeys(filter(None, steps)))
+        return tuple(Step(Mode.SDS, step) for step in dict.fromkeys(filter(None, steps)))
 
 
 def build(recorded: Recorded) -> Ladder:

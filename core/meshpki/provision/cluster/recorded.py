@@ -67,7 +67,7 @@ def judge(recorded: Recorded) -> Iterator[Verdict]:
     yield minted
     confirmed = review.judge(recorded.review, asked)
     yield confirmed
-    yield review.judge_closed(recorded.own_review, confirmed, asked)
+    yield review.judge_closed(recorded.own_review, minted, confirmed, asked)
     known = issuer.Known(
         release,
         recorded.token.found if recorded.token else None,

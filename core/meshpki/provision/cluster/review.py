@@ -97,16 +97,19 @@ def _refused(seen: Exchange[ReviewSeen], found: ReviewSeen) -> Verdict:
     return Verdict(Rung.REVIEW, Answer.NO, Reason.NOT_AUTHENTICATED, text, todo, (seen,))
 
 
-def judge_closed(seen: Exchange[ReviewSeen] | None, confirmed: Verdict, asked: Asked) -> Verdict:
+def judge_closed(seen: Exchange[ReviewSeen] | None, minted: Verdict, confirmed: Verdict, asked: Asked) -> Verdict:
     """Whether the API server keeps a mesh token out of itself: a review without audiences has to refuse it.
 
-    `confirmed` is the verdict on the review with our audience: only what passed there can prove anything by failing
-    here.
+    `minted` is the verdict on the token: one for other audiences than the mesh's proves nothing here. `confirmed` is
+    the verdict on the review with our audience: only what passed there can prove anything by failing here.
     """
     if seen is None:
         return not_asked(Rung.API_SERVER, _NO_TOKEN)
     if seen.found is None:
         return could_not_tell(Rung.API_SERVER, seen, TOKEN_REVIEW)
+    if minted.reason is Reason.AUDIENCE_NOT_AS_ASKED:
+        text = "the token is not for the mesh: whether it is let in proves nothing"
+        return Verdict(Rung.API_SERVER, Answer.UNKNOWN, Reason.PROVES_NOTHING, text, "see the token above", (seen,))
     if seen.found.authenticated:
         return _open(seen, seen.found, asked.audiences[0])
     if not confirmed.good:

@@ -18,9 +18,12 @@ from meshpki.provision.cluster.token import Account, AccountSeen
 from meshpki.provision.cluster.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from meshpki.provision.cluster.evidence import Answer, Asker, Members
 
-LABELS: Final = {"app.kubernetes.io/managed-by": "meshpki", "app.kubernetes.io/component": "detect"}
+COMPONENT: Final = "app.kubernetes.io/component"
+LABELS: Final = {"app.kubernetes.io/managed-by": "meshpki", COMPONENT: "detect"}
 MARK: Final = "meshpki.io/run"
 STALE_SECONDS: Final = 600
 """After this a run of another machine counts as dead: no run lasts so long, and its token is dead by then."""
@@ -58,19 +61,19 @@ class Standing:
 
     uid: str
     ours: bool
-    """Whether detection made it."""
+    """Whether the same command made it."""
     mark: str
     age_seconds: float
 
 
-def read_standing(members: Members, now: float) -> Standing | None:
+def read_standing(members: Members, now: float, labels: Mapping[str, str] = LABELS) -> Standing | None:
     """Read who made an object, and when; None unless it has a UID. `now` is the server's time, epoch seconds."""
     uid = text(members, "metadata", "uid")
-    labels, annotations = member(members, "metadata", "labels"), member(members, "metadata", "annotations")
+    found, annotations = member(members, "metadata", "labels"), member(members, "metadata", "annotations")
     if not uid:
         return None
     mark = annotations.get(MARK) if isinstance(annotations, dict) else None
-    ours = isinstance(labels, dict) and LABELS.items() <= labels.items() and isinstance(mark, str)
+    ours = isinstance(found, dict) and labels.items() <= found.items() and isinstance(mark, str)
     return Standing(uid, ours, mark if isinstance(mark, str) else "", now - _made_at(members, now))
 
 
@@ -105,24 +108,28 @@ def _server_time(answer: Answer) -> float:
 
 
 class ThrowAway:
-    """One object of a namespace, by the name that detection always uses."""
+    """One object of a namespace, by the one name that a command always uses, so that RBAC can name it."""
 
-    def __init__(self, asker: Asker, collection: str, kind: str, run: Run) -> None:
+    def __init__(
+        self, asker: Asker, collection: str, kind: str, run: Run, *, name: str = NAME, component: str = "detect"
+    ) -> None:
         self._asker = asker
         self._collection = collection
-        self._path = f"{collection}/{NAME}"
+        self._name = name
+        self._path = f"{collection}/{name}"
         self._kind = kind
         self._run = run
-        self._begun = False
+        self._labels = {**LABELS, COMPONENT: component}
+        self._may_exist = False
         self.uid = ""
 
     @property
     def metadata(self) -> dict[str, object]:
         """What a body of it must carry, or it is not found again."""
-        return {"name": NAME, "labels": LABELS, "annotations": self._run.annotations}
+        return {"name": self._name, "labels": self._labels, "annotations": self._run.annotations}
 
     def make(self, body: Members) -> Exchange[AccountSeen]:
-        """Create it; remove a left-over first. From the call on `remove` looks for it, whatever came back."""
+        """Create it; remove a left-over first. What may have been made without our hearing, `remove` looks for."""
         seen = self._create(body, Account.MADE)
         if seen.outcome is not Outcome.CONFLICT:
             return seen
@@ -141,7 +148,7 @@ class ThrowAway:
         return Exchange(seen.request, seen.status, Outcome.DONE, seen.message, seen.about, AccountSeen(state))
 
     def _create(self, body: Members, state: Account) -> Exchange[AccountSeen]:
-        self._begun = True
+        self._may_exist = True
 
         def read(members: Members) -> AccountSeen | None:
             self.uid = text(members, "metadata", "uid")
@@ -149,9 +156,17 @@ class ThrowAway:
 
         request = f"POST {self._collection}"
         try:
-            return record(request, self._asker.request("POST", self._collection, body), read)
+            seen = record(request, self._asker.request("POST", self._collection, body), read)
         except MeshpkiError as error:
             return unanswered(request, error.seen)
+        # 1.13.0 makes an object now and then and says nothing (kubernetes#71696).
+        standing = self._look() if seen.outcome is Outcome.UNREADABLE else None
+        if isinstance(standing, Standing) and standing.mark == self._run.annotations[MARK]:
+            self.uid = standing.uid
+            return self._stands(seen, state)
+        # A clear refusal made nothing; after a broken answer nobody knows.
+        self._may_exist = seen.outcome in {Outcome.DONE, Outcome.UNREADABLE, Outcome.SERVER_ERROR}
+        return seen
 
     def _look(self) -> Standing | Exchange[AccountSeen]:
         found: list[Standing] = []
@@ -163,7 +178,7 @@ class ThrowAway:
         now = _server_time(answer)
 
         def read(members: Members) -> AccountSeen | None:
-            standing = read_standing(members, now)
+            standing = read_standing(members, now, self._labels)
             found.extend([standing] if standing else [])
             return AccountSeen(Account.IN_USE) if standing else None
 
@@ -179,17 +194,19 @@ class ThrowAway:
         except MeshpkiError as error:
             return unanswered(request, error.seen)
         seen = record(request, answer, lambda _: AccountSeen(Account.MADE))
+        if seen.outcome is Outcome.UNREADABLE and isinstance(looked := self._look(), Exchange):
+            seen = looked  # as above: done, and nothing said
         # A conflict is about the UID: what stands there now is not what we made.
         return None if seen.outcome in {Outcome.DONE, Outcome.NOT_FOUND, Outcome.CONFLICT} else seen
 
     def remove(self) -> str:
         """Take away what this run made, Ctrl-C or not; empty when nothing is left, else what is, and why."""
-        if not self._begun:
+        if not self._may_exist:
             return ""
         with uninterrupted():
             failed = self._delete(self.uid) if self.uid else self._remove_unseen()
         if failed is None:
-            self._begun = False
+            self._may_exist = False
             return ""
         return f"{self._kind} {self._path} could not be removed ({failed.short})"
 

@@ -153,7 +153,7 @@ def judge(account: Exchange[AccountSeen] | None, minted: Exchange[TokenSeen] | N
     seen = minted.found
     text = f"a token for {asked.audiences[0]}, {seen.lifetime_seconds} s, {seen.algorithm}, issuer {seen.issuer}"
     if not seen.kid:
-        text += "; it names no key (an empty kid, as 1.13 writes), so the CA can only check it with one key"
+        text += "; it names no key (an empty kid, as 1.13 writes), so keys alone can check it only while there is one"
         return Verdict(Rung.TOKEN, Answer.YES, Reason.WITHOUT_KEY_ID, text, evidence=evidence)
     if asked.resources is not None and not asked.resources.token_request:
         text += "; yet discovery does not list it, so the API servers behind this address may differ"

@@ -290,7 +290,9 @@ def test_a_disk_that_is_full_stops_issuing_until_there_is_space(ca: RunningCa, m
 
 def test_keys_that_are_away_are_no_verdict_on_a_token(tmp_path: Path) -> None:
     config = make_config(tmp_path)
-    jwks = config.clusters[0].jwks.file
+    settings = config.clusters[0].jwks
+    assert settings is not None
+    jwks = settings.file
     assert jwks is not None
     with running(tmp_path) as ca:
         pass

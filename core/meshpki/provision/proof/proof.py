@@ -1,0 +1,309 @@
+"""The round itself: makes a probe, has it judged by the cluster and by the CA, and takes all of it away again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from meshpki.errors import MeshpkiError, RefusedError, UnavailableError
+from meshpki.provision.ca_questions import GARBAGE, OTHER_AUDIENCE, UNAUTHENTICATED, CaQuestions
+from meshpki.provision.checks import Check, Verdict, VerifyReport, failed, settled, skipped
+from meshpki.provision.cluster import version
+from meshpki.provision.cluster.evidence import Outcome, record
+from meshpki.provision.cluster.throw_away import this_run
+from meshpki.provision.cluster.uninterrupted import uninterrupted
+from meshpki.provision.proof import claims, reviewed, stranger
+from meshpki.provision.proof.probe import Probe
+from meshpki.provision.proof.question import BUDGET_SECONDS, NAME
+from meshpki.provision.proof.steps import CLEAN, ORDER, Act, Step, Thing
+from meshpki.provision.proof.trouble import line
+from meshpki.tokens.caller import BoundObject
+from meshpki.tokens.reasons import TokenReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from meshpki.hooks import Progress
+    from meshpki.provision.cluster.evidence import Asker
+    from meshpki.provision.proof.question import Question
+
+Knock: TypeAlias = "Callable[[str], int]"
+"""Asks the API server for something with this token as the only credential; the HTTP status. Raises MeshpkiError."""
+
+POLL_SECONDS: Final = 0.5
+UNSEEN_SECONDS: Final = 10.0
+ASK_AGAIN_SECONDS: Final = 2.0
+"""Each asking of the CA for a token that it should refuse may bring a certificate, and a line in its audit log."""
+_STRANGERS: Final = (
+    TokenReason.UNKNOWN_ISSUER, TokenReason.UNKNOWN_KEY, TokenReason.BAD_SIGNATURE, TokenReason.NOT_AUTHENTICATED,
+)  # fmt: skip
+_GONE: Final = (TokenReason.POD_GONE, TokenReason.NOT_AUTHENTICATED)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Clocks: epoch seconds, seconds that only grow, and how to wait."""
+
+    now: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+class LeftBehindError(MeshpkiError):
+    """Something that the round made could not be removed."""
+
+
+def prove(
+    asker: Asker,
+    ca: CaQuestions,
+    question: Question,
+    *,
+    knock: Knock,
+    other: Asker | None = None,
+    progress: Progress | None = None,
+    pace: Pace | None = None,
+) -> VerifyReport:
+    """Make every check; a failure is part of the report. Leaves nothing in the clusters, after Ctrl-C neither.
+
+    Raises what the asker raises when the first question brings no answer at all, RefusedError when the cluster does
+    not accept the credential, LeftBehindError when an interrupted round could not remove what it had made.
+    """
+    return _Round(
+        asker, ca, question, knock=knock, other=other, say=progress or (lambda _: None), pace=pace or Pace()
+    ).all()
+
+
+class _Round:
+    def __init__(
+        self,
+        asker: Asker,
+        ca: CaQuestions,
+        question: Question,
+        *,
+        knock: Knock,
+        other: Asker | None,
+        say: Progress,
+        pace: Pace,
+    ) -> None:
+        self._asker = asker
+        self._ca = ca
+        self._question = question
+        self._knock = knock
+        self._say = say
+        self._pace = pace
+        run = this_run()
+        self._probe = Probe(asker, question.namespace, run)
+        self._other = Probe(other, question.namespace, run) if other is not None else None
+        self._have = {Thing.OTHER} if other is not None else set[Thing]()
+        self._token = ""
+        self._deadline = pace.monotonic() + BUDGET_SECONDS
+        self._acts: Mapping[Act, Callable[[str], Check]] = {
+            Act.STAND: self._stand,
+            Act.MINT: self._mint,
+            Act.REVIEW: self._review,
+            Act.REVIEW_FOR_ITSELF: self._review_for_itself,
+            Act.KNOCK: self._knocks,
+            Act.CERTIFICATE: self._certificate,
+            Act.OTHER_AUDIENCE: self._other_audience,
+            Act.NO_TOKEN: lambda name: ca.refusal(name, lambda: "", TokenReason.MISSING),
+            Act.GARBAGE: lambda name: ca.refusal(name, lambda: GARBAGE, TokenReason.MALFORMED),
+            Act.OTHER_KEY: self._other_key,
+            Act.LEGACY: self._legacy,
+            Act.OTHER_CLUSTER: self._other_cluster,
+            Act.POD_GONE: self._pod_gone,
+        }
+
+    def all(self) -> VerifyReport:
+        """Make the checks in their order; take away what was made, whatever happens."""
+        self._reach()
+        checks: list[Check] = []
+        try:
+            try:
+                checks += [self._made(step, number) for number, step in enumerate(ORDER, start=1)]
+            finally:
+                left = self._remove()
+        except BaseException:
+            left = self._remove()  # again: a second Ctrl-C may have come before the first removal had begun
+            if left:
+                raise self._left_behind(left) from None
+            raise
+        checks.append(
+            Check(CLEAN, Verdict.PASSED, "nothing is left") if not left else failed(CLEAN, self._left_behind(left))
+        )
+        return VerifyReport(tuple(checks))
+
+    def _reach(self) -> None:
+        """Without any answer to the first question there is nothing to prove."""
+        seen = record(f"GET {version.PATH}", self._asker.request("GET", version.PATH), version.read)
+        if seen.outcome is Outcome.UNAUTHORIZED:
+            raise RefusedError(
+                f"the API server does not accept the credential: {line(seen)}",
+                wanted="a credential of this cluster that has not expired",
+                todo="log in again, or choose another context (--context)",
+            )
+
+    def _made(self, step: Step, number: int) -> Check:
+        name = step.title(self._question)
+        self._say(f"step {number} of {len(ORDER)}: {name}")
+        if why := step.lacks(self._have):
+            return skipped(name, why)
+        if self._pace.monotonic() > self._deadline:
+            return Check(name, Verdict.FAILED, f"not begun: the round took longer than {BUDGET_SECONDS:.0f} s")
+        try:
+            check = self._acts[step.act](name)
+        except MeshpkiError as error:
+            return failed(name, error)
+        if check.passed and step.gives is not None:
+            self._have.add(step.gives)
+        return check
+
+    def _remove(self) -> tuple[str, ...]:
+        with uninterrupted():
+            return self._probe.remove() + (self._other.remove() if self._other else ())
+
+    def _left_behind(self, left: tuple[str, ...]) -> LeftBehindError:
+        return LeftBehindError(
+            "; ".join(left),
+            wanted="nothing of this round left on the cluster",
+            todo=f"kubectl -n {self._question.namespace} delete secret,pod,serviceaccount {NAME}",
+        )
+
+    # --- the cluster's part
+
+    def _stand(self, name: str) -> Check:
+        evidence = self._probe.stand()
+        return Check(name, Verdict.PASSED, "an account without rights, a pod that is never scheduled", evidence)
+
+    def _mint(self, name: str) -> Check:
+        self._token = self._probe.mint(self._question.audience)
+        self._have.add(Thing.TOKEN)
+        said = claims.examine(
+            self._token,
+            audience=self._question.audience,
+            account=self._question.account,
+            account_uid=self._probe.account_uid,
+            pod=BoundObject(NAME, self._probe.pod_uid),
+            now=self._pace.now(),
+        )
+        return Check(name, Verdict.PASSED, said)
+
+    def _review(self, name: str) -> Check:
+        seen = self._probe.review(self._token, self._question.audience)
+        assert seen.found is not None
+        said = reviewed.confirmed(seen.found, self._question)
+        return Check(name, Verdict.PASSED, said, (f"{line(seen)}, for {', '.join(seen.found.audiences)}",))
+
+    def _review_for_itself(self, name: str) -> Check:
+        seen = self._probe.review(self._token)
+        assert seen.found is not None
+        said = reviewed.closed(seen.found, self._question)
+        return Check(name, Verdict.PASSED, said, (f"{line(seen)}: {seen.found.error}",))
+
+    def _knocks(self, name: str) -> Check:
+        return Check(name, Verdict.PASSED, reviewed.shut_out(self._knock(self._token)))
+
+    # --- the CA's part
+
+    def _certificate(self, name: str) -> Check:
+        return Check(
+            name, Verdict.PASSED, self._ca.certificate(self._token, self._question.spiffe_id, self._pace.now())
+        )
+
+    def _other_audience(self, name: str) -> Check:
+        return self._ca.refusal(name, lambda: self._probe.mint(OTHER_AUDIENCE), TokenReason.WRONG_AUDIENCE)
+
+    def _other_key(self, name: str) -> Check:
+        return self._ca.refusal(
+            name, lambda: stranger.resigned(self._token), TokenReason.BAD_SIGNATURE, TokenReason.NOT_AUTHENTICATED
+        )
+
+    def _legacy(self, name: str) -> Check:
+        try:
+            return self._ca.refusal(name, self._legacy_token, TokenReason.LEGACY)
+        finally:
+            self._probe.remove_secret()
+
+    def _legacy_token(self) -> str:
+        self._probe.make_secret()
+        seconds = self._question.legacy_seconds
+
+        def filled() -> bool:
+            return bool(self._probe.legacy_token())
+
+        if not self._within(seconds, POLL_SECONDS, filled):
+            raise RefusedError(f"no controller filled the Secret within {seconds:.0f} s")
+        return self._probe.legacy_token()
+
+    def _other_cluster(self, name: str) -> Check:
+        assert self._other is not None
+        self._other.stand()
+        token = self._other.mint(self._question.audience)
+        if self._question.other_trusted:
+            said = self._ca.certificate(token, self._question.spiffe_id, self._pace.now())
+            return Check(name, Verdict.PASSED, said)
+        return self._ca.refusal(name, lambda: token, *_STRANGERS)
+
+    def _pod_gone(self, name: str) -> Check:
+        """Tokens that the CA never saw tell whether it asks; the one that it took tells how soon it asks again."""
+        unseen = self._unseen(2)
+        self._probe.remove_pod()
+        began = self._pace.monotonic()
+        refused = self._refused(unseen[0])
+        if not refused:
+            self._pace.sleep(ASK_AGAIN_SECONDS)  # for an API server that has not heard of the deletion yet
+            refused = self._refused(unseen[1])
+        if not refused:
+            return self._unrevoked(name)
+        seconds = self._question.revocation_seconds
+        if not self._within(seconds, ASK_AGAIN_SECONDS, lambda: bool(self._refused(self._token))):
+            return Check(
+                name,
+                Verdict.FAILED,
+                f"{refused} for one that the CA had not seen, but {seconds:.0f} s later it still took the one that it "
+                "had taken while the pod was there; to do: shorten review_cache in the CA's configuration, or give it "
+                "longer (--revocation-within)",
+            )
+        taken = self._pace.monotonic() - began
+        return Check(name, Verdict.PASSED, f"{refused}; the one that was good before {taken:.0f} s after its pod")
+
+    def _unseen(self, count: int) -> list[str]:
+        """Tokens that the CA has not seen. 1.13 writes no jti: two tokens of one second are the same."""
+        tokens = [self._token]
+
+        def another() -> bool:
+            token = self._probe.mint(self._question.audience)
+            tokens.extend([token] if token not in tokens else [])
+            return len(tokens) > count
+
+        if not self._within(UNSEEN_SECONDS, POLL_SECONDS, another):
+            raise UnavailableError(f"the API server gave the same token for {UNSEEN_SECONDS:.0f} s")
+        return tokens[1:]
+
+    def _unrevoked(self, name: str) -> Check:
+        said = (
+            "not checked by this CA: it issued a certificate, as one does that goes by keys alone "
+            "(authentication: jwks); such a token is good until it expires; to do: authentication: hybrid"
+        )
+        return settled(name, False, said) if self._question.require_revocation else skipped(name, said)
+
+    def _refused(self, token: str) -> str:
+        """How the CA refuses it for its pod is gone; empty if it issues. Raises MeshpkiError for any other answer."""
+        from meshpki.agent.ca_client import CaRefusedError
+
+        try:
+            self._ca.ask(token)
+        except CaRefusedError as error:
+            if error.status == UNAUTHENTICATED and error.reason in {reason.value for reason in _GONE}:
+                return f"{error.status}: {error.reason}"
+            raise
+        return ""
+
+    def _within(self, seconds: float, pause: float, true: Callable[[], bool]) -> bool:
+        """Ask until it is true; false when it was not in time."""
+        end = min(self._pace.monotonic() + seconds, self._deadline)
+        while not true():
+            if self._pace.monotonic() >= end:
+                return False
+            self._pace.sleep(pause)
+        return True

@@ -1,0 +1,81 @@
+"""The round as data: what is done in which order, under which name, and what each step needs to be of any use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from meshpki.provision.proof.question import Question
+
+
+class Thing(StrEnum):
+    """What a step brings and later ones need."""
+
+    PROBE = "probe account and pod"
+    TOKEN = "token"
+    CONFIRMED = "confirmed token"
+    CERTIFICATE = "certificate for a good token"
+    OTHER = "other cluster (--other-context)"
+
+
+class Act(StrEnum):
+    """What is done."""
+
+    STAND = "stand"
+    MINT = "mint"
+    REVIEW = "review"
+    REVIEW_FOR_ITSELF = "review-for-itself"
+    KNOCK = "knock"
+    CERTIFICATE = "certificate"
+    OTHER_AUDIENCE = "other-audience"
+    NO_TOKEN = "no-token"
+    GARBAGE = "garbage"
+    OTHER_KEY = "other-key"
+    LEGACY = "legacy"
+    OTHER_CLUSTER = "other-cluster"
+    POD_GONE = "pod-gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One check of the round."""
+
+    act: Act
+    name: str
+    """With {account}, {audience} and {namespace}."""
+    needs: tuple[Thing, ...] = ()
+    gives: Thing | None = None
+
+    def title(self, question: Question) -> str:
+        """The check's name in the report."""
+        if self.act is Act.OTHER_CLUSTER and question.other_trusted:
+            return "the other cluster's token gets a certificate, too"
+        return self.name.format(account=question.account, audience=question.audience, namespace=question.namespace)
+
+    def lacks(self, have: AbstractSet[Thing]) -> str:
+        """Why it is of no use; empty when it is."""
+        missing = [thing for thing in self.needs if thing not in have]
+        return f"there is no {missing[0]}" if missing else ""
+
+
+ORDER: Final = (
+    Step(Act.STAND, "the probe {account} stands in the cluster", gives=Thing.PROBE),
+    Step(Act.MINT, "TokenRequest gives it a token for {audience}, bound to its pod", (Thing.PROBE,)),
+    Step(Act.REVIEW, "TokenReview confirms the token for {audience}", (Thing.TOKEN,), Thing.CONFIRMED),
+    Step(Act.REVIEW_FOR_ITSELF, "TokenReview refuses it for the API server itself", (Thing.CONFIRMED,)),
+    Step(Act.KNOCK, "the API server refuses it as a credential", (Thing.CONFIRMED,)),
+    Step(Act.CERTIFICATE, "the CA gives {account} a certificate", (Thing.TOKEN,), Thing.CERTIFICATE),
+    Step(Act.OTHER_AUDIENCE, "a token for another audience is refused", (Thing.TOKEN,)),
+    Step(Act.NO_TOKEN, "a request without a token is refused"),
+    Step(Act.GARBAGE, "a token that is garbage is refused"),
+    Step(Act.OTHER_KEY, "the same token signed by another key is refused", (Thing.TOKEN,)),
+    Step(Act.LEGACY, "a legacy token is refused", (Thing.PROBE,)),
+    Step(Act.OTHER_CLUSTER, "another cluster's token is refused", (Thing.OTHER,)),
+    Step(Act.POD_GONE, "a token whose pod is gone is refused", (Thing.CERTIFICATE,)),  # last: after it there is no pod
+)
+CLEAN: Final = "what was made is removed"
+"""The name of the check at the end, which is made in any case."""

@@ -1,0 +1,90 @@
+"""`meshpki detect` as it is typed: what it writes, and its exit status."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from meshpki.errors import ExitCode
+from support.command_line import invoke, on_terminal, plain, spawn, widest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.kube.api_server import ApiServer
+PATIENT = ("--timeout", "60")
+"""The machine that runs the tests may be busy."""
+
+
+def detect(config: Path, *args: str) -> tuple[int, str, str]:
+    ran = invoke("detect", "--kubeconfig", str(config), *PATIENT, *args)
+    # On a busy machine it takes longer than a second, and then it tells what it is at.
+    told = [line for line in ran.err.splitlines() if not line.startswith("step ")]
+    return ran.code, ran.out, "".join(told)
+
+
+# ---- what it writes
+
+
+def test_json_and_yaml_say_the_same(kube_137: ApiServer) -> None:
+    code, out, err = detect(kube_137.admin_kubeconfig, "--output", "json")
+    assert (code, err) == (ExitCode.DONE, "")
+    document = json.loads(out)
+    assert yaml.safe_load(detect(kube_137.admin_kubeconfig, "-o", "yaml")[1]) == document
+    assert list(document) == [
+        *("server", "namespace", "audience", "version", "distribution", "features", "emulated"),
+        *("standing", "modes", "ca_policies", "lift", "facts", "rungs"),
+    ]
+    assert document["modes"] == ["pod-certificate", "sds", "file-mount"]
+    assert [rung["answer"] for rung in document["rungs"]] == ["yes"] * 8
+
+
+def test_only_file_mount_takes_the_operators_word(kube_113_without_requests: ApiServer) -> None:
+    code, out, err = detect(kube_113_without_requests.admin_kubeconfig)
+    assert (code, err) == (ExitCode.OPERATOR_NEEDED, "")
+    assert "Only file-mounted keys are possible" in out
+    assert "sds: start every API server with --service-account-issuer" in out
+
+
+def test_what_could_not_be_told_is_an_error(kube_137: ApiServer) -> None:
+    code, out, _ = detect(kube_137.kubeconfig("nobody", token=kube_137.stranger_token))
+    assert code == ExitCode.DONE, "pod-certificate needs no token"
+    assert "could not tell" in out
+
+
+def test_what_could_not_be_told_is_an_error_where_nothing_else_is_proven(kube_130: ApiServer) -> None:
+    code, out, err = detect(kube_130.kubeconfig("nobody", token=kube_130.stranger_token))
+    assert (code, err) == (ExitCode.ERROR, "")
+    assert "Could not tell whether sds is possible" in out
+    assert "deploy/kubernetes/detect-rbac.yaml" in out
+
+
+def test_the_help_says_what_the_exit_status_means() -> None:
+    shown = " ".join(invoke("detect", "--help").out.split())
+    for said in ("Exit status 0:", "3: only file-mount", "1: could not tell", "detect-rbac.yaml", "--allow-exec"):
+        assert said in shown
+
+
+@pytest.mark.parametrize("columns", [60, 80, 160])
+def test_it_fits_the_terminal(kube_130: ApiServer, columns: int) -> None:
+    ran = on_terminal("detect", "--kubeconfig", str(kube_130.admin_kubeconfig), *PATIENT, columns=columns)
+    assert ran.code == 0
+    longest_word = max(len(word) for word in plain(ran.out).split())
+    assert widest(ran.out) <= max(columns, longest_word + 4)
+
+
+def test_what_is_over_soon_is_not_told_step_by_step(kube_137: ApiServer) -> None:
+    ran = spawn("detect", "--kubeconfig", str(kube_137.admin_kubeconfig), *PATIENT)
+    assert ran.code == 0
+    assert len(ran.err.splitlines()) <= 8
+
+
+def test_what_takes_longer_than_a_second_is_told(kube_137: ApiServer) -> None:
+    config = str(kube_137.admin_kubeconfig)
+    ran = spawn("detect", "--kubeconfig", config, "--canary", "--canary-timeout", "2", "-o", "json", *PATIENT)
+    assert ran.code == 0
+    assert "step 9: a canary pod, for at most 2 s" in ran.err
+    assert json.loads(ran.out)["rungs"][-1]["reason"] == "no-kubelet"

@@ -1,0 +1,306 @@
+"""A CA whose clusters are asked about tokens: over real TLS, with API servers that are none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from meshpki.ca.audit.verify import verify
+from meshpki.ca.config_clusters import ApiServerSettings, Authentication, ClusterSettings, JwksSettings
+from meshpki.ca.server.ca_server import CaServer
+from meshpki.ca.server.clusters import review_terms
+from meshpki.errors import UsageError
+from meshpki.tokens.policy import ClusterPolicy
+from support.ca_server import CallFailedError, make_config, running
+from support.jwks_server import serving
+from support.reviews import caller_of, confirmed, refused
+from support.tokens import TokenMaker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support.ca_server import RunningCa
+    from support.jwks_server import Handler, JwksServer
+
+Code = grpc.StatusCode
+MAKER = TokenMaker()
+GONE = "[invalid bearer token, service account token has been invalidated]"
+
+
+@dataclass
+class Kubernetes:
+    """An https server that answers /openid/v1/jwks and reviews, and keeps who asked for what."""
+
+    server: JwksServer
+    directory: Path
+    reviews: list[str] = field(default_factory=list)
+    """Credential and token of each."""
+    verdict: Callable[[str], tuple[int, bytes]] | None = None
+
+    def __post_init__(self) -> None:
+        self.token_file.write_text("reviewer-1\n")
+        self.server.behaviour = self.behave
+
+    @property
+    def token_file(self) -> Path:
+        return self.directory / "reviewer-token"
+
+    @property
+    def settings(self) -> ApiServerSettings:
+        url = self.server.url.removesuffix("/openid/v1/jwks")
+        return ApiServerSettings(url=url, ca_file=self.server.root, token_file=self.token_file)
+
+    def behave(self, handler: Handler) -> None:
+        credential = handler.headers.get("Authorization", "")
+        if handler.command == "GET":
+            handler.answer(MAKER.jwks() if credential else b"", 200 if credential else 401)
+            return
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        token = body["spec"]["token"]
+        if token.count(".") != 2:
+            handler.answer(refused(), 201)
+            return
+        self.reviews.append(f"{credential} {token}")
+        status, answer = (self.verdict or confirm)(token)
+        handler.answer(answer, status)
+
+
+def confirm(token: str) -> tuple[int, bytes]:
+    import time
+
+    return 201, confirmed(caller_of(token.encode(), ClusterPolicy("x", MAKER.issuer), time.time()))
+
+
+@pytest.fixture
+def kubernetes(tmp_path: Path) -> Iterator[Kubernetes]:
+    directory = tmp_path / "kubernetes"
+    directory.mkdir()
+    with serving(directory) as server:
+        yield Kubernetes(server, directory)
+
+
+def good_token(**changes: object) -> bytes:
+    import time
+
+    return MAKER.token(now=time.time(), **changes)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    waiting = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        waiting.wait(0.01)
+    raise AssertionError("it never came true")
+
+
+def cluster(kubernetes: Kubernetes, how: Authentication, **changes: object) -> ClusterSettings:
+    jwks = None if how is Authentication.TOKENREVIEW else JwksSettings(api_server=True)
+    settings = ClusterSettings("prod", MAKER.issuer, jwks, authentication=how, api_server=kubernetes.settings)
+    return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def refused_with(ca: RunningCa, token: bytes) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(CallFailedError) as caught:
+        ca.client.sign(token)
+    return caught.value.code, caught.value.reason
+
+
+@pytest.mark.parametrize("how", Authentication)
+def test_each_way_to_authenticate(tmp_path: Path, kubernetes: Kubernetes, how: Authentication) -> None:
+    with running(tmp_path, clusters=(cluster(kubernetes, how),)) as ca:
+        token = good_token()
+        assert len(ca.client.sign(token)) == 3
+        assert len(ca.client.sign(token)) == 3
+        until(lambda: ca.http("/readyz")[0] == 200)
+        kubernetes.verdict = lambda _: (201, refused(GONE))
+        gone = good_token(jti="other")
+        if how is Authentication.JWKS:
+            assert len(ca.client.sign(gone)) == 3
+            assert kubernetes.reviews == []
+            return
+        assert refused_with(ca, gone) == (Code.UNAUTHENTICATED, "token_pod_gone")
+        assert kubernetes.reviews == [f"Bearer reviewer-1 {each.decode()}" for each in (token, gone)]
+        metrics = ca.http("/metrics")[1]
+    for outcome, number in (("confirmed", 1), ("cached", 1), ("refused", 1), ("unjudged", 0)):
+        assert f'meshpki_ca_token_reviews{{cluster="prod",outcome="{outcome}"}} {number}.0' in metrics
+    assert 'meshpki_ca_token_review_seconds_count{cluster="prod"} 2.0' in metrics
+    report = verify(ca.config.audit)
+    assert report.intact
+    assert '"reason":"token_pod_gone"' in ca.config.audit.read_text()
+    assert token.decode().split(".")[1] not in ca.config.audit.read_text()
+
+
+@pytest.mark.parametrize("how", [Authentication.TOKENREVIEW, Authentication.HYBRID])
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_an_api_server_that_does_not_answer_is_no_refusal(
+    tmp_path: Path, kubernetes: Kubernetes, how: Authentication, status: int
+) -> None:
+    kubernetes.verdict = lambda _: (status, b"{}")
+    with running(tmp_path, clusters=(cluster(kubernetes, how),)) as ca:
+        with pytest.raises(CallFailedError) as caught:
+            ca.client.sign(good_token())
+        assert (caught.value.code, caught.value.reason) == (Code.UNAVAILABLE, "review_unavailable")
+        assert str(tmp_path) not in caught.value.details
+        assert "citadel_server_authentication_failure_count 1.0" in ca.http("/metrics")[1]
+
+
+def test_the_reviewers_credential_rotates(tmp_path: Path, kubernetes: Kubernetes) -> None:
+    """At the latest when the old one is not taken any more: a 401 has it read again at once."""
+    with running(tmp_path, clusters=(cluster(kubernetes, Authentication.TOKENREVIEW, review_cache=0),)) as ca:
+        ca.client.sign(good_token())
+        kubernetes.token_file.write_text("reviewer-2\n")
+
+        def old_is_over(token: str) -> tuple[int, bytes]:
+            return confirm(token) if kubernetes.reviews[-1].startswith("Bearer reviewer-2") else (401, b"")
+
+        kubernetes.verdict = old_is_over
+        ca.client.sign(good_token())
+        assert kubernetes.reviews[-1].startswith("Bearer reviewer-2 ")
+
+
+def test_readiness_names_the_missing_permission(tmp_path: Path, kubernetes: Kubernetes) -> None:
+    """And a CA starts all the same; once reviews worked, an outage sends no caller elsewhere."""
+    allowed = threading.Event()
+    inner = kubernetes.behave
+
+    def behave(handler: Handler) -> None:
+        if allowed.is_set():
+            inner(handler)
+        else:
+            handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+            handler.answer(b"{}", 403)
+
+    kubernetes.server.behaviour = behave
+    with running(tmp_path, clusters=(cluster(kubernetes, Authentication.TOKENREVIEW),)) as ca:
+        line = "reviews: cluster prod: the reviewer may not create tokenreviews.authentication.k8s.io\n"
+        until(lambda: ca.http("/readyz") == (503, line))
+        failing = 'meshpki_ca_token_reviews_failing{cause="forbidden",cluster="prod"} 1.0'
+        assert failing in ca.http("/metrics")[1]
+        allowed.set()
+        until(lambda: ca.http("/readyz")[0] == 200)
+        assert failing not in ca.http("/metrics")[1]
+        allowed.clear()
+        until(lambda: refused_with(ca, good_token())[1] == "review_unavailable")
+        assert ca.http("/readyz")[0] == 200
+
+
+def test_an_api_server_that_hangs_takes_no_thread_from_other_clusters(tmp_path: Path, kubernetes: Kubernetes) -> None:
+    """Twice as many tokens of the slow cluster as there are threads; the other's are signed meanwhile."""
+    stuck = threading.Event()
+
+    def hang(token: str) -> tuple[int, bytes]:
+        stuck.wait(30)
+        return confirm(token)
+
+    kubernetes.verdict = hang
+    other = TokenMaker(issuer="https://other.test", slot=1)
+    clusters = (*make_config(tmp_path / "x", other).clusters, cluster(kubernetes, Authentication.TOKENREVIEW))
+    with running(tmp_path, clusters=clusters) as ca:
+        import time
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(32) as pool:
+            calls = [pool.submit(refusal_of, ca, good_token(jti=f"t{number}")) for number in range(32)]
+            until(lambda: len(kubernetes.reviews) >= 8)
+            began = time.monotonic()
+            for number in range(10):
+                assert len(ca.client.sign(other.token(now=time.time(), jti=f"o{number}"))) == 3
+            assert time.monotonic() - began < 4, "they waited for the other cluster's API server"
+            stuck.set()
+            ends = {call.result(30) for call in calls}
+        assert ends <= {None, "review_busy", "review_unavailable"}
+        assert "review_busy" in ends
+
+
+def refusal_of(ca: RunningCa, token: bytes) -> str | None:
+    try:
+        ca.client.sign(token)
+    except CallFailedError as error:
+        return error.reason
+    return None
+
+
+@pytest.mark.parametrize(
+    ("threads", "clusters", "at_once", "waiting"),
+    [(16, 1, 8, 8), (16, 2, 8, 4), (1, 1, 1, 0), (1, 2, 1, 0), (2, 2, 1, 1), (64, 3, 32, 16)],
+)
+def test_bounds_leave_threads_to_others(
+    tmp_path: Path, threads: int, clusters: int, at_once: int, waiting: int
+) -> None:
+    config = make_config(tmp_path, *[TokenMaker(issuer=f"https://c{number}.test") for number in range(clusters)])
+    config = replace(config, limits=replace(config.limits, threads=threads))
+    for terms in review_terms(config).values():
+        assert (terms.at_once, terms.waiting, terms.cache_seconds) == (at_once, waiting, 30)
+
+
+# --- several clusters ----------------------------------------------------------------------------------------------
+
+
+def of_one_issuer(tmp_path: Path, *makers: TokenMaker) -> tuple[ClusterSettings, ...]:
+    clusters = make_config(tmp_path, *makers).clusters
+    return tuple(replace(each, name=f"cluster-{number}") for number, each in enumerate(clusters))
+
+
+def test_clusters_of_one_issuer_and_one_key_do_not_start(tmp_path: Path) -> None:
+    config = make_config(tmp_path, MAKER, TokenMaker(kid="another"))
+    with pytest.raises(UsageError, match="cluster-0 and cluster-1 share an issuer, and one key"):
+        CaServer(config).start()
+
+
+def test_a_key_that_becomes_the_others_is_refused_and_told(tmp_path: Path) -> None:
+    west = TokenMaker(kid="west", slot=1)
+    with running(tmp_path, west) as ca:
+        assert len(ca.client.sign(good_token())) == 3
+        jwks = ca.config.clusters[1].jwks
+        assert jwks is not None
+        assert jwks.file is not None
+        jwks.file.write_bytes(west.jwks(MAKER))
+        until(lambda: refusal_of(ca, good_token()) == "token_several_clusters")
+        alike = 'meshpki_ca_clusters_alike{cluster="cluster-0",other="cluster-1"} 1.0'
+        until(lambda: alike in ca.http("/metrics")[1])
+
+
+@pytest.mark.parametrize("values", [[], ["cluster-0"], ["cluster-1"], ["Kubernetes"], ["cluster-0", "cluster-1"]])
+def test_what_a_caller_says_of_its_cluster_changes_nothing(tmp_path: Path, values: list[str]) -> None:
+    import time
+
+    west = TokenMaker(kid="west", slot=1)
+    with running(tmp_path, west) as ca:
+        for maker, name in ((MAKER, "cluster-0"), (west, "cluster-1")):
+            metadata = [("authorization", f"Bearer {maker.token(now=time.time()).decode()}")]
+            ca.client.request([*metadata, *(("clusterid", value) for value in values)])
+            assert f'"cluster":"{name}"' in ca.config.audit.read_text().splitlines()[-1]
+
+
+# --- what is not needed is not there -------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from support.ca_server import make_config
+from meshpki.ca.server.ca_server import CaServer
+with CaServer(make_config(Path({directory!r}))):
+    pass
+loaded = [name for name in sys.modules if name.split(".")[0] == "kubernetes" or name.startswith("meshpki.kube")]
+print(loaded)
+"""
+
+
+def test_a_ca_that_asks_no_api_server_loads_no_client_for_it(tmp_path: Path) -> None:
+    from support import distribution
+
+    tests = str(distribution.ROOT / "tests")
+    script = textwrap.dedent(SCRIPT).format(tests=tests, directory=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"

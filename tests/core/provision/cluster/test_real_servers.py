@@ -1,0 +1,254 @@
+"""Detection on real API servers of three ages: what each can do, with no more rights than needed, and no trace."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from meshpki.hooks import Mode
+from meshpki.kube import kubeconfig
+from meshpki.kube.client import KubeClient
+from meshpki.provision.cluster import permission
+from meshpki.provision.cluster.climb import Canary, Question, climb
+from meshpki.provision.cluster.ladder import Standing, detection
+from meshpki.provision.cluster.permission import Permission
+from meshpki.provision.cluster.verdict import Answer, Reason, Rung
+from meshpki_cli.documents import as_json
+from support.command_line import invoke
+from support.doc_pages import ROOT
+from support.kube.everything import everything
+from support.kube.plugin import ISSUERS, OLD_ISSUER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from meshpki.provision.cluster.ladder import Ladder
+    from support.kube.api_server import ApiServer
+    from support.kube.pool import ApiServerPool
+
+RBAC = ROOT / "deploy" / "kubernetes" / "detect-rbac.yaml"
+CANARY_RBAC = ROOT / "deploy" / "kubernetes" / "detect-canary-rbac.yaml"
+RBAC_API = "/apis/rbac.authorization.k8s.io/v1"
+BOUND_SECONDS = 60.0
+RUNGS = [rung for rung in Rung if rung is not Rung.CANARY]
+YES = dict.fromkeys(RUNGS, Answer.YES)
+
+
+def look(server: ApiServer, question: Question | None = None, *, config: Path | None = None) -> Ladder:
+    """Detect, twice the same, and leave all as it was."""
+    before = everything(server)
+    with KubeClient(kubeconfig.load(config or server.admin_kubeconfig, None), timeout_seconds=60) as client:
+        found = climb(client, question or Question())
+        assert as_json(climb(client, question or Question())) == as_json(found), "nothing in it is volatile"
+    assert everything(server) == before
+    return found
+
+
+def reasons(found: Ladder) -> dict[Rung, Reason]:
+    return {verdict.rung: verdict.reason for verdict in found.verdicts}
+
+
+def answers(found: Ladder) -> dict[Rung, Answer]:
+    return {verdict.rung: verdict.answer for verdict in found.verdicts}
+
+
+def test_1_13_without_flags(kube_113_without_requests: ApiServer) -> None:
+    found = look(kube_113_without_requests)
+    assert reasons(found) == {
+        Rung.VERSION: Reason.NEW_ENOUGH,
+        Rung.TOKEN_REQUEST: Reason.NOT_SERVED,
+        Rung.PERMISSIONS: Reason.ALL_GRANTED,
+        Rung.TOKEN: Reason.TOKEN_REQUEST_OFF,
+        Rung.REVIEW: Reason.NOT_REACHED,
+        Rung.API_SERVER: Reason.NOT_REACHED,
+        Rung.ISSUER: Reason.ISSUER_TOO_OLD,
+        Rung.CERTIFICATES: Reason.NOT_SERVED,
+    }
+    assert found.standing is Standing.FILE_MOUNT_ONLY
+    assert detection(found).modes == (Mode.FILE_MOUNT,)
+
+
+def test_1_13_with_flags(kube_113: ApiServer) -> None:
+    found = look(kube_113)
+    assert answers(found) == {**YES, Rung.ISSUER: Answer.NO, Rung.CERTIFICATES: Answer.NO}
+    assert found[Rung.TOKEN].reason is Reason.WITHOUT_KEY_ID
+    assert found[Rung.ISSUER].reason is Reason.ISSUER_TOO_OLD
+    assert (found.modes, found.policies) == ((Mode.SDS, Mode.FILE_MOUNT), ("tokenreview",))
+    assert dict(found.facts)["token-has-id"] is False
+
+
+def test_1_13_with_an_issuer_that_is_no_url(kube_113_old_issuer: ApiServer) -> None:
+    found = look(kube_113_old_issuer)
+    assert found[Rung.ISSUER].reason is Reason.ISSUER_NOT_HTTPS
+    assert found.issuer == OLD_ISSUER
+    assert found.modes == (Mode.SDS, Mode.FILE_MOUNT)
+
+
+def test_1_30(kube_130: ApiServer) -> None:
+    found = look(kube_130)
+    assert answers(found) == {**YES, Rung.CERTIFICATES: Answer.NO}
+    assert (found[Rung.TOKEN].reason, found[Rung.ISSUER].reason) == (Reason.AS_ASKED, Reason.PUBLISHED)
+    assert found.policies == ("hybrid", "tokenreview", "jwks")
+    assert dict(found.facts)["token-has-id"] is True
+
+
+def test_1_37(kube_137: ApiServer) -> None:
+    found = look(kube_137)
+    assert answers(found) == YES
+    assert (found.modes[0], found.standing) == (Mode.POD_CERTIFICATE, Standing.PROVEN)
+    assert detection(found).facts["issuer"] == kube_137.service_account_issuer
+
+
+def test_1_37_with_two_issuers(kube_137_issuers: ApiServer) -> None:
+    found = look(kube_137_issuers)
+    assert answers(found) == YES
+    assert found[Rung.ISSUER].reason is Reason.ONE_OF_SEVERAL
+    assert dict(found.facts)["api-audiences"] == ISSUERS
+    assert found.issuer == ISSUERS[0]
+
+
+@pytest.mark.xdist_group("kube-137")
+def test_1_37_that_a_mesh_token_opens(shared_api_servers: ApiServerPool, kube_137: ApiServer) -> None:
+    server = shared_api_servers(kube_137.release, f"--api-audiences={kube_137.service_account_issuer},istio-ca")
+    found = look(server)
+    assert answers(found) == {**YES, Rung.API_SERVER: Answer.DANGER}
+    assert found[Rung.API_SERVER].reason is Reason.OPEN_BY_AUDIENCE
+    assert found.standing is Standing.DANGER
+    assert Mode.SDS not in detection(found).modes
+    token = server.token("default", made_account(server), audiences=["istio-ca"])
+    assert server.request("GET", "/api", token=token)[0] == 200, "the danger is real"
+    assert look(server, Question(audience="another")).standing is Standing.PROVEN
+
+
+def made_account(server: ApiServer) -> str:
+    server.create_service_account("default", "somebody")
+    return "somebody"
+
+
+def test_without_a_kubelet_a_canary_cannot_tell(kube_137: ApiServer) -> None:
+    found = look(kube_137, Question(canary=Canary(seconds=0.1)))
+    assert (found[Rung.CANARY].answer, found[Rung.CANARY].reason) == (Answer.UNKNOWN, Reason.NO_KUBELET)
+    assert Mode.SDS in found.modes
+
+
+def test_a_canary_is_admitted_by_the_founding_age_too(kube_113: ApiServer) -> None:
+    found = look(kube_113, Question(canary=Canary(seconds=0.1)))
+    assert found[Rung.CANARY].reason is Reason.NO_KUBELET
+
+
+# ---- the least rights
+
+
+@contextlib.contextmanager
+def granted(server: ApiServer, *files: Path) -> Iterator[Path]:
+    """A kubeconfig of a user who may what the files grant, and no more; the grants are taken back."""
+    made = []
+    for file in files:
+        for document in yaml.safe_load_all(file.read_text()):
+            collection = collection_of(document)
+            server.create(collection, document)
+            made.append(f"{collection}/{document['metadata']['name']}")
+    try:
+        yield server.kubeconfig("detective", user="detective", groups=["meshpki-detect"])
+    finally:
+        for path in reversed(made):
+            server.delete(path)
+
+
+def collection_of(document: dict[str, object]) -> str:
+    metadata = document["metadata"]
+    assert isinstance(metadata, dict)
+    inside = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
+    return f"{RBAC_API}{inside}/{str(document['kind']).lower()}s"
+
+
+def wait_until(config: Path, one: Permission, allowed: bool) -> None:
+    """RBAC is read from a cache that follows etcd in some milliseconds."""
+    deadline = time.monotonic() + BOUND_SECONDS
+    with KubeClient(kubeconfig.load(config, None), timeout_seconds=60) as client:
+        while True:
+            said = client.request("POST", permission.REVIEW_PATH, one.review())
+            if json.loads(said.body)["status"]["allowed"] is allowed:
+                return
+            assert time.monotonic() < deadline, f"{one}: still not {allowed}"
+            time.sleep(0.05)
+
+
+def detect_with_the_files_alone(server: ApiServer) -> None:
+    wanted = answers(look(server))
+    with granted(server, RBAC) as config:
+        for one in permission.needed("default"):
+            wait_until(config, one, True)
+        assert answers(look(server, config=config)) == wanted
+    with granted(server, RBAC, CANARY_RBAC) as config:
+        question = Question(canary=Canary(seconds=0.1))
+        for one in permission.needed("default", canary=True):
+            wait_until(config, one, True)
+        assert look(server, question, config=config)[Rung.CANARY].reason is Reason.NO_KUBELET
+
+
+def test_the_files_rights_are_enough_on_1_37(kube_137: ApiServer) -> None:
+    detect_with_the_files_alone(kube_137)
+
+
+def test_the_files_rights_are_enough_on_1_13(kube_113: ApiServer) -> None:
+    detect_with_the_files_alone(kube_113)
+
+
+def rules() -> list[tuple[str, int, str]]:
+    """Every verb on every resource or path that the file grants: kind, rule, verb."""
+    return [
+        (document["kind"], number, verb)
+        for document in yaml.safe_load_all(RBAC.read_text())
+        for number, rule in enumerate(document.get("rules", ()))
+        for verb in rule["verbs"]
+    ]
+
+
+@pytest.mark.parametrize(("kind", "number", "verb"), rules())
+def test_each_right_is_needed_and_missed_by_its_name(
+    kube_137: ApiServer, tmp_path: Path, kind: str, number: int, verb: str
+) -> None:
+    documents = list(yaml.safe_load_all(RBAC.read_text()))
+    (role,) = [document for document in documents if document["kind"] == kind]
+    rule = role["rules"][number]
+    rule["verbs"].remove(verb)
+    role["rules"] = [one for one in role["rules"] if one["verbs"]]
+    less = tmp_path / "less.yaml"
+    less.write_text(yaml.safe_dump_all(documents))
+    (what,) = rule.get("resources", ()) or rule["nonResourceURLs"][:1]
+    (missed, *_) = [
+        one for one in permission.needed("default") if one.verb == verb and what in {one.resource, one.path}
+    ]
+    before = everything(kube_137)
+    with granted(kube_137, less) as config:
+        for one in permission.needed("default"):
+            lacks = one.verb == verb and (one.resource or "path") == (what if one.resource else "path" * bool(one.path))
+            lacks = lacks and bool(one.path) == bool(missed.path)
+            wait_until(config, one, not lacks)
+        ran = invoke("detect", "--kubeconfig", str(config), "--output", "json", "--timeout", "60")
+    assert everything(kube_137) == before
+    document = json.loads(ran.out)
+    said = {rung["rung"]: rung for rung in document["rungs"]}
+    assert str(missed) in said["permissions"]["seen"]
+    assert said["permissions"]["answer"] == "no"
+    assert "deploy/kubernetes/detect-rbac.yaml" in said["permissions"]["todo"]
+    assert "no" not in {rung["answer"] for name, rung in said.items() if name != "permissions"}
+    names_it = [name for name, rung in said.items() if rung["answer"] == "could not tell" and str(missed) in str(rung)]
+    assert names_it or verb == "get", "without a left-over nothing has to be looked at"
+
+
+def test_somebody_without_any_right_is_told_what_to_ask_for(kube_137: ApiServer) -> None:
+    config = kube_137.kubeconfig("stranger", token=kube_137.stranger_token)
+    found = look(kube_137, config=config)
+    assert found[Rung.PERMISSIONS].answer is Answer.NO
+    for one in permission.needed("default"):
+        assert str(one) in found[Rung.PERMISSIONS].seen
+    assert found.sds is Answer.UNKNOWN
+    assert Mode.SDS not in found.modes

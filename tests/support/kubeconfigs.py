@@ -1,0 +1,62 @@
+"""Kubeconfigs for tests: a good one, and the same with one thing other."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SECRET = "canary-5f1e0c37-secret"
+"""Stands wherever a kubeconfig has a secret; no message, repr or log may ever show it."""
+CA_PEM = """-----BEGIN CERTIFICATE-----
+MIIBejCCASGgAwIBAgIUUDgWpFI7+qg4Wm4pO5sZl3kkYEAwCgYIKoZIzj0EAwIw
+-----END CERTIFICATE-----
+"""
+"""PEM by its looks: what reads it for real has certificates of its own."""
+
+
+def encoded(text: str | bytes) -> str:
+    return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()
+
+
+def document(
+    *,
+    cluster: Mapping[str, object] | None = None,
+    user: Mapping[str, object] | None = None,
+    context: Mapping[str, object] | None = None,
+    **whole: object,
+) -> dict[str, object]:
+    """A good kubeconfig; the arguments are merged into its parts, None takes a key away."""
+    good: dict[str, object] = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "prod",
+        "preferences": {},
+        "clusters": [_named("c1", "cluster", {"server": "https://10.0.0.1:6443", **_CA}, cluster)],
+        "users": [_named("u1", "user", {"token": SECRET}, user)],
+        "contexts": [_named("prod", "context", {"cluster": "c1", "user": "u1"}, context)],
+    }
+    return _merged(good, whole)
+
+
+_CA = {"certificate-authority-data": encoded(CA_PEM)}
+
+
+def _named(name: str, kind: str, good: dict[str, object], changes: Mapping[str, object] | None) -> dict[str, object]:
+    return {"name": name, kind: _merged(good, changes or {})}
+
+
+def _merged(good: dict[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    merged = copy.deepcopy(good) | dict(changes)
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def write(path: Path, content: Mapping[str, object] | str | bytes) -> Path:
+    data = content if isinstance(content, str | bytes) else json.dumps(content)
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
