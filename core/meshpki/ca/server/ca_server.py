@@ -96,7 +96,7 @@ class CaServer:
         config, clock = self.config, self._clock
         profile = config.certificate_profile()
         issuer = open_issuer(self._open_signer(), profile, clock())
-        clusters = open_clusters(config, closing, clock())
+        clusters, proxies = open_clusters(config, closing, clock())
         reviews, apart = ReviewWatch(reviewers(clusters)), ApartWatch(clusters, clock)
         self.metrics.registry.register(ReviewMetrics(reviewers(clusters), reviews, apart))
         verifier = TokenVerifier(clusters)
@@ -110,7 +110,7 @@ class CaServer:
         closing.callback(lambda: audit.close(clock()))
         tls = ServerTls(issuer, config.server_names, audit, clock)
         readiness = Readiness(issuer, audit, clusters, clock, reviews.failures)
-        service = CertificateService(issuer=issuer, profile=profile, audit=audit, metrics=self.metrics)
+        service = CertificateService(issuer=issuer, profile=profile, audit=audit, metrics=self.metrics, proxies=proxies)
         bundles = BundleService(profile, audit, self.metrics)
         health = HealthService(readiness.ready)
         aside = ThreadPoolExecutor(CHECKS_AT_ONCE + WATCHES_AT_ONCE, thread_name_prefix="health")

@@ -14,11 +14,12 @@ from meshpki.ca.credential import CredentialKind
 from meshpki.ca.lifetime import check_renewable
 from meshpki.ca.peer import Peer
 from meshpki.ca.reasons import IdentityReason, IdentityRefusedError, LifetimeReason, LifetimeRefusedError
-from meshpki.ca.refusals import Refusals, refusal
+from meshpki.ca.refusals import Refusals, refusal, unavailable
 from meshpki.ca.server.authentication import UNJUDGED, PeerRule, TokenRule
 from meshpki.ca.server.issuance import Issuance, Order, lifetime_refusal
 from meshpki.ca.server.methods import Call, CallRefusedError, Method
 from meshpki.ca.server.metrics import Outcome
+from meshpki.errors import UnavailableError
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest
 from meshpki.wire.methods import CREATE_CERTIFICATE
 
@@ -29,18 +30,23 @@ if TYPE_CHECKING:
     from meshpki.ca.profile import Profile
     from meshpki.ca.server.method_adapter import Received
     from meshpki.ca.server.metrics import CaMetrics
+    from meshpki.ca.server.node_proxies import NodeProxies
     from meshpki.tokens.caller import Caller
     from meshpki.tokens.verify import TokenVerifier
 
 _Status = grpc.StatusCode
 IMPERSONATED: Final = "ImpersonatedIdentity"
 """What ztunnel puts into the request's metadata (istio security/pkg/server/ca/server.go)."""
+PODS_UNAVAILABLE: Final = "pods_unavailable"
 
 
 class CertificateService:
     """Turns verified callers and their keys into certificates. Safe for threads."""
 
-    def __init__(self, *, issuer: Issuer, profile: Profile, audit: AuditLog, metrics: CaMetrics) -> None:
+    def __init__(
+        self, *, issuer: Issuer, profile: Profile, audit: AuditLog, metrics: CaMetrics, proxies: NodeProxies
+    ) -> None:
+        self._proxies = proxies
         self._issuer = issuer
         self._profile = profile
         self._issuance = Issuance(issuer, profile, audit)
@@ -75,7 +81,7 @@ class CertificateService:
                 who,
                 message.csr,
                 message.validity_duration,
-                authorize(who, self._profile, identity),
+                authorize(who, self._profile, identity, self._proxies.grant),
                 self._attested_at(call, who),
             )
         except IdentityRefusedError as error:
@@ -84,6 +90,8 @@ class CertificateService:
             raise refusal(status, error.reason, error) from error
         except LifetimeRefusedError as error:
             raise lifetime_refusal(error) from error
+        except UnavailableError as error:
+            raise unavailable(PODS_UNAVAILABLE, "the cluster cannot be asked about its pods now", error) from error
 
     def _attested_at(self, call: Call, who: Requester) -> int | None:
         """When a token last proved this identity: just now, or when the certificate that is renewed says."""
@@ -117,4 +125,6 @@ def _outcome(refused: CallRefusedError) -> Outcome:
         case _Status.INVALID_ARGUMENT:
             return Outcome.IDENTITY if refused.reason == IdentityReason.MALFORMED else Outcome.CSR
         case _:
+            if refused.reason == PODS_UNAVAILABLE:
+                return Outcome.IDENTITY
             return Outcome.AUTHENTICATION if refused.reason in UNJUDGED else Outcome.SIGNING
