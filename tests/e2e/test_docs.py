@@ -127,7 +127,15 @@ def test_refused_tokens_are_listed_as_they_are_refused() -> None:
 def test_the_ca_configuration_is_one() -> None:
     (block,) = blocks(ROOT / "docs" / "ca-configuration.md", "yaml")
     config = ca_config.parse(block.text.encode(), base=Path("/etc/meshpki"))
-    assert [cluster.name for cluster in config.clusters] == ["east", "west"]
+    assert [cluster.name for cluster in config.clusters] == ["east", "west", "prod"]
+
+
+def test_the_clusters_on_the_page_about_real_ones_are_some() -> None:
+    (whole,) = blocks(ROOT / "docs" / "ca-configuration.md", "yaml")
+    for block in blocks(ROOT / "docs" / "real-clusters.md", "yaml"):
+        document = {**yaml.safe_load(whole.text), **yaml.safe_load(block.text)}
+        (cluster,) = ca_config.parse(yaml.safe_dump(document).encode(), base=Path("/etc/meshpki")).clusters
+        assert cluster.api_server is not None
 
 
 def test_the_defaults_in_the_ca_configuration_are_the_defaults() -> None:
@@ -135,7 +143,8 @@ def test_the_defaults_in_the_ca_configuration_are_the_defaults() -> None:
     shown = ca_config.parse(block.text.encode(), base=Path("/etc/meshpki"))
     document = yaml.safe_load(block.text)
     least = {name: document[name] for name in ("trust_domain", "listen", "http", "server_names", "issuer", "audit")}
-    clusters = [{name: cluster[name] for name in ("name", "issuer", "jwks")} for cluster in document["clusters"]]
+    needed = ("name", "issuer", "jwks", "authentication", "api_server")
+    clusters = [{name: cluster[name] for name in needed if name in cluster} for cluster in document["clusters"]]
     text = yaml.safe_dump({**least, "clusters": clusters}).encode()
     assert ca_config.parse(text, base=Path("/etc/meshpki")) == shown
 

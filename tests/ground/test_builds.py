@@ -86,6 +86,23 @@ def test_a_build_by_the_go_on_the_path(stand_in: Path) -> None:
     assert not any(line.startswith("GOMODCACHE=") for line in environment), "the user's own go keeps its caches"
 
 
+def test_only_packages_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr("support.kube_assets.progress._EVERY_SECONDS", 0)
+    heard = building._Heard(Progress(said))
+    for line in ("@ fetching", "go: downloading a", "@total 3", "a", "go: downloading b", "b/c"):
+        heard(line)
+    lines = [line.removeprefix("  0:00 ").strip() for line in said.getvalue().splitlines()]
+    assert lines == [
+        "fetching",
+        "go: downloading a",
+        "compiling at most 3 packages",
+        "1 of 3 packages",
+        "go: downloading b",
+        "2 of 3 packages",
+    ]
+
+
 def test_a_build_that_fails_tells_its_last_lines(stand_in: Path, tmp_path: Path) -> None:
     (stand_in / "fails").touch()
     work = tmp_path / "work"

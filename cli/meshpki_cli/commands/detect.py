@@ -15,8 +15,8 @@ from meshpki_cli.output import Output, emit
 
 if TYPE_CHECKING:
     from meshpki.kube.access import Access
-    from meshpki.provision.cluster.climb import Question
     from meshpki.provision.cluster.ladder import Ladder
+    from meshpki.provision.cluster.question import Question
     from meshpki_cli.page import Page
 
 
@@ -51,7 +51,7 @@ def run(
     Exit status 0: sds or better is possible. 3: only file-mount, which takes the operator's word. 1: could not tell,
     or a mesh token would open the API server. What detect must be allowed to do: deploy/kubernetes/detect-rbac.yaml
     """
-    from meshpki.provision.cluster.climb import Canary, Question
+    from meshpki.provision.cluster.question import Canary, Question
 
     wanted = Canary(canary_image, float(canary_timeout)) if canary else None
     question = Question(namespace, audience, wanted)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshpki.kube.credentials import ClientCertificate, ExecPlugin, TokenFile, TokenText
 
 if TYPE_CHECKING:
     from meshpki.kube.access import Access
     from meshpki.kube.authenticator import Presented
+
+_LAST: Final = 253_402_300_799
+"""The last second of the year 9999."""
 
 
 def advice(access: Access, presented: Presented, now: float) -> str:
@@ -37,10 +40,10 @@ def token_end(token: str) -> float | None:
     try:
         part = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-        end = float(claims["exp"])
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError, OverflowError):
+        end = claims["exp"]
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
-    return end if 0 <= end < 1e11 else None
+    return float(end) if type(end) in {int, float} and 0 <= end < _LAST else None
 
 
 def _certificate_end(presented: Presented) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from meshpki_local.settings import AUDIENCE, CLUSTER, ISSUER, SERVER_NAME
+from meshpki_local.settings import AUDIENCE, CLUSTER, ISSUER, SERVER_NAME, renewal_bound
 
 if TYPE_CHECKING:
     from meshpki_local.ports import Ports
@@ -18,7 +18,8 @@ HEADER: Final = (
 
 def render(settings: Settings, ports: Ports) -> bytes:
     """The file's bytes. Relative paths in it are relative to it. Every text is quoted: a trust domain may be `1.5`."""
-    life = f"{settings.certificate_ttl}s"
+    life, bound = f"{settings.certificate_ttl}s", renewal_bound(settings)
+    renewal = (f"renewal: {{listen: {ports.renewal_address}, max_without_token: {bound}s}}\n",) if bound else ()
     lines = (
         HEADER,
         f"trust_domain: {json.dumps(settings.trust_domain)}\n",
@@ -28,6 +29,7 @@ def render(settings: Settings, ports: Ports) -> bytes:
         "issuer: {certificate: ca/issuer-cert.pem, key: ca/issuer-key.pem, root: ca/root-cert.pem}\n",
         "audit: audit/issuance.jsonl\n",
         f"profile: {{default_ttl: {life}, max_ttl: {life}}}\n",
+        *renewal,
         "clusters:\n",
         f"  - name: {CLUSTER}\n",
         f"    issuer: {ISSUER}\n",

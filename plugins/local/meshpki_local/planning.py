@@ -9,7 +9,16 @@ from meshpki.hooks import Change, Mode
 from meshpki_local import installation
 from meshpki_local.layout import Layout
 from meshpki_local.ports import HOST
-from meshpki_local.settings import AUDIENCE, ISSUER, KUBERNETES_MINIMUM, Agents, Settings, settle, show_duration
+from meshpki_local.settings import (
+    AUDIENCE,
+    ISSUER,
+    KUBERNETES_MINIMUM,
+    Agents,
+    Settings,
+    renewal_bound,
+    settle,
+    show_duration,
+)
 
 if TYPE_CHECKING:
     from meshpki.hooks import DetectRequest, PlanRequest
@@ -66,6 +75,8 @@ def ca_material(settings: Settings) -> Change:
 def ca_config(settings: Settings) -> Change:
     """The CA's configuration."""
     port = f"port {settings.ca_port}" if settings.ca_port else "the installed port, or a free one that is then kept"
+    bound = renewal_bound(settings)
+    renewal = f"+ ca.yaml: renewal by certificate for {show_duration(bound)} after the last token, on a free port"
     return Change(
         id="ca.config",
         kind=Kind.CA_CONFIG,
@@ -76,6 +87,7 @@ def ca_config(settings: Settings) -> Change:
         diff=(
             f"+ ca.yaml: {HOST}, {port}",
             f"+ ca.yaml: certificates of {show_duration(settings.certificate_ttl)} for {settings.trust_domain}",
+            *((renewal,) if bound else ()),
             "+ audit/issuance.jsonl",
         ),
         precondition="a port that is asked for is free",

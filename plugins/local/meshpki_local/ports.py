@@ -1,4 +1,4 @@
-"""The two ports of the CA: kept in ca.yaml, chosen once, checked before they are taken."""
+"""The ports of the CA: kept in ca.yaml, chosen once, checked before they are taken."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import random
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from meshpki.errors import MachineError
@@ -17,15 +17,18 @@ if TYPE_CHECKING:
 HOST: Final = "127.0.0.1"
 _RANGE: Final = range(15100, 32000)
 """Below the ports that Linux gives to outgoing connections (ip_local_port_range begins at 32768)."""
-_LINE: Final = re.compile(rf"^(listen|http): \"?{re.escape(HOST)}:([0-9]{{1,5}})\"?\s*$", re.MULTILINE)
+_ADDRESS: Final = rf"\"?{re.escape(HOST)}:([0-9]{{1,5}})\"?"
+_LINE: Final = re.compile(rf"^(listen|http): {_ADDRESS}\s*$", re.MULTILINE)
+_RENEWAL: Final = re.compile(rf"^renewal: {{listen: {_ADDRESS},", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the CA serves gRPC, and where health and metrics."""
+    """Where the CA serves gRPC, where health and metrics, and where it renews by certificate: 0 for nowhere."""
 
     grpc: int
     http: int
+    renewal: int = 0
 
     @property
     def grpc_address(self) -> str:
@@ -37,15 +40,37 @@ class Ports:
         """`host:port` of health and metrics."""
         return f"{HOST}:{self.http}"
 
+    @property
+    def renewal_address(self) -> str:
+        """`host:port` where the CA renews by certificate; empty for nowhere."""
+        return f"{HOST}:{self.renewal}" if self.renewal else ""
+
 
 def read_ports(config: bytes) -> Ports | None:
-    """The ports that a ca.yaml of our making names; None when it does not name both as we write them."""
-    found = {name: int(port) for name, port in _LINE.findall(config.decode(errors="replace"))}
-    return Ports(found["listen"], found["http"]) if set(found) == {"listen", "http"} else None
+    """The ports that a ca.yaml of our making names; None when it does not name the first two as we write them."""
+    text = config.decode(errors="replace")
+    found = {name: int(port) for name, port in _LINE.findall(text)}
+    renewal = _RENEWAL.search(text)
+    if set(found) != {"listen", "http"}:
+        return None
+    return Ports(found["listen"], found["http"], int(renewal[1]) if renewal else 0)
 
 
-def choose(wanted: int, installed: Ports | None) -> Ports:
-    """Keep what is installed where it fits, else take free ports. Raises MachineError when `wanted` is taken."""
+def choose(wanted: int, installed: Ports | None, *, renewal: bool) -> Ports:
+    """Keep what is installed where it fits, else take free ports. Raises MachineError when `wanted` is taken.
+
+    `renewal`: whether a port for it is wanted. One that an earlier version installed has none yet.
+    """
+    ports = _served(wanted, installed)
+    kept = installed.renewal if installed is not None else 0
+    if not renewal:
+        return replace(ports, renewal=0)
+    if not kept or kept in {ports.grpc, ports.http}:
+        kept = free_port((ports.grpc, ports.http))
+    return replace(ports, renewal=kept)
+
+
+def _served(wanted: int, installed: Ports | None) -> Ports:
     if installed is not None and wanted in {0, installed.grpc}:
         return installed
     if wanted:

@@ -22,6 +22,10 @@ DEFAULT_WORKLOADS: Final = (ServiceAccountRef("default", "client"), ServiceAccou
 KUBERNETES_MINIMUM: Final = 600
 """The shortest token life that a Kubernetes API server grants, in seconds; shorter ones here are for demos."""
 _LIMITS: Final = {"certificate-ttl": (10, 90 * 86400), "token-ttl": (10, 86400)}
+RENEWAL_SECONDS: Final = 86400
+"""For so long a workload may renew by certificate after its last token; longer where certificates live longer."""
+_LONGEST_BOUND: Final = 90 * 86400
+"""The CA's own limit for it."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,7})([smhd])", re.ASCII)
 
@@ -138,6 +142,15 @@ def settle(options: Params, mode: Mode, installed: Settings | None) -> Settings:
     if wanted.agent is Agents.NODE and mode is not Mode.SDS:
         raise UsageError(f"--agent node in mode {mode.value}", wanted="mode sds: a node's agent serves no files")
     return wanted
+
+
+def renewal_bound(settings: Settings) -> int:
+    """For how many seconds after its last token a workload may renew by certificate; 0 where it may not.
+
+    It may not where a certificate lives for as long as the CA lets anybody go without a token.
+    """
+    bound = min(max(RENEWAL_SECONDS, 2 * settings.certificate_ttl), _LONGEST_BOUND)
+    return bound if bound > settings.certificate_ttl else 0
 
 
 def _agents(text: str) -> Agents:

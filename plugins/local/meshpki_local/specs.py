@@ -48,9 +48,11 @@ def _ca(layout: Layout) -> ChildSpec:
 def _agent(layout: Layout, settings: Settings, ports: Ports, account: ServiceAccountRef) -> ChildSpec:
     paths = layout.workload(account)
     sockets = ("--sds-socket", str(paths.socket)) if settings.mode is Mode.SDS else ()
+    renewal = ("--ca-renewal-address", ports.renewal_address) if ports.renewal else ()
     argv = _meshpki(
         *("agent", "run"),
         *("--ca-address", ports.grpc_address),
+        *renewal,
         *("--ca-roots", str(layout.root_certificate)),
         *("--ca-server-name", SERVER_NAME),
         *("--token-file", str(paths.token)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,7 +36,6 @@ from support.local_supervisor import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from meshpki.hooks import Mode, Probe, Value
     from meshpki.provision.engine import Report
@@ -76,6 +77,65 @@ def probe(state: Path, mode: Mode | None = None) -> Probe:
 
 def pids(state: Path) -> dict[str, int]:
     return {found.name: found.ref.pid for found in processes.find(state)}
+
+
+def without_renewal(config: bytes) -> bytes:
+    """ca.yaml as a version wrote it that knew no renewal by certificate."""
+    lines = config.splitlines(keepends=True)
+    kept = b"".join(line for line in lines if not line.startswith(b"renewal: "))
+    assert len(kept) < len(config)
+    return kept
+
+
+def test_an_earlier_installation_gets_renewal_by_certificate_and_lives_on_it_while_its_token_is_gone(
+    state: Path,
+) -> None:
+    layout = Layout(state)
+    provision(state, certificate_ttl="10s")
+    layout.ca_config.write_bytes(without_renewal(layout.ca_config.read_bytes()))
+    control.stop(layout)
+    control.start(layout)
+    until(lambda: {"ca", "agent-default.a"} <= set(pids(state)), "the installation as it was")
+    until(lambda: not agent_options(layout), "an agent that knows of no renewal")
+    before = read_ports(layout.ca_config.read_bytes())
+
+    upgraded = deeds(provision(state, certificate_ttl="10s"))
+    assert {name for name, deed in upgraded.items() if deed is Deed.UPDATED} == {"ca.config", "supervisor"}
+    ports = read_ports(layout.ca_config.read_bytes())
+    assert before is not None
+    assert ports is not None
+    assert (ports.grpc, ports.http) == (before.grpc, before.http)
+    assert agent_options(layout) == {ports.renewal_address}
+    assert not provision(state, certificate_ttl="10s").changed
+
+    record = control.running(layout)
+    assert record is not None
+    with Watcher(layout).watching(), stopped(record.pid):
+        layout.workload(A).token.unlink()
+        until(lambda: renewed_by_certificate(layout), "a renewal by certificate", 30)
+    until(lambda: all_well(state), "all well with a token again")
+
+
+def agent_options(layout: Layout) -> set[str]:
+    """What the running agent was given as the address of renewals."""
+    (agent,) = (found.ref.pid for found in processes.find(layout.state) if found.name != "ca")
+    words = Path(f"/proc/{agent}/cmdline").read_text().split("\0")
+    return {words[at + 1] for at, word in enumerate(words) if word == "--ca-renewal-address"}
+
+
+def renewed_by_certificate(layout: Layout) -> bool:
+    lines = (layout.audit / "issuance.jsonl").read_text().splitlines()
+    return any(json.loads(line).get("renewed_from") for line in lines)
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Whoever writes tokens sleeps meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 @dataclass

@@ -13,13 +13,13 @@ from meshpki.errors import MachineError
 from meshpki.identity import TrustDomain
 from meshpki_local import ca_config, ports
 from meshpki_local.ports import Ports, choose, read_ports
-from meshpki_local.settings import AUDIENCE, CLUSTER, ISSUER, Settings
+from meshpki_local.settings import AUDIENCE, CLUSTER, ISSUER, Settings, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SOME = Ports(15312, 15314)
+SOME = Ports(15312, 15314, 15313)
 WRITTEN = ca_config.render(Settings(), SOME)
 
 
@@ -41,6 +41,7 @@ def test_the_ca_reads_what_is_written(tmp_path: Path, domain: str) -> None:
     assert (policy.cluster, policy.issuer, policy.audiences) == (CLUSTER, ISSUER, (AUDIENCE,))
     assert policy.require_pod
     assert found.issuer.key == tmp_path / "ca" / "issuer-key.pem"
+    assert found.clusters[0].jwks is not None
     assert found.clusters[0].jwks.file == tmp_path / "tokens" / "jwks.json"
 
 
@@ -51,6 +52,24 @@ def test_the_longest_token_that_may_be_asked_for_is_accepted(tmp_path: Path) -> 
 
 def test_the_ports_are_read_back() -> None:
     assert read_ports(WRITTEN) == SOME
+    earlier = b"".join(line for line in WRITTEN.splitlines(keepends=True) if not line.startswith(b"renewal"))
+    assert read_ports(earlier) == Ports(SOME.grpc, SOME.http), "as an earlier version wrote it"
+
+
+@pytest.mark.parametrize(
+    ("life", "bound"),
+    [("1h", "1d"), ("12h", "1d"), ("13h", "26h"), ("30d", "60d"), ("60d", "90d"), ("89d", "90d"), ("90d", "")],
+)
+def test_renewal_by_certificate_is_bounded_as_the_ca_wants_it(tmp_path: Path, life: str, bound: str) -> None:
+    """More than one life, so that it is of any use; at most what the CA allows; else not at all."""
+    settings = Settings(certificate_ttl=parse_duration(life))
+    found = config.parse(ca_config.render(settings, SOME), base=tmp_path).renewal
+    if not bound:
+        assert found is None
+        return
+    assert found is not None
+    assert str(found.listen) == SOME.renewal_address
+    assert found.max_without_token == parse_duration(bound)
 
 
 @pytest.mark.parametrize(
@@ -63,30 +82,42 @@ def test_other_files_name_no_ports(content: bytes) -> None:
 
 def test_installed_ports_are_kept_even_while_they_are_in_use(taken: int) -> None:
     installed = Ports(taken, taken + 1)
-    assert choose(0, installed) == installed
-    assert choose(taken, installed) == installed
+    assert choose(0, installed, renewal=False) == installed
+    assert choose(taken, installed, renewal=False) == installed
+    assert choose(0, SOME, renewal=True) == SOME
 
 
 def test_a_port_in_use_is_refused_with_what_to_do(taken: int) -> None:
     with pytest.raises(MachineError, match=f"port {taken} .* taken.*--ca-port 0"):
-        choose(taken, None)
+        choose(taken, None, renewal=True)
     with pytest.raises(MachineError, match=f"port {taken} "):
-        choose(taken, SOME)
+        choose(taken, SOME, renewal=True)
 
 
 def test_another_port_is_taken_over_and_the_health_port_kept() -> None:
     free = ports.free_port(())
-    assert choose(free, SOME) == Ports(free, SOME.http)
-    assert choose(free, Ports(1, free)).http != free
+    assert choose(free, SOME, renewal=True) == Ports(free, SOME.http, SOME.renewal)
+    assert choose(free, Ports(1, free, 3), renewal=True).http != free
+    assert choose(free, Ports(1, 2, free), renewal=True).renewal not in {0, free}
+
+
+def test_an_installation_without_renewal_gets_a_port_for_it_and_keeps_the_others() -> None:
+    before = Ports(SOME.grpc, SOME.http)
+    after = choose(0, before, renewal=True)
+    assert (after.grpc, after.http) == (before.grpc, before.http)
+    assert ports.is_free(after.renewal)
+    assert after.renewal not in {0, before.grpc, before.http}
+    assert choose(0, SOME, renewal=False) == before
 
 
 def test_free_ports_are_free_different_and_outside_of_the_ephemeral_range() -> None:
-    found = choose(0, None)
-    assert found.grpc != found.http
-    assert all(ports.is_free(port) and 1024 < port < 32768 for port in (found.grpc, found.http))
+    found = choose(0, None, renewal=True)
+    every = (found.grpc, found.http, found.renewal)
+    assert len(set(every)) == 3
+    assert all(ports.is_free(port) and 1024 < port < 32768 for port in every)
 
 
 def test_no_free_port_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "is_free", lambda _: False)
     with pytest.raises(MachineError, match="none free"):
-        choose(0, None)
+        choose(0, None, renewal=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RECIPES = Path(__file__).parent / "recipes"
 _TAIL = 12
+_WIDTH = 70
 
 
 def build(release: Release, source: Build, work: Path, progress: Progress) -> Path:
@@ -43,7 +44,7 @@ class _Heard:
     def __init__(self, progress: Progress) -> None:
         self.last: deque[str] = deque(maxlen=_TAIL)
         self._progress = progress
-        self._packages, self._total = 0, "?"
+        self._packages, self._total = 0, ""
 
     def __call__(self, line: str) -> None:
         if line.startswith("@total "):
@@ -53,6 +54,9 @@ class _Heard:
         self.last.append(line)
         if line.startswith("@ "):
             self._progress.step(f"  {line[2:]}")
+            return
+        if not self._total or line.startswith("go: "):  # it tells of a download
+            self._progress.tick(line[:_WIDTH])
             return
         self._packages += 1
         self._progress.tick(f"{self._packages} of {self._total} packages")

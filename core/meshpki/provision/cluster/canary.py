@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from meshpki.provision.cluster import permission
@@ -99,6 +99,13 @@ def read_events(members: Members) -> str:
     """The message of the last event FailedMount in an EventList; empty when there is none."""
     messages = [text(one, "message") for one in objects(members, "items") if text(one, "reason") == "FailedMount"]
     return messages[-1] if messages else ""
+
+
+def with_events(seen: Exchange[CanarySeen], events: Exchange[str]) -> Exchange[CanarySeen]:
+    """The pod, with what its events say of its volumes."""
+    if seen.found is None or not events.found:
+        return seen
+    return replace(seen, found=replace(seen.found, failed_mount=events.found))
 
 
 def judge(seen: Exchange[CanarySeen] | None, token: Verdict, namespace: str) -> Verdict:

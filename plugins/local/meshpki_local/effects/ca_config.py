@@ -11,6 +11,7 @@ from meshpki.hooks import EffectState, Observation
 from meshpki.runtime.files import private_directory, read_capped, write_atomically
 from meshpki_local.ca_config import is_ours, render
 from meshpki_local.ports import choose, read_ports
+from meshpki_local.settings import renewal_bound
 from meshpki_local.standing import first_obstacle, foreign, remove_file, remove_tree
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class CaConfig:
             return foreign(f"{self.layout.ca_config} was not written by provision; move it away")
         ports = read_ports(content)
         if ports is not None and self.settings.ca_port in {0, ports.grpc}:
+            if renewal_bound(self.settings) and not ports.renewal:
+                return Observation(EffectState.DIFFERENT, "+renewal: by certificate, on a free port")
             wanted = render(self.settings, ports)
             if content == wanted and self.layout.audit.is_dir():
                 return Observation(EffectState.DONE, f"port {ports.grpc}")
@@ -52,7 +55,8 @@ class CaConfig:
     def apply(self, progress: Progress) -> None:
         """Choose ports where none are installed, and write. Raises MachineError when the asked port is taken."""
         content = self._installed()
-        ports = choose(self.settings.ca_port, read_ports(content) if content else None)
+        installed = read_ports(content) if content else None
+        ports = choose(self.settings.ca_port, installed, renewal=bool(renewal_bound(self.settings)))
         private_directory(self.layout.audit)
         write_atomically(self.layout.ca_config, render(self.settings, ports))
         progress(f"the CA will listen on {ports.grpc_address}, its health is at http://{ports.http_address}")

@@ -65,8 +65,9 @@ class SupervisorProcess:
             return
         if not any(found.name == CA for found in processes.find(self.layout.state)):
             ports = self._ports()
-            check_free(ports.grpc)
-            check_free(ports.http)
+            for port in (ports.grpc, ports.http, ports.renewal):
+                if port:
+                    check_free(port)
         control.start(self.layout)
         progress(f"the supervisor runs, its log is {self.layout.log(control.SUPERVISOR)}")
 

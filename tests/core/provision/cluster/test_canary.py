@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from meshpki.provision.cluster.climb import Canary, Question, climb
+from meshpki.provision.cluster.climb import climb
+from meshpki.provision.cluster.question import Canary, Question
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung
 from support.fake_cluster import FakeAnswer, FakeCluster, away, failure
 

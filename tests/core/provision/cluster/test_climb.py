@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from meshpki.errors import RefusedError, UnavailableError, UsageError
 from meshpki.hooks import Mode
 from meshpki.provision.cluster import permission
-from meshpki.provision.cluster.climb import LeftBehindError, Question, climb
+from meshpki.provision.cluster.climb import LeftBehindError, climb
 from meshpki.provision.cluster.ladder import Standing
+from meshpki.provision.cluster.question import Question
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung
 from meshpki_cli.documents import as_json
 from support.fake_cluster import FOUNDING, FakeAnswer, FakeCluster, answer, away, failure

@@ -10,8 +10,9 @@ import pytest
 from meshpki import records
 from meshpki.errors import UnavailableError
 from meshpki.hooks import Mode
-from meshpki.provision.cluster.climb import Question, climb
+from meshpki.provision.cluster.climb import climb
 from meshpki.provision.cluster.ladder import Ladder, Standing, detection
+from meshpki.provision.cluster.question import Question
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung, Verdict
 from meshpki_cli.documents import as_json
 from support.fake_cluster import FOUNDING, FakeCluster, away, failure

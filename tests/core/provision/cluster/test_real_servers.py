@@ -14,9 +14,10 @@ from meshpki.hooks import Mode
 from meshpki.kube import kubeconfig
 from meshpki.kube.client import KubeClient
 from meshpki.provision.cluster import permission
-from meshpki.provision.cluster.climb import Canary, Question, climb
+from meshpki.provision.cluster.climb import climb
 from meshpki.provision.cluster.ladder import Standing, detection
 from meshpki.provision.cluster.permission import Permission
+from meshpki.provision.cluster.question import Canary, Question
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung
 from meshpki_cli.documents import as_json
 from support.command_line import invoke

@@ -11,7 +11,8 @@ import pytest
 
 from meshpki.errors import RefusedError
 from meshpki.provision.cluster import throw_away
-from meshpki.provision.cluster.climb import Question, climb
+from meshpki.provision.cluster.climb import climb
+from meshpki.provision.cluster.question import Question
 from meshpki.provision.cluster.throw_away import LABELS, MARK, STALE_SECONDS, Run, Standing, is_left_over, this_run
 from meshpki.provision.cluster.uninterrupted import stoppable, uninterrupted
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung
