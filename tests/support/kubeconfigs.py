@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 SECRET = "canary-5f1e0c37-secret"
 """Stands wherever a kubeconfig has a secret; no message, repr or log may ever show it."""
 CA_PEM = """-----BEGIN CERTIFICATE-----
-MIIBejCCASGgAwIBAgIUUDgWpFI7+qg4Wm4pO5sZl3kkYEAwCgYIKoZIzj0EAwIw
+MIIBNzCB3qADAgECAgEBMAoGCCqGSM49BAMCMBoxGDAWBgNVBAMMD2Egcm9vdCBv
+ZiB0ZXN0czAgFw0yNjAxMDEwMDAwMDBaGA8yMTI2MDEwMTAwMDAwMFowGjEYMBYG
+A1UEAwwPYSByb290IG9mIHRlc3RzMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
+RFBulydGSAMa8G7A03/qNU4gLYO6LE3kwbEIZ5zec2vXEBm7BAT2FHcOsxizjEM6
+od2DHxF8kiOjCg4zrHpeZqMTMBEwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQD
+AgNIADBFAiEAu5id/hP18PLBd2WzlCs7pZ6GTzyNr8pi1aX1ZO0h5WACIG9hjNzK
+060X5l6MyIG6XABzBDLLuYEfbQ32JxAeY05U
 -----END CERTIFICATE-----
 """
-"""PEM by its looks: what reads it for real has certificates of its own."""
+"""A root whose key nobody has."""
 
 
 def encoded(text: str | bytes) -> str:

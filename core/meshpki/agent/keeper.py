@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from meshpki.agent.credential import Credential, CredentialSource
     from meshpki.agent.failure import FailureKind
     from meshpki.agent.feed import Feed
+    from meshpki.agent.repeats import Repeats
     from meshpki.agent.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ class KeeperStatus:
 class Keeper:
     """Keeps one identity's certificate fresh on its feed. `clock` gives epoch seconds, `chance` numbers in [0, 1).
 
+    `refusals` says what the CA refuses before it has accepted anything.
+
     With `clock_jumps` (see ClockWatch.jumps) it sleeps until something is due; without, it looks at the clock itself.
     """
 
@@ -110,6 +113,7 @@ class Keeper:
         feed: Feed,
         roots: ConfiguredRoots,
         held: Held | None = None,
+        refusals: Repeats | None = None,
         clock_jumps: Callable[[], asyncio.Future[None]] | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
@@ -121,6 +125,7 @@ class Keeper:
         self._clock = clock
         self._chance = chance
         self._roots = roots
+        self._refusals = refusals
         self._clock_jumps = clock_jumps
         self._bundle = Bundle().with_configured(self._roots.current)
         self._state = rotation.start(clock())
@@ -205,7 +210,7 @@ class Keeper:
                     log.info("a new certificate is served", extra=self._words(snapshot, now))
                 case rotation.Report(failure):
                     self._tally.failures[failure.kind] += 1
-                    report(action, self.health(now), now)
+                    report(action, self.health(now), now, self._refusals if self._state.snapshot is None else None)
         self._tell_health(now)
         self._stepped.wake()
 

@@ -7,6 +7,7 @@ import itertools
 import logging
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -16,6 +17,7 @@ from meshpki.agent.feed import Feed
 from meshpki.agent.node_identity import NodeIdentity
 from meshpki.agent.node_table import Admit, AskBack, Halt, NodeTable, Phase, Start, Stop, TurnAway, Why
 from meshpki.agent.node_token import ISTIO_HEADER, token_of
+from meshpki.agent.reporting import refusals_of_strangers
 from meshpki.agent.sessions import CallRefusedError
 from meshpki.agent.turns import Turns
 from meshpki.runtime.clock_watch import ClockWatch
@@ -23,7 +25,7 @@ from meshpki.runtime.wakeup import Signal
 from meshpki.tokens.reasons import TokenRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from meshpki.agent.keeper import ConfiguredRoots, Wish
     from meshpki.agent.node_identity import Ca
@@ -42,6 +44,14 @@ _STATUS: Final = {
     Why.FULL: (grpc.StatusCode.RESOURCE_EXHAUSTED, "the agent is busy"),
 }
 """All that a client is told. Why the CA refused stands in our log and in the CA's, not here."""
+
+_CALLS: Final = {
+    Why.EXPIRED: "call_with_expired_token",
+    Why.DENIED: "call_with_refused_token",
+    Why.STREAMS: "call_beyond_streams",
+    Why.FULL: "call_beyond_identities",
+}
+MOST_REASONS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,8 @@ class NodeSessions:
         self._numbers = itertools.count(1)
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._refusals = refusals_of_strangers()
+        self._refused: Counter[str] = Counter()
         self._moved = Signal()
         self._planned = float("inf")
         self._clock_watch = ClockWatch(clock)
@@ -99,6 +111,15 @@ class NodeSessions:
         """How many tokens stand where."""
         return self._table.phases()
 
+    def refused(self) -> Mapping[str, int]:
+        """How many were refused so far, by reason: tokens in the CA's word, calls in ours."""
+        return dict(self._refused)
+
+    def _count(self, reason: str, times: int = 1) -> None:
+        known = reason in self._refused or len(self._refused) < MOST_REASONS
+        self._refused[reason if known else "others"] += times
+        self._moved.wake()
+
     def standings(self) -> list[Standing]:
         """Every token that the CA has accepted."""
         return [
@@ -114,6 +135,7 @@ class NodeSessions:
         try:
             token = token_of(metadata, self._header)
         except TokenRefusedError as error:
+            self._count(error.reason.value)
             raise CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, error.seen, wanted=error.wanted) from error
         session = _NodeSession(self, token.key, next(self._numbers))
         self._streams[session.number] = session
@@ -135,6 +157,7 @@ class NodeSessions:
                 self._ca,
                 self._turns,
                 self._roots,
+                refusals=self._refusals,
                 clock_jumps=self._clock_watch.jumps,
                 clock=self._clock,
                 chance=self._chance,
@@ -201,6 +224,8 @@ class NodeSessions:
             assert state.snapshot is not None
             self._perform(self._table.accepted(key, state.snapshot.not_after, now=now))
         elif state.failure is not None and state.failure.denied:
+            if identity.is_new_refusal():
+                self._count(state.failure.reason)
             self._perform(self._table.refused(key, now=now))
         else:
             self._moved.wake()
@@ -222,6 +247,7 @@ class NodeSessions:
     def _turn_away(self, streams: Iterable[int], why: Why) -> None:
         for session in self._sessions(streams):
             if not session.admission.done():
+                self._count(_CALLS[why])
                 session.admission.set_exception(CallRefusedError(*_STATUS[why]))
 
     def _sessions(self, streams: Iterable[int]) -> list[_NodeSession]:

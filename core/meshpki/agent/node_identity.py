@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meshpki.agent.credential import Credential
     from meshpki.agent.keeper import ConfiguredRoots, Wish
     from meshpki.agent.node_token import StreamToken
+    from meshpki.agent.repeats import Repeats
     from meshpki.agent.snapshot import Snapshot
     from meshpki.agent.turns import Turns
 
@@ -40,6 +41,7 @@ class NodeIdentity:
         turns: Turns,
         roots: ConfiguredRoots,
         *,
+        refusals: Repeats,
         clock_jumps: Callable[[], asyncio.Future[None]],
         clock: Callable[[], float],
         chance: Callable[[], float],
@@ -53,12 +55,14 @@ class NodeIdentity:
         self._on_spent: Callable[[NodeIdentity], None] = lambda _: None
         self._task: asyncio.Task[None] | None = None
         self._halted = False
+        self._refused_at = 0.0
         self.keeper = Keeper(
             wish,
             authority=self,
             credentials=self,
             feed=self.feed,
             roots=roots,
+            refusals=refusals,
             clock_jumps=clock_jumps,
             clock=clock,
             chance=chance,
@@ -107,6 +111,11 @@ class NodeIdentity:
         """Whether the keeper holds another certificate than at the last call."""
         before, self._seen = self._seen, self.keeper.state.snapshot
         return self._seen is not None and (before is None or before.serial != self._seen.serial)
+
+    def is_new_refusal(self) -> bool:
+        """Whether the keeper has been refused since the last call."""
+        before, self._refused_at = self._refused_at, self.keeper.state.failed_at
+        return self._refused_at != before
 
     def _follow(self, stepped: Callable[[NodeIdentity], None]) -> None:
         """Call back after each step. No task for it: there are a thousand of us, and nearly all only wait."""

@@ -109,7 +109,7 @@ class NodeAgent:
         from meshpki.agent.observe import Observer  # here: the metrics library is not for those who show none
 
         host, port = listen_address(self._config.http)
-        observer = Observer(host, port, statuses=self._statuses, unready=self._unready)
+        observer = Observer(host, port, statuses=self._statuses, unready=self._unready, refused=self.sessions.refused)
         log.info("health and metrics are shown", extra={"address": host, "port": observer.port})
         return observer
 
@@ -135,11 +135,13 @@ class NodeAgent:
 def render(sessions: NodeSessions, now: float) -> Mapping[str, object]:
     """Give the status: how many tokens stand where, and each accepted one as `status.fields`, with phase and streams.
 
-    Of a token that the CA has not accepted only the number is told: the names in it are nobody's word.
+    Of a token that the CA has not accepted only the number is told, and of those refused for which reason: the names
+    in it are nobody's word.
     """
     return {
         "mode": "node",
         "tokens": {phase.value: count for phase, count in sessions.phases().items()},
+        "refused": dict(sorted(sessions.refused().items())),
         "identities": sorted((_identity(standing, now) for standing in sessions.standings()), key=_order),
     }
 

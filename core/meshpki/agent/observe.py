@@ -20,7 +20,7 @@ from meshpki.health import Health
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from meshpki.agent.keeper import KeeperStatus
 
@@ -53,8 +53,12 @@ class Observer:
         *,
         statuses: Callable[[], Sequence[KeeperStatus]],
         unready: Callable[[], tuple[str, ...]],
+        refused: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
-        """`statuses` gives every identity, `unready` what keeps the agent from serving. Raises MachineError."""
+        """`statuses` gives every identity, `unready` what keeps the agent from serving, `refused` how many were turned
+        away for which reason. Raises MachineError.
+        """
+        self._refused = refused
         self._loop = asyncio.get_running_loop()
         self._statuses = statuses
         registry = CollectorRegistry(auto_describe=False)
@@ -80,7 +84,9 @@ class Observer:
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as the client library wants it; from one of the server's threads."""
-        return iter(tuple(families(self._in_loop(self._statuses, ()))))
+        yield from families(self._in_loop(self._statuses, ()))
+        if self._refused is not None:
+            yield _turned_away(self._in_loop(self._refused, {}))
 
     def _in_loop(self, ask: Callable[[], T], stuck: T) -> T:
         answer: concurrent.futures.Future[T] = concurrent.futures.Future()
@@ -96,6 +102,14 @@ class Observer:
             return answer.result(LOOP_SECONDS)
         except (RuntimeError, concurrent.futures.TimeoutError):  # closed, or it does not turn
             return stuck
+
+
+def _turned_away(reasons: Mapping[str, int]) -> Metric:
+    words = "Tokens that the CA refused, by its reason, and calls that were turned away"
+    family = CounterMetricFamily("meshpki_agent_refused", words, labels=["reason"])
+    for reason, count in reasons.items():
+        family.add_metric([reason], count)
+    return family
 
 
 _STUCK: Final = ("the event loop does not answer",)

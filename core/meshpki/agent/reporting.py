@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from meshpki.agent.acceptance import AnswerError
 from meshpki.agent.ca_client import CaRefusedError, CaUnavailableError
 from meshpki.agent.failure import Failure, FailureKind
+from meshpki.agent.repeats import Repeats
 from meshpki.agent.token_file import TokenFileError
 from meshpki.errors import MeshpkiError
 
@@ -45,22 +46,28 @@ def failure_of(error: Exception) -> Failure:
     return Failure(kind, reason, error.seen + wanted, error.todo)
 
 
-def report(action: Report, health: Health, now: float) -> None:
+def report(action: Report, health: Health, now: float, refusals: Repeats | None = None) -> None:
     """Log a failure: loud when it is new, and again and again only where that tells something.
 
     A token that is missing or expired is said once: the CA is not asked meanwhile, so nothing new is learned.
+    `refusals` says what the CA refused, where anybody may have tokens refused.
     """
     failure = action.failure
     quiet = action.repeated and failure.kind is FailureKind.TOKEN
-    log.log(
-        logging.DEBUG if quiet else logging.WARNING,
-        _HEADLINES[failure.kind],
-        extra={
-            "fault": failure.kind.value,
-            "reason": failure.reason,
-            "seen": failure.seen,
-            "todo": failure.todo,
-            "state": health.value,
-            "retry_in_seconds": round(action.retry_at - now, 1),
-        },
-    )
+    extra = {
+        "fault": failure.kind.value,
+        "reason": failure.reason,
+        "seen": failure.seen,
+        "todo": failure.todo,
+        "state": health.value,
+        "retry_in_seconds": round(action.retry_at - now, 1),
+    }
+    if refusals is not None and failure.denied:
+        refusals.say(failure.reason, extra)
+    else:
+        log.log(logging.DEBUG if quiet else logging.WARNING, _HEADLINES[failure.kind], extra=extra)
+
+
+def refusals_of_strangers() -> Repeats:
+    """What says in node mode that a token was refused which had never been accepted."""
+    return Repeats(log, _HEADLINES[FailureKind.VERDICT])

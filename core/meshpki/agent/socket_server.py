@@ -13,6 +13,7 @@ import grpc
 from grpc import aio
 
 from meshpki.agent import socket_path
+from meshpki.agent.repeats import Repeats
 from meshpki.agent.sessions import CallRefusedError, Metadata
 from meshpki.errors import MachineError, RefusedError
 
@@ -67,6 +68,7 @@ class SocketServer:
         self._path = path
         self._sessions = sessions
         self._methods = tuple(methods)
+        self._refused = Repeats(log, "a call is refused")
         self._server: aio.Server | None = None
         self._socket: socket_path.OwnSocket | None = None
 
@@ -117,10 +119,10 @@ class SocketServer:
                 metadata = ()  # a stream lives for hours; the token in its headers need not
                 # For a stream gRPC gives an iterator here, which must not be mixed with `context.read`.
                 return await row.handler(session, None if row.kind is Kind.STREAM else request, context)
-            except (aio.AbortError, asyncio.CancelledError):
-                raise
+            except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
+                raise  # InternalError: there is nobody any more to write to
             except Exception as error:
-                await _abort(context, row, error)
+                await self._abort(context, row, error)
                 raise  # not reached: abort raises
             finally:
                 if session is not None:
@@ -135,20 +137,19 @@ class SocketServer:
                 make = grpc.stream_stream_rpc_method_handler
         return make(handle, request_deserializer=row.decode, response_serializer=row.encode)
 
-
-async def _abort(context: Context, row: Method, error: Exception) -> None:
-    match error:
-        case CallRefusedError(status=grpc.StatusCode.UNAUTHENTICATED):
-            status = row.stranger
-        case CallRefusedError():
-            status = error.status
-        case RefusedError():
-            status = grpc.StatusCode.INVALID_ARGUMENT
-        case _:
-            log.error("a fault of the agent ended a call", exc_info=error, extra={"method": row.path})
-            await context.abort(grpc.StatusCode.INTERNAL, "a fault of the agent: see its log")
-    log.warning(
-        "a call is refused",
-        extra={"method": row.path, "status": status.name, "seen": error.seen, "wanted": error.wanted},
-    )
-    await context.abort(status, str(error))
+    async def _abort(self, context: Context, row: Method, error: Exception) -> None:
+        match error:
+            case CallRefusedError(status=grpc.StatusCode.UNAUTHENTICATED):
+                status = row.stranger
+            case CallRefusedError():
+                status = error.status
+            case RefusedError():
+                status = grpc.StatusCode.INVALID_ARGUMENT
+            case _:
+                log.error("a fault of the agent ended a call", exc_info=error, extra={"method": row.path})
+                await context.abort(grpc.StatusCode.INTERNAL, "a fault of the agent: see its log")
+        self._refused.say(
+            f"{status.name} {error.seen}",
+            {"method": row.path, "status": status.name, "seen": error.seen, "wanted": error.wanted},
+        )
+        await context.abort(status, str(error))

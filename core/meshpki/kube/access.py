@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,7 +15,6 @@ from meshpki.kube.credentials import NamedFile, TokenFile
 if TYPE_CHECKING:
     from meshpki.kube.credentials import Credential
 
-_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 _HOST: Final = re.compile(r"[A-Za-z0-9_.:-]{1,253}", re.ASCII)
 
 
@@ -37,11 +37,22 @@ class Access:
     def __post_init__(self) -> None:
         """Check what can be checked without the network."""
         object.__setattr__(self, "server", https_address(self.server, self.where))
-        if self.ca_pem is not None and _CERTIFICATE not in self.ca_pem:
-            raise UsageError(f"the certificate authority of {self.where} is no PEM certificate", wanted="PEM roots")
+        if self.ca_pem is not None:
+            _check_roots(self.ca_pem, self.where or self.server)
 
     def __str__(self) -> str:
         return f"{self.server} ({self.where})" if self.where else self.server
+
+
+def _check_roots(pem: bytes, where: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise UsageError(
+            f"the certificate authority of {where} is no PEM of certificates",
+            wanted="the roots that sign the API server's certificate",
+            todo="fetch the kubeconfig again",
+        ) from error
 
 
 def https_address(url: str, where: str) -> str:

@@ -176,6 +176,7 @@ class Transport:
             return False
         try:
             roots = file.read()
+            tls.context(roots, None, str(file.path))
         except MeshpkiError as error:
             logger.warning("the certificate authority is kept as it was", extra={"why": str(error)})
             return False

@@ -76,6 +76,17 @@ def quiet_grpc() -> None:
     Who looks for a fault of gRPC's sets GRPC_VERBOSITY in the environment, which has the last word.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_client_left)
+
+
+def _client_left(record: logging.LogRecord) -> bool:
+    """Let gRPC say at debug level, not as an error with a traceback, that a client left in the middle of its answer."""
+    error = record.exc_info[1] if record.exc_info else None
+    if type(error).__name__ != "ExecuteBatchError":  # a name that gRPC does not export
+        return True
+    record.levelno, record.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
+    record.exc_info = None
+    return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
 
 
 def configure(level: str = "info", *, stream: TextIO | None = None) -> None:

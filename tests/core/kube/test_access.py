@@ -76,15 +76,26 @@ def test_any_text_is_an_address_or_a_usage_error(text: str) -> None:
     assert not set(address) & set(" \n\r\t\\@?#")
 
 
-def test_roots_that_are_no_pem_are_refused() -> None:
-    with pytest.raises(UsageError, match="no PEM certificate"):
-        Access("https://host", b"\x30\x82\x01", TOKEN)
+BROKEN_ROOTS = [
+    b"",
+    b"\x30\x82\x01",
+    b"-----BEGIN CERTIFICATE-----\n\xff\n-----END CERTIFICATE-----\n",
+    b"-----BEGIN CERTIFICATE-----\nMIIBejCCASGgAwIBAgIU\n-----END CERTIFICATE-----\n",
+    CA_PEM.encode()[:-60],
+    b"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA==\n-----END PRIVATE KEY-----\n",
+]
+
+
+@pytest.mark.parametrize("roots", BROKEN_ROOTS)
+def test_roots_that_are_none_are_refused_before_anybody_is_asked(roots: bytes) -> None:
+    with pytest.raises(UsageError, match="the certificate authority of context 'prod' is no PEM of certificates"):
+        Access("https://host", roots, TOKEN, where="context 'prod'")
 
 
 def test_no_repr_shows_a_secret() -> None:
     shown = Access("https://host", CA_PEM.encode(), TOKEN, where="context 'prod'")
     assert SECRET not in repr(shown) + str(shown)
-    assert "MIIB" not in repr(shown)
+    assert CA_PEM[40:60] not in repr(shown)
 
 
 def test_explicit_names_its_files_and_reads_the_roots_only(tmp_path: Path) -> None:

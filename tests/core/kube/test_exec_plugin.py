@@ -19,7 +19,7 @@ from meshpki.kube.exec_plugin import MAX_OUTPUT_BYTES, run
 from support.kubeconfigs import CA_PEM, SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Make = Callable[..., ExecPlugin]
 
@@ -40,12 +40,25 @@ def make(tmp_path: Path) -> Make:
     return program
 
 
+@pytest.fixture
+def typed() -> Iterator[None]:
+    """Something waits at our own standard input."""
+    before, (read, write) = os.dup(0), os.pipe()
+    os.write(write, b"not for plugins")
+    os.close(write)
+    os.dup2(read, 0)
+    yield
+    os.dup2(before, 0)
+    for descriptor in (before, read):
+        os.close(descriptor)
+
+
 def access(plugin: ExecPlugin) -> Access:
     return Access("https://host", CA_PEM.encode(), plugin)
 
 
 def test_a_plugin_is_run_without_shell_terminal_or_our_secrets(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: None
 ) -> None:
     monkeypatch.setenv("GITHUB_TOKEN", "not yours")
     seen = tmp_path / "seen"

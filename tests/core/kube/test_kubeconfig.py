@@ -83,7 +83,7 @@ BAD: list[tuple[str, object, str]] = [
     ("proxy", document(cluster={"proxy-url": "http://proxy:3128"}), "has a proxy-url; proxies are not used; to do: "),
     ("unknown key", document(cluster={"insecure-skip-tls": True}), "has 'insecure-skip-tls', which is not known here"),
     ("ca is no base64", document(cluster={"certificate-authority-data": "%%%"}), "is no base64"),
-    ("ca is no pem", document(cluster={"certificate-authority-data": encoded("x")}), "is no PEM certificate"),
+    ("ca is no pem", document(cluster={"certificate-authority-data": encoded("x")}), "is no PEM of certificates"),
     ("context with unknown key", document(context={"as": "x"}), "which is not known here"),
 ]  # fmt: skip
 

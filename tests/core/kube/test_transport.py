@@ -454,6 +454,9 @@ def test_roots_that_were_replaced_are_read_again(tmp_path: Path) -> None:
     with serving(new) as server, KubeClient(dataclasses.replace(access, server=server.url)) as client:
         with pytest.raises(KubeUnreachableError):
             client.request("GET", "/x")
+        roots.write_text("-----BEGIN CERTIFICATE-----\nhalf a file")
+        with pytest.raises(KubeUnreachableError):
+            client.request("GET", "/x")
         shutil.copy(server.root, roots)
         assert client.request("POST", "/x", {}).status == 200
 

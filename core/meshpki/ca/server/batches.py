@@ -1,7 +1,7 @@
 """Work that is done for several callers at once: whoever comes first does it for all who came meanwhile.
 
 Why: one sync of the disk serves all, and each step of the work finds its code and data in the processor's caches when
-it is done for many in a row (ADR 0013). There is no thread beside the callers' own: a call that is alone is handed to
+it is done for many in a row (ADR 0015). There is no thread beside the callers' own: a call that is alone is handed to
 nobody and waits for nobody.
 """
 

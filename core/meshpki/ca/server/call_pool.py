@@ -1,7 +1,7 @@
 """Threads for the calls of one listener: all that grpcio asks of a pool, for a fifth of a ThreadPoolExecutor's price.
 
 grpcio calls `submit` for each call and then `add_done_callback` of what that returned. A Future that others could wait
-for, cancel and ask for results costs 10 us a call (measured; ADR 0013), and nobody does.
+for, cancel and ask for results costs 10 us a call (measured; ADR 0015), and nobody does.
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from meshpki.errors import InvalidValueError
 from meshpki.provision.cluster import discovery, evidence, permission, review, token
+from meshpki.provision.cluster.asking import Asking
 from meshpki.provision.cluster.climb import climb
 from meshpki.provision.cluster.evidence import MAX_MESSAGE, Outcome, record, shown
 from meshpki.provision.cluster.question import Question
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung
-from support.fake_cluster import FakeCluster, answer, failure
+from support.fake_cluster import FakeCluster, answer, away, failure
 from support.tokens import TokenMaker, b64url, compact
 
 LISTED = {
@@ -145,6 +146,24 @@ def test_any_body_is_recorded_in_few_words(body: bytes, status: int) -> None:
     assert len(seen.message) <= MAX_MESSAGE
     assert seen.message.isprintable()
     json.dumps(seen.message)
+
+
+def test_what_is_hidden_is_in_no_record() -> None:
+    cluster = FakeCluster(scripted={"GET /x": failure(500, "about hidden-words"), "GET /y": away("no hidden-words")})
+    asking = Asking(cluster)
+    asking.hide("hidden-words", "[words]")
+    assert asking.get("/x", lambda _: 1).message == "about [words]"
+    assert asking.get("/y", lambda _: 1).message == "no [words]"
+    cluster.scripted["GET /x"] = answer(200, {"said": "hidden-words"})
+    assert asking.get("/x", lambda members: members["said"]).found == "[words]"
+
+
+def test_a_token_of_another_shape_is_not_quoted_either() -> None:
+    path = "POST /api/v1/namespaces/default/serviceaccounts/meshpki-detect/token"
+    cluster = FakeCluster(scripted={path: answer(201, b'"an-opaque-credential')})
+    found = climb(cluster, Question())
+    assert found[Rung.TOKEN].reason is Reason.UNREADABLE
+    assert "opaque" not in repr(found)
 
 
 def test_what_is_no_json_shows_how_it_begins_and_no_more() -> None:

@@ -1,0 +1,40 @@
+"""Progress that is only told when something takes long."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from meshpki_cli import progress
+
+
+def test_what_is_over_soon_tells_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.patient(60) as tell:
+        tell("step 1: this")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_takes_long_tells_its_step_and_all_that_follows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = threading.Event()
+    plain = progress._plain_line
+
+    def seen(line: str) -> None:
+        plain(line)
+        shown.set()
+
+    monkeypatch.setattr(progress, "_plain_line", seen)
+    with progress.patient(0.01) as tell:
+        tell("step 1: this")
+        assert shown.wait(30)
+        tell("half of it")
+        tell("step 2: that")
+    assert capsys.readouterr() == ("", "step 1: this\nhalf of it\nstep 2: that\n")
+
+
+def test_an_error_passes_and_no_thread_stays() -> None:
+    with pytest.raises(KeyError), progress.patient(60):
+        raise KeyError
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
