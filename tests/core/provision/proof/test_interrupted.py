@@ -231,7 +231,7 @@ def test_a_run_that_is_at_work_is_left_in_peace(kube_137: ApiServer) -> None:
             assert len(proofs.left(kube_137)) == 2
 
     assert the(Events(at).round(kube_137), CLEAN).passed
-    refused = the(inner[0], "stands in the cluster")
+    refused = the(inner[0], "probe")
     assert refused.verdict is Verdict.FAILED
     assert "another `meshpki verify` is at work" in refused.detail
     assert proofs.left(kube_137) == []
