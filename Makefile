@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-fast test-kube-client kube-assets lint format bench proto clean
+.PHONY: help demo test test-fast test-kube-client kube-assets fuzz lint format bench proto clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,6 +40,10 @@ $(VENV)-kube-37/.installed: $(STAMP)
 
 kube-assets: $(STAMP) ## Get the Kubernetes programs the tests run on: copied, downloaded or built
 	@PYTHONPATH=tests $(BIN)/python -m support.kube_assets
+
+fuzz: $(STAMP) ## Look for bytes that break what reads a stranger's; SECONDS=30 for each target
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris || { echo "atheris has no wheel for this Python; make test runs the same targets under hypothesis"; exit 1; }
+	@PYTHONPATH=tests $(BIN)/python -m support.fuzz --seconds $(or $(SECONDS),30)
 
 lint: $(STAMP) ## Format, lint, types, architecture
 	$(BIN)/ruff format --check .

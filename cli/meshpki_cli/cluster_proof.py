@@ -44,6 +44,7 @@ class Wishes(TypedDict):
     other_trusted: bool
     require_revocation: bool
     revocation_seconds: float
+    legacy_seconds: float
 
 
 def endpoint(address: str | None, roots: Path | None, server_name: str | None) -> CaEndpoint:

@@ -31,6 +31,7 @@ _STANDING: Final = {
     Standing.UNKNOWN: Cell("Could not tell whether sds is possible, which is not a no.", WARN),
     Standing.DANGER: Cell("Do not go on: a token of the mesh opens this cluster's API server.", BAD),
 }
+_STEP: Final = {Standing.DANGER: "to do first", Standing.UNKNOWN: "to find out"}
 
 
 def show_ladder(page: Page, ladder: Ladder, server: str) -> None:
@@ -63,5 +64,5 @@ def _steps(ladder: Ladder) -> Iterator[tuple[str, str]]:
     if not ladder.lift:
         yield "one rung up", "there is none above"
     for number, step in enumerate(ladder.lift):
-        label = "to do first" if ladder.standing is Standing.DANGER else "one rung up"
+        label = _STEP.get(ladder.standing, "one rung up")
         yield ("" if number else label), f"{step.mode}: {step.todo}"

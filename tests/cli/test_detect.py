@@ -59,7 +59,7 @@ def test_what_could_not_be_told_is_an_error_where_nothing_else_is_proven(kube_13
     code, out, err = detect(kube_130.kubeconfig("nobody", token=kube_130.stranger_token))
     assert (code, err) == (ExitCode.ERROR, "")
     assert "Could not tell whether sds is possible" in out
-    assert "deploy/kubernetes/detect-rbac.yaml" in out
+    assert "to find out  sds: apply deploy/kubernetes/detect-rbac.yaml" in out
 
 
 def test_the_help_says_what_the_exit_status_means() -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from meshpki.kube.answer import Answer
     from meshpki.provision.ca_questions import Sign
     from meshpki.provision.checks import VerifyReport
+    from meshpki.provision.cluster.evidence import Asker
     from meshpki.provision.proof.proof import Pace
     from support.kube import ApiServer
 
@@ -103,7 +104,7 @@ def proven(
     sign: Sign | None = None,
     other: ApiServer | None = None,
     pace: Pace | None = None,
-    wrap: Callable[[KubeClient], Recorder] | None = None,
+    wrap: Callable[[KubeClient], Asker] | None = None,
     progress: Callable[[str], None] | None = None,
     **wishes: object,
 ) -> VerifyReport:

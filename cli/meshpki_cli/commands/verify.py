@@ -50,6 +50,9 @@ def run(
     revocation_within: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, max=240, help="By when a CA must know that a pod is gone.")
     ] = 60,
+    legacy_within: Annotated[
+        int, typer.Option(metavar="SECONDS", min=0, max=60, help="How long to wait for a legacy token in a Secret.")
+    ] = 10,
     allow_exec: AllowExecOption = None,
     timeout: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, max=60, help="How long one request to an API server may take.")
@@ -85,6 +88,7 @@ def run(
             other_trusted=other_trusted,
             require_revocation=require_revocation,
             revocation_seconds=float(revocation_within),
+            legacy_seconds=float(legacy_within),
         ),
         output,
     )

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from meshpki.agent.certificates import load_certificates
 from meshpki.agent.snapshot import Snapshot
 from meshpki.errors import InvalidValueError, MeshpkiError
 from meshpki.identity import SpiffeId
@@ -51,8 +52,8 @@ def accept_held(chain_pem: bytes, bundle_pem: bytes, key_pem: bytes, *, roots_pe
     """
     known = _known(roots_pem)
     try:
-        leaf, *middle = x509.load_pem_x509_certificates(chain_pem)
-        came = x509.load_pem_x509_certificates(bundle_pem) if bundle_pem else []
+        leaf, *middle = load_certificates(chain_pem)
+        came = load_certificates(bundle_pem) if bundle_pem else []
         spki = (
             load_pem_private_key(key_pem, None)
             .public_key()
@@ -66,8 +67,8 @@ def accept_held(chain_pem: bytes, bundle_pem: bytes, key_pem: bytes, *, roots_pe
 
 def is_trusted(chain_pem: bytes, roots_pem: bytes, now: float) -> bool:
     """Whether a chain that was accepted once, without its root, ends at one of these roots."""
-    last = x509.load_pem_x509_certificates(chain_pem)[-1]
-    return any(_issued(last, root, now) for root in x509.load_pem_x509_certificates(roots_pem))
+    last = load_certificates(chain_pem)[-1]
+    return any(_issued(last, root, now) for root in load_certificates(roots_pem))
 
 
 def _examine(
@@ -122,7 +123,7 @@ def _parse(answer: Sequence[str]) -> tuple[x509.Certificate, list[x509.Certifica
             "chain_length", f"the CA's chain has {len(answer)} elements", wanted="the leaf, then the root"
         )
     try:
-        elements = [x509.load_pem_x509_certificates(element.encode("ascii")) for element in answer]
+        elements = [load_certificates(element.encode("ascii")) for element in answer]
     except ValueError as error:
         raise AnswerError("chain_malformed", "the CA's chain holds something that is no PEM certificate") from error
     if len(elements[0]) != 1:
@@ -132,7 +133,7 @@ def _parse(answer: Sequence[str]) -> tuple[x509.Certificate, list[x509.Certifica
 
 def _known(roots_pem: bytes) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(roots_pem)
+        return load_certificates(roots_pem)
     except ValueError as error:
         raise AnswerError("roots_malformed", "the file of roots holds no PEM certificate") from error
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from meshpki.agent.certificates import load_certificates
 from meshpki.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def read_roots(pem: bytes) -> Roots:
     """
     wanted = pem.count(_BEGIN)
     try:
-        found = x509.load_pem_x509_certificates(pem)
+        found = load_certificates(pem)
     except ValueError as error:
         raise InvalidValueError("the file of roots holds no readable PEM certificates", wanted=_WANTED) from error
     if len(found) != wanted or wanted > MAX_ROOTS:

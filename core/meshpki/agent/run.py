@@ -11,13 +11,9 @@ from typing import TYPE_CHECKING, Final
 from meshpki.agent import status
 from meshpki.agent.bundle_report import BundleReporter, held_of
 from meshpki.agent.ca_client import CaClient
-from meshpki.agent.cache import Cache
 from meshpki.agent.config import listen_address
 from meshpki.agent.faces import Faces
 from meshpki.agent.feed import Feed
-from meshpki.agent.file_set import FileSet
-from meshpki.agent.file_teller import Teller
-from meshpki.agent.files_face import FilesFace
 from meshpki.agent.keeper import Keeper, Wish
 from meshpki.agent.renewing_source import RenewingSource
 from meshpki.agent.roots_file import RootsFile
@@ -31,8 +27,10 @@ from meshpki.runtime.watch import Watcher
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshpki.agent.cache import Cache
     from meshpki.agent.config import AgentConfig
     from meshpki.agent.credential import CredentialSource
+    from meshpki.agent.files_face import FilesFace
     from meshpki.agent.observe import Observer
     from meshpki.agent.snapshot import Snapshot
 
@@ -74,7 +72,7 @@ class Agent:
         )
         self._roots = RootsFile(config.ca_roots, self._watcher)
         self._roots.reload()
-        self._cache = Cache(config.cache) if config.cache is not None else None
+        self._cache = _cache(config)
         ca = CaClient(
             config.ca_address,
             config.ca_server_name,
@@ -165,9 +163,22 @@ class Agent:
             self._status.write(status.render(state, self._clock()))
 
 
+# What not every agent has is not loaded by every agent: a start is mostly imports.
+def _cache(config: AgentConfig) -> Cache | None:
+    if config.cache is None:
+        return None
+    from meshpki.agent.cache import Cache
+
+    return Cache(config.cache)
+
+
 def _files(config: AgentConfig, feed: Feed) -> FilesFace | None:
     if config.files is None:
         return None
+    from meshpki.agent.file_set import FileSet
+    from meshpki.agent.file_teller import Teller
+    from meshpki.agent.files_face import FilesFace
+
     notice = config.files_notice
     teller = Teller(notice, config.files) if notice is not None else None
     return FilesFace(FileSet(config.files, config.files_access), feed, teller)

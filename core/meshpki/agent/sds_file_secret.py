@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from meshpki.agent.certificates import load_certificates
 from meshpki.agent.resources import certificate_secret, roots_secret
 from meshpki.errors import IntegrityError, InvalidValueError
 
@@ -54,7 +55,7 @@ def roots_from(name: str, roots_pem: bytes) -> Resource:
 
 def _certificates(pem: bytes) -> Sequence[x509.Certificate]:
     try:
-        found = x509.load_pem_x509_certificates(pem)
+        found = load_certificates(pem)
     except ValueError:
         found = []
     if not found or len(found) != pem.count(_BEGIN):  # the library skips a last block that was cut short

@@ -30,7 +30,7 @@ class Access:
     tls_server_name: str = ""
     """The name to find in the server's certificate instead of the host's."""
     where: str = ""
-    """What named all this, for messages: `context prod of /home/me/.kube/config`."""
+    """What named all this, for messages: `context prod of ~/.kube/config`."""
     ca_file: NamedFile | None = None
     """Where `ca_pem` came from; read again when the server's certificate does not fit any more."""
 

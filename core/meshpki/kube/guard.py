@@ -115,25 +115,8 @@ def _cut(sock: socket.socket) -> None:
 
 
 class _Connection(HTTPSConnection):
-    _spare: socket.socket | None = None
-    """The socket once more: TLS takes the first one away for its handshake."""
-
-    def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        self._spare = sock.dup()
-        _attach(self._spare)
-        return sock
-
-    def connect(self) -> None:
-        try:
-            super().connect()
-        finally:
-            _attach(self.sock)
-            if self._spare is not None:
-                self._spare.close()
-                self._spare = None
-
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 has it
+        # Not before: Python's ssl bounds a whole handshake by the timeout, not each reading of it.
         _attach(self.sock)
         return super().getresponse()
 

@@ -20,7 +20,7 @@ class Entry:
     """One mapping of a kubeconfig, and how to call it in messages. Values are not shown: they may be secrets."""
 
     where: str
-    """`user "admin" of /home/me/.kube/config`."""
+    """`user "admin" of ~/.kube/config`."""
     path: Path
     """The kubeconfig that it stands in: relative paths begin at its directory."""
     values: dict[str, object] = field(repr=False)

@@ -132,7 +132,7 @@ def _check_signed(parsed: ParsedToken, cluster: TrustedCluster, now: float) -> N
     if not candidates and kid is not None:
         issued_at = parsed.claims.get("iat")
         # What a stranger claims: it makes no key known, and turns a refusal into a "not yet" for a moment at most.
-        if type(issued_at) is int and cluster.keys.may_be_behind(issued_at, now):
+        if isinstance(issued_at, int) and cluster.keys.may_be_behind(issued_at, now):
             raise TokenUnjudgedError(
                 UnjudgedReason.KEY_NOT_SEEN_YET,
                 f"the keys of cluster {cluster.policy.cluster} were read before the token was issued",

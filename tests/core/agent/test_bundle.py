@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 
 import pytest
@@ -10,7 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshpki.agent.acceptance import AnswerError, accept_held
 from meshpki.agent.bundle import MAX_ROOTS, Bundle, Roots, pem_of, read_roots
+from meshpki.agent.sds_file_secret import roots_from
 from meshpki.errors import InvalidValueError
 from support.fake_ca import make_ca
 
@@ -97,3 +100,19 @@ def test_any_history(history: list[tuple[bool, Roots]]) -> None:
         assert list(after.roots) == list(roots(*(root.decode() for root in after.roots))), "one order for one set"
         bundle = after
     assert bundle.sequence <= len(history)
+
+
+def test_a_certificate_of_no_known_version_is_no_good_like_any_other() -> None:
+    """The library has an error of its own for it, which once ended the agent."""
+    der = bytearray(base64.b64decode(b"".join(A.splitlines()[1:-1])))
+    at = der.index(bytes.fromhex("a003020102"))  # version [0] EXPLICIT INTEGER 2
+    der[at + 4] = 66
+    pem = pem_of((bytes(der),))
+    with pytest.raises(x509.InvalidVersion):
+        x509.load_pem_x509_certificates(pem)
+    with pytest.raises(InvalidValueError):
+        read_roots(pem)
+    with pytest.raises(InvalidValueError):
+        roots_from("file-root:/x", pem)
+    with pytest.raises(AnswerError, match="cannot be read"):
+        accept_held(pem, b"", b"", roots_pem=A, now=0)

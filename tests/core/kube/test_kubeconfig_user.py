@@ -19,7 +19,7 @@ EXEC: dict[str, object] = {"apiVersion": EXEC_VERSIONS[1], "command": str(AWS), 
 
 
 def user(**values: object) -> Entry:
-    return Entry("user 'u1' of /home/me/config", Path("/home/me/config"), values)
+    return Entry("user 'u1' of /etc/mesh/config", Path("/etc/mesh/config"), values)
 
 
 def plugin(**values: object) -> Entry:
@@ -30,8 +30,8 @@ def test_each_kind_of_credential_is_read() -> None:
     token, file = credential(user(token=SECRET)), credential(user(tokenFile="token"))
     pair = credential(user(**{"client-certificate-data": encoded("CERT"), "client-key": "key.pem"}))
     assert token == TokenText(SECRET)
-    assert file == TokenFile(NamedFile(Path("/home/me/token"), (Path("/home/me"),)))
-    assert pair == ClientCertificate(b"CERT", NamedFile(Path("/home/me/key.pem"), (Path("/home/me"),)))
+    assert file == TokenFile(NamedFile(Path("/etc/mesh/token"), (Path("/etc/mesh"),)))
+    assert pair == ClientCertificate(b"CERT", NamedFile(Path("/etc/mesh/key.pem"), (Path("/etc/mesh"),)))
 
 
 def test_a_plugin_that_was_allowed_is_taken_over() -> None:
@@ -54,7 +54,7 @@ def test_nulls_as_tools_write_them_are_nothing() -> None:
         ({"token": ""}, "has no credential"),
         ({"token": SECRET, "tokenFile": "t"}, "has a token and a tokenFile"),
         ({"token": SECRET, "exec": EXEC}, "has a token and an exec plugin"),
-        ({"token": 123456}, "'token' of user 'u1' of /home/me/config is no text"),
+        ({"token": 123456}, "'token' of user 'u1' of /etc/mesh/config is no text"),
         ({"token": f"{SECRET} x"}, "a space, a line break"),
         ({"token": f"{SECRET}\r\nX: y"}, "a space, a line break"),
         ({"token": f"{SECRET}é"}, "outside ASCII"),

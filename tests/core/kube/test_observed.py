@@ -51,6 +51,12 @@ def test_events_change_what_is_known_and_bookmarks_only_the_place() -> None:
     assert set(before.objects) == {("", "a"), ("", "b")}, "what was handed out before stays as it was"
 
 
+def test_an_object_without_a_version_leaves_the_place_where_it_was() -> None:
+    nowhere = {"metadata": {"name": "x"}}
+    assert after_events(listed(item("a", 1)), [line("ADDED", nowhere)]).resource_version == "10"
+    assert after_events(listed(item("a", 1)), [line("BOOKMARK", {})]).resource_version == "10"
+
+
 def test_what_is_handed_out_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
         listed(item("a", 1)).objects["x"] = {}  # type: ignore[index]

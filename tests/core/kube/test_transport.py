@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from email.utils import formatdate
@@ -532,6 +535,30 @@ def _encrypted(key: bytes) -> bytes:
     return serialization.load_pem_private_key(key, None).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
     )
+
+
+def test_nobody_is_asked_for_a_password_at_the_terminal(tmp_path: Path) -> None:
+    _, cert, key = _pair(tmp_path)
+    (tmp_path / "cert").write_bytes(cert)
+    (tmp_path / "key").write_bytes(_encrypted(key))
+    code = """
+import fcntl, pathlib, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # a terminal of our own
+from meshpki.kube import tls
+from meshpki.kube.authenticator import KeyPair
+from meshpki.kube.errors import KubeCredentialError
+try:
+    tls.context(None, KeyPair(*(pathlib.Path(name).read_bytes() for name in sys.argv[1:])), "the test")
+except KubeCredentialError:
+    print("refused")
+"""
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0), os.fdopen(theirs, "rb", buffering=0) as terminal:
+        argv = [sys.executable, "-c", code, str(tmp_path / "cert"), str(tmp_path / "key")]
+        done = subprocess.run(
+            argv, stdin=terminal, stdout=subprocess.PIPE, start_new_session=True, timeout=30, check=True
+        )
+    assert done.stdout == b"refused\n"
 
 
 # --- many at once

@@ -277,8 +277,8 @@ def test_an_event_that_is_too_large_is_an_error(
 ) -> None:
     monkeypatch.setattr(room, "MAX_BODY_BYTES", 1000)
     watch.poll(5)
-    cluster.watches = [stream(("ADDED", {"x": "y" * 5000}), end=False)]
-    with pytest.raises(KubeAnswerError):
+    cluster.watches = [stream(("ADDED", pod("big", 11) | {"data": "x" * 200_000}), end=False)]
+    with pytest.raises(KubeAnswerError, match="too large"):
         watch.poll(5)
 
 

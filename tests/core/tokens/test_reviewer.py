@@ -12,6 +12,7 @@ import pytest
 
 from meshpki.errors import InvalidValueError
 from meshpki.kube.errors import KubeCredentialError, KubeUnreachableError, Unreachable
+from meshpki.runtime.logs import JsonFormatter
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError, TokenUnjudgedError, UnjudgedReason
 from meshpki.tokens.review import NO_TOKEN, Cause
@@ -194,7 +195,9 @@ def test_a_bug_below_shows_no_token(caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig(raising(ValueError(shown.decode())))
     with pytest.raises(TokenUnjudgedError) as caught:
         rig.ask(shown)
-    assert shown[20:60].decode() not in f"{caught.value!s}{caught.value!r}{caplog.text}"
+    logged = "".join(JsonFormatter().format(record) for record in caplog.records)
+    assert "ValueError" in logged
+    assert shown[20:60].decode() not in f"{caught.value!s}{caught.value!r}{logged}"
 
 
 def test_a_verdict_at_hand_is_used_while_the_server_is_away() -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from meshpki.ca.audit.entries import Requester
     from meshpki.ca.audit.log import AuditLog
+    from meshpki.ca.audit.record import AuditRecord
     from meshpki.ca.csr import CsrKey
     from meshpki.ca.issue import Issued
     from meshpki.ca.issuer import Issuer
@@ -40,9 +41,9 @@ if TYPE_CHECKING:
 _Status = grpc.StatusCode
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Order:
-    """One call on its way to a certificate, and how far it came."""
+    """One call on its way to a certificate, and how far it came. No repr: the call holds a token."""
 
     call: Call
     who: Requester
@@ -54,6 +55,9 @@ class Order:
     key: CsrKey | None = None
     prepared: Prepared | None = None
     issued: Issued | None = None
+    record: AuditRecord | None = None
+    sealed: bytes = b""
+    """The answer, not to leave yet."""
     answer: bytes = b""
     """Empty until the record is durable."""
     error: Exception | None = None
@@ -77,7 +81,8 @@ class Issuance:
         """Return the answer; its record is durable. Raises CallRefusedError, or the error that broke the order."""
         if not self._together:
             self._certify([order])
-        self._batches.run(order)
+        if order.error is None:
+            self._batches.run(order)
         if order.error is not None:
             raise order.error
         return order.answer
@@ -87,7 +92,7 @@ class Issuance:
         self._record(orders)
 
     def _certify(self, orders: Sequence[Order]) -> None:
-        for step in (self._read, self._prepare, self._sign):
+        for step in (self._read, self._prepare, self._sign, _write):
             _each(step, orders)
 
     def _read(self, order: Order) -> None:
@@ -124,19 +129,25 @@ class Issuance:
 
     def _record(self, orders: Sequence[Order]) -> None:
         """One sync for all; no answer before it."""
-        signed = [(order, order.issued) for order in orders if order.error is None and order.issued is not None]
-        if not signed:
+        ready = [(order, order.record) for order in orders if order.error is None and order.record is not None]
+        if not ready:
             return
         try:
-            self._audit.append(*(issued_record(order.call, order.who, issued) for order, issued in signed))
+            self._audit.append(*(record for _, record in ready))
         except UnavailableError as error:
-            for order, _ in signed:
+            for order, _ in ready:
                 order.error = unavailable(
                     "audit_unavailable", "the record of this certificate cannot be kept now", error
                 )
         else:
-            for order, issued in signed:
-                order.answer = IstioCertificateResponse(cert_chain=issued.cert_chain).SerializeToString()
+            for order, _ in ready:
+                order.answer = order.sealed
+
+
+def _write(order: Order) -> None:
+    assert order.issued is not None
+    order.record = issued_record(order.call, order.who, order.issued)
+    order.sealed = IstioCertificateResponse(cert_chain=order.issued.cert_chain).SerializeToString()
 
 
 def lifetime_refusal(error: LifetimeRefusedError) -> CallRefusedError:

@@ -23,6 +23,7 @@ from meshpki.provision.cluster.evidence import Exchange, Outcome, record, unansw
 from meshpki.provision.cluster.recorded import Recorded
 from meshpki.provision.cluster.throw_away import ThrowAway, this_run
 from meshpki.provision.cluster.token import Account, AccountSeen
+from meshpki.provision.cluster.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from meshpki.hooks import Progress
@@ -65,7 +66,8 @@ class _Climb:
             return self._ask_all()
         finally:
             self._token = ""
-            left = [*filter(None, (self._pod.remove(), self._account.remove()))]
+            with uninterrupted():  # both: a Ctrl-C while the first is removed must not leave the second
+                left = [*filter(None, (self._pod.remove(), self._account.remove()))]
             if left:
                 raise LeftBehindError(
                     "; ".join(left),

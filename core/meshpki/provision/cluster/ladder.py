@@ -114,6 +114,8 @@ class Ladder:
             return ()
         if self.sds is Answer.YES:
             return (Step(Mode.POD_CERTIFICATE, self[Rung.CERTIFICATES].todo),)
+        if self.sds is Answer.UNKNOWN and self[Rung.PERMISSIONS].answer is Answer.NO:
+            return (Step(Mode.SDS, self[Rung.PERMISSIONS].todo),)  # all that is missing, not one right after the other
         deciding = (Rung.VERSION, *PROOFS, Rung.CANARY)
         steps = [one.todo for one in self.verdicts if one.rung in deciding and one.answer is self.sds]
         return tuple(Step(Mode.SDS, step) for step in dict.fromkeys(filter(None, steps)))

@@ -173,7 +173,7 @@ class _Round:
 
     def _stand(self, name: str) -> Check:
         evidence = self._probe.stand()
-        return Check(name, Verdict.PASSED, "an account without rights, a pod that is never scheduled", evidence)
+        return Check(name, Verdict.PASSED, "without rights, never scheduled", evidence)
 
     def _mint(self, name: str) -> Check:
         self._token = self._probe.mint(self._question.audience)
@@ -265,7 +265,8 @@ class _Round:
                 "longer (--revocation-within)",
             )
         taken = self._pace.monotonic() - began
-        return Check(name, Verdict.PASSED, f"{refused}; the one that was good before {taken:.0f} s after its pod")
+        seen = (f"unseen by the CA: {refused}", f"taken by it before: refused {taken:.0f} s after the pod was removed")
+        return Check(name, Verdict.PASSED, f"{refused} ({taken:.0f} s)", seen)
 
     def _unseen(self, count: int) -> list[str]:
         """Tokens that the CA has not seen. 1.13 writes no jti: two tokens of one second are the same."""

@@ -50,7 +50,7 @@ def closed(seen: ReviewSeen, question: Question) -> str:
 def shut_out(status: int) -> str:
     """Demand 401 for a request with the mesh token as its credential; a sentence. Raises RefusedError."""
     if status == 401:
-        return "401: the API server does not know its bearer"
+        return "401 Unauthorized"
     if status == 429 or status >= 500:
         raise RefusedError(f"could not tell: HTTP {status}", wanted="401", todo="look into the API server's log")
     raise RefusedError(

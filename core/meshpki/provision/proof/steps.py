@@ -53,7 +53,7 @@ class Step:
     def title(self, question: Question) -> str:
         """The check's name in the report."""
         if self.act is Act.OTHER_CLUSTER and question.other_trusted:
-            return "the other cluster's token gets a certificate, too"
+            return "the other cluster's token gets one, too"
         return self.name.format(account=question.account, audience=question.audience, namespace=question.namespace)
 
     def lacks(self, have: AbstractSet[Thing]) -> str:
@@ -63,12 +63,12 @@ class Step:
 
 
 ORDER: Final = (
-    Step(Act.STAND, "the probe {account} stands in the cluster", gives=Thing.PROBE),
-    Step(Act.MINT, "TokenRequest gives it a token for {audience}, bound to its pod", (Thing.PROBE,)),
-    Step(Act.REVIEW, "TokenReview confirms the token for {audience}", (Thing.TOKEN,), Thing.CONFIRMED),
-    Step(Act.REVIEW_FOR_ITSELF, "TokenReview refuses it for the API server itself", (Thing.CONFIRMED,)),
+    Step(Act.STAND, "the probe {account} stands", gives=Thing.PROBE),
+    Step(Act.MINT, "TokenRequest: a token for {audience}, bound to a pod", (Thing.PROBE,)),
+    Step(Act.REVIEW, "TokenReview confirms it for {audience}", (Thing.TOKEN,), Thing.CONFIRMED),
+    Step(Act.REVIEW_FOR_ITSELF, "TokenReview refuses it for the API server", (Thing.CONFIRMED,)),
     Step(Act.KNOCK, "the API server refuses it as a credential", (Thing.CONFIRMED,)),
-    Step(Act.CERTIFICATE, "the CA gives {account} a certificate", (Thing.TOKEN,), Thing.CERTIFICATE),
+    Step(Act.CERTIFICATE, "{account} gets a certificate for it", (Thing.TOKEN,), Thing.CERTIFICATE),
     Step(Act.OTHER_AUDIENCE, "a token for another audience is refused", (Thing.TOKEN,)),
     Step(Act.NO_TOKEN, "a request without a token is refused"),
     Step(Act.GARBAGE, "a token that is garbage is refused"),

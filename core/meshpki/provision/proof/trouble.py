@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from meshpki.errors import MeshpkiError, UsageError
 from meshpki.kube import paths
 from meshpki.provision.cluster.evidence import Outcome
-from meshpki.provision.cluster.permission import Permission
+from meshpki.provision.cluster.permission import REVIEW_PATH, Permission
 from meshpki.provision.cluster.token import Account
 from meshpki.provision.cluster.verdict import Rung, could_not_tell
 from meshpki.provision.proof.question import NAME
@@ -20,11 +20,10 @@ RBAC_FILE: Final = "deploy/kubernetes/verify-rbac.yaml"
 
 
 def permission_for(method: str, path: str) -> Permission:
-    """What RBAC must allow for this request, and which file of ours grants it."""
+    """What RBAC must allow for this request, and which file of ours grants it; what everybody may, none does."""
     needed = paths.permission(method, path)
-    return Permission(
-        needed.verb, needed.resource, needed.group, needed.namespace, needed.name, needed.path, file=RBAC_FILE
-    )
+    file = "" if path == REVIEW_PATH else RBAC_FILE
+    return Permission(needed.verb, needed.resource, needed.group, needed.namespace, needed.name, needed.path, file)
 
 
 def trouble(seen: Seen) -> MeshpkiError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import textwrap
@@ -17,11 +18,13 @@ from meshpki.ca.audit.verify import verify
 from meshpki.ca.config_clusters import ApiServerSettings, Authentication, ClusterSettings, JwksSettings
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.ca.server.clusters import review_terms
+from meshpki.ca.server.review_watch import ReviewWatch
 from meshpki.errors import UsageError
 from meshpki.tokens.policy import ClusterPolicy
+from meshpki.tokens.reviewer import TokenReviewer
 from support.ca_server import CallFailedError, make_config, running
 from support.jwks_server import serving
-from support.reviews import caller_of, confirmed, refused
+from support.reviews import FakeApi, answer, caller_of, confirmed, confirming, refused
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -241,6 +244,49 @@ def test_bounds_leave_threads_to_others(
     config = replace(config, limits=replace(config.limits, threads=threads))
     for terms in review_terms(config).values():
         assert (terms.at_once, terms.waiting, terms.cache_seconds) == (at_once, waiting, 30)
+
+
+def test_a_ca_starts_while_the_api_server_is_away(tmp_path: Path, kubernetes: Kubernetes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    away = replace(kubernetes.settings, url=f"https://127.0.0.1:{port}")
+    settings = cluster(kubernetes, Authentication.TOKENREVIEW, api_server=away)
+    with running(tmp_path, clusters=(settings,)) as ca:
+        until(lambda: ca.http("/readyz") == (503, "reviews: cluster prod: the API server does not answer\n"))
+        assert refused_with(ca, good_token()) == (Code.UNAVAILABLE, "review_unavailable")
+
+
+def test_a_ca_that_is_in_no_pod_does_not_start_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    settings = ClusterSettings(
+        "prod",
+        MAKER.issuer,
+        authentication=Authentication.TOKENREVIEW,
+        api_server=ApiServerSettings(in_cluster=True),
+    )
+    with pytest.raises(UsageError, match="runs in no pod"):
+        CaServer(replace(make_config(tmp_path), clusters=(settings,))).start()
+
+
+def test_when_api_servers_are_looked_at() -> None:
+    """Every few seconds until it works and after it failed, once a minute while it works."""
+    policy = ClusterPolicy("prod", MAKER.issuer)
+    api = FakeApi(lambda _: answer(b"", 403))
+    now = [0.0]
+    watch = ReviewWatch([TokenReviewer(api, policy)], clock=lambda: now[0])
+    assert watch.failures() == ("reviews: cluster prod: not asked yet",)
+    seen = []
+    for second in range(200):
+        now[0] = float(second)
+        if second == 10:
+            api.behaviour = confirming(policy)
+        if second == 100:
+            api.behaviour = lambda _: answer(b"", 503)
+        before = len(api.asked)
+        watch.look()
+        seen += [second] * (len(api.asked) - before)
+    assert seen[:6] == [0, 5, 10, 70, 130, 135]
+    assert watch.failures() == ()
 
 
 # --- several clusters ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.audit.record import RecordKind
 from meshpki.ca.audit.verify import tail, verify
 from meshpki.ca.issuer import Issuer
+from meshpki.ca.server import issuance as issuance_module
 from meshpki.ca.server.issuance import Issuance, Order
 from meshpki.ca.server.methods import Call, CallRefusedError
 from meshpki.errors import IntegrityError, UnavailableError
@@ -134,6 +136,22 @@ def test_one_bad_order_among_good_ones_harms_none(
     assert issued_accounts(audit._writer.path) == ["web-0", "web-2", "web-4"]
 
 
+@pytest.mark.parametrize("step", ["draw", "issue", "issued_record", "IstioCertificateResponse"])
+def test_a_fault_of_ours_in_any_step_harms_its_own_order_alone(
+    authority: TestAuthority, audit: AuditLog, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    issuance = Issuance(authority.issuer, authority.profile, audit)
+    real, calls = getattr(issuance_module, step), itertools.count(1)
+
+    def second_fails(*arguments: object, **more: object) -> object:
+        return 1 / 0 if next(calls) == 2 else real(*arguments, **more)
+
+    monkeypatch.setattr(issuance_module, step, second_fails)
+    answers = run_together(issuance, [order(number, authority) for number in range(3)])
+    assert [type(answer) for answer in answers] == [bytes, ZeroDivisionError, bytes]
+    assert issued_accounts(audit._writer.path) == ["web-0", "web-2"]
+
+
 def test_records_stand_in_the_order_of_arrival(authority: TestAuthority, audit: AuditLog) -> None:
     issuance = Issuance(authority.issuer, authority.profile, audit)
     numbers = [7, 2, 9, 4, 0, 5]
@@ -222,6 +240,12 @@ def test_a_signer_that_is_slow_holds_nobody_else(authority: TestAuthority, audit
     late.join(20)
     assert name_in(answers[0]).endswith("web-1")
     assert issued_accounts(audit._writer.path) == ["web-2", "web-4", "web-1"]
+
+
+def test_an_order_shows_no_token(authority: TestAuthority) -> None:
+    one = order(1, authority)
+    one.call = Call("call", "peer", float(NOW), (("authorization", "Bearer very-secret"),))
+    assert "very-secret" not in repr(one)
 
 
 def test_only_a_key_in_this_process_signs_for_others(authority: TestAuthority, audit: AuditLog) -> None:

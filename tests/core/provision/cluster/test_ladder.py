@@ -46,6 +46,8 @@ SIDE_ISSUES = dict.fromkeys(("certificates", "issuer", "permissions", "token_req
         ({"certificates": NO, "token": NO, "review": NOT_ASKED}, "file-mount", Standing.FILE_MOUNT_ONLY, ["token"]),
         ({"certificates": NO, "token": UNKNOWN, "review": NO}, "file-mount", Standing.FILE_MOUNT_ONLY, ["review"]),
         ({"certificates": NO, "token": UNKNOWN, "review": NOT_ASKED}, "file-mount", Standing.UNKNOWN, ["token"]),
+        ({"certificates": NO, "token": UNKNOWN, "permissions": NO}, "file-mount", Standing.UNKNOWN, ["permissions"]),
+        ({"certificates": NO, "token": NO, "permissions": NO}, "file-mount", Standing.FILE_MOUNT_ONLY, ["token"]),
         ({"certificates": NO, "api_server": UNKNOWN}, "file-mount", Standing.UNKNOWN, ["api-server"]),
         ({"certificates": NO, "canary": NO}, "file-mount", Standing.FILE_MOUNT_ONLY, ["canary"]),
         ({"certificates": NO, "canary": UNKNOWN}, "sds file-mount", Standing.PROVEN, ["certificates"]),

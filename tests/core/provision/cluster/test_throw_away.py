@@ -12,7 +12,7 @@ import pytest
 from meshpki.errors import RefusedError
 from meshpki.provision.cluster import throw_away
 from meshpki.provision.cluster.climb import climb
-from meshpki.provision.cluster.question import Question
+from meshpki.provision.cluster.question import Canary, Question
 from meshpki.provision.cluster.throw_away import LABELS, MARK, STALE_SECONDS, Run, Standing, is_left_over, this_run
 from meshpki.provision.cluster.uninterrupted import stoppable, uninterrupted
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung
@@ -127,6 +127,19 @@ def test_a_creation_whose_answer_was_lost_is_looked_for(arrived: bool) -> None:
     assert cluster.objects == {}
 
 
+@pytest.mark.parametrize("said", [failure(500, "it was made, and then"), failure(504), answer(200, b"<html>cut off")])
+def test_a_creation_that_was_answered_wrong_is_looked_for(said: FakeAnswer) -> None:
+    cluster = FakeCluster()
+
+    def create(body: Mapping[str, object]) -> FakeAnswer:
+        cluster.objects[ACCOUNT] = made(body)
+        return said
+
+    cluster.scripted[f"POST {ACCOUNTS}"] = create
+    climb(cluster, Question())
+    assert cluster.objects == {}
+
+
 def test_looking_for_a_lost_creation_removes_nobody_elses() -> None:
     cluster = FakeCluster()
     other = account("elsewhere.1.x")
@@ -200,6 +213,22 @@ def test_a_signal_waits_until_the_tidying_up_is_done(number: signal.Signals) -> 
     with pytest.raises(KeyboardInterrupt), stoppable():
         climb(cluster, Question())
     assert seen == ["not interrupted"]
+    assert cluster.objects == {}
+
+
+@pytest.mark.usefixtures("_signals")
+def test_a_signal_while_the_pod_is_removed_does_not_leave_the_account() -> None:
+    pod = "/api/v1/namespaces/default/pods/meshpki-detect"
+    cluster = FakeCluster(pod_status={"phase": "Running"})
+
+    def delete(_body: Mapping[str, object]) -> FakeAnswer | None:
+        assert set(cluster.objects) == {pod, ACCOUNT}
+        signal.raise_signal(signal.SIGINT)
+        return None
+
+    cluster.scripted[f"DELETE {pod}"] = delete
+    with pytest.raises(KeyboardInterrupt):
+        climb(cluster, Question(canary=Canary(seconds=0.0)))
     assert cluster.objects == {}
 
 

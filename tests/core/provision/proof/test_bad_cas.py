@@ -18,7 +18,7 @@ from support.authority import TestAuthority, make_authority
 from support.kube import ApiServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kube]
-CERTIFICATE = "the CA gives default/meshpki-verify a certificate"
+CERTIFICATE = "default/meshpki-verify gets a certificate for it"
 NEGATIVES = [
     "a token for another audience is refused",
     "a request without a token is refused",
@@ -134,8 +134,8 @@ class Clock:
 @pytest.mark.parametrize(
     ("seconds", "verdict", "said"),
     [
-        (0.0, Verdict.PASSED, "UNAUTHENTICATED: token_pod_gone; the one that was good before 0 s after its pod"),
-        (31.0, Verdict.PASSED, "UNAUTHENTICATED: token_pod_gone; the one that was good before 32 s after its pod"),
+        (0.0, Verdict.PASSED, "UNAUTHENTICATED: token_pod_gone (0 s)"),
+        (31.0, Verdict.PASSED, "UNAUTHENTICATED: token_pod_gone (32 s)"),
         (61.0, Verdict.FAILED, "60 s later it still took"),
     ],
 )

@@ -66,4 +66,4 @@ def test_a_failing_server_tells_nothing(status: int) -> None:
 
 
 def test_shut_out() -> None:
-    assert reviewed.shut_out(401) == "401: the API server does not know its bearer"
+    assert reviewed.shut_out(401) == "401 Unauthorized"

@@ -48,8 +48,8 @@ def test_what_is_missing_is_named(act: Act, have: set[Thing], why: str) -> None:
 
 def test_titles_name_what_is_at_stake_and_no_two_are_the_same() -> None:
     titles = [step.title(QUESTION) for step in ORDER]
-    assert titles[0] == "the probe probes/meshpki-verify stands in the cluster"
-    assert titles[1] == "TokenRequest gives it a token for mesh, bound to its pod"
+    assert titles[0] == "the probe probes/meshpki-verify stands"
+    assert titles[1] == "TokenRequest: a token for mesh, bound to a pod"
     assert len({*titles, CLEAN}) == len(ORDER) + 1
     trusting = [step.title(replace(QUESTION, other_trusted=True)) for step in ORDER]
-    assert set(trusting) - set(titles) == {"the other cluster's token gets a certificate, too"}
+    assert set(trusting) - set(titles) == {"the other cluster's token gets one, too"}

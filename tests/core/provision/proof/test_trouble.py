@@ -38,6 +38,11 @@ def test_the_permission_is_what_the_request_needs(method: str, path: str, words:
     assert "deploy/kubernetes/verify-rbac.yaml" in found.todo
 
 
+def test_what_everybody_may_is_in_no_file_of_ours() -> None:
+    found = permission_for("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+    assert "every authenticated user has it" in found.todo
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "outcome", "message", "about", "seen", "todo"),
     [
