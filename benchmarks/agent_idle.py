@@ -20,7 +20,8 @@ WATCH_SECONDS = 35.0
 def measure(rounds: int = 2) -> Result:
     """Pod mode with one workload, node mode with 0 to 1,000: each a connection of its own and two streams, as Envoy's.
 
-    Beside it a bare gRPC server with as many connections and streams: what no agent on this library can go below.
+    Beside it a bare gRPC server with as many connections and streams: what no agent on this library can go below. And
+    node mode for clients that ask for both secrets on one stream.
     """
     with contextlib.ExitStack() as stack:
         watched = _watched(stack, rounds)
@@ -28,6 +29,7 @@ def measure(rounds: int = 2) -> Result:
     minutes = {name: [_per_minute(before[name], after[name]) for before, after in watched] for name in pss}
     further = _each(pss["1000"], pss["100"])
     limit = _each(pss["bare 1000"], pss["bare 100"])
+    single = _each(pss["1000 together"], pss["100 together"])
     total = Row.of("each further workload, memory", "KiB PSS", further)
     return Result(
         name="agent_idle",
@@ -42,6 +44,7 @@ def measure(rounds: int = 2) -> Result:
             total,
             Row.of("of it: gRPC's connection and two streams", "KiB PSS", limit),
             Row.of("of it: all the rest, ours", "KiB PSS", [a - b for a, b in zip(further, limit, strict=True)]),
+            Row.of("each further workload with one stream for both secrets, memory", "KiB PSS", single),
             Row.of(
                 "each further workload, CPU",
                 "ms/minute",
@@ -72,11 +75,15 @@ def _watched(stack: contextlib.ExitStack, rounds: int) -> list[tuple[dict[str, C
             "pid"
         ]
         sockets[name] = path, size
+    for size in (100, 1000):
+        name = f"{size} together"
+        agent = stack.enter_context(Agent(place(root, f"together-{size}"), ca, node=True))
+        pids[name], sockets[name] = agent.process.pid, (agent.socket, size)
     core = sorted(os.sched_getaffinity(0))[SERVER_CORE]
     for pid in pids.values():
         os.sched_setaffinity(pid, {core})
-    for path, count in sockets.values():
-        load.ask("hold", path=str(path), first=0, count=count)
+    for name, (path, count) in sockets.items():
+        load.ask("hold", path=str(path), first=0, count=count, together=name.endswith("together"))
     time.sleep(2)
     found = []
     for _ in range(rounds):
@@ -98,4 +105,6 @@ def _each(large: list[float], small: list[float]) -> list[float]:
 def _words(name: str) -> str:
     if name.startswith("bare"):
         return f"bare gRPC, {int(name.split()[1]):,} connections"
+    if name.endswith("together"):
+        return f"node mode, {int(name.split(maxsplit=1)[0]):,} workloads with one stream"
     return "pod mode" if name == "pod" else f"node mode, {int(name):,} workloads"

@@ -51,14 +51,17 @@ class Load:
                 await channel.close()
         return {"seconds": found}
 
-    async def hold(self, path: str, first: int, count: int) -> Message:
-        """Be so many workloads: each its own connection and token, and a stream for each of its two secrets."""
+    async def hold(self, path: str, first: int, count: int, together: bool) -> Message:
+        """Be so many workloads: each its own connection and token, and a stream for each of its two secrets, or one
+        for both together.
+        """
+        requests = (_BOTH,) if together else _EACH
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def workload(number: int) -> None:
             token = fake_token(expires_at=time.time() + 86_400, mark=str(number))
             async with gate:
-                self._held.append(await _hold(path, ((ISTIO_HEADER, token.encode()),)))
+                self._held.append(await _hold(path, ((ISTIO_HEADER, token.encode()),), requests))
 
         await asyncio.gather(*(workload(number) for number in range(first, first + count)))
         return {"held": len(self._held)}
@@ -69,10 +72,10 @@ class Load:
         return self._channels[path]
 
 
-async def _hold(path: str, metadata: Sequence[tuple[str, bytes]]) -> object:
+async def _hold(path: str, metadata: Sequence[tuple[str, bytes]], requests: Sequence[bytes]) -> object:
     channel = _channel(path)
     streams = []
-    for request in _EACH:
+    for request in requests:
         stream: Stream = channel.stream_stream(STREAM_SECRETS)(metadata=tuple(metadata))
         await stream.write(request)
         streams.append(stream)
@@ -100,8 +103,8 @@ def main() -> None:
         def subscribe(path: str, times: int, new_connections: bool = False) -> Message:
             return runner.run(load.subscribe(path, times, new_connections))
 
-        def hold(path: str, first: int, count: int) -> Message:
-            return runner.run(load.hold(path, first, count))
+        def hold(path: str, first: int, count: int, together: bool = False) -> Message:
+            return runner.run(load.hold(path, first, count, together))
 
         answer_requests({"start": start, "subscribe": subscribe, "hold": hold})
 

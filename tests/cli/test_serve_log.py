@@ -54,7 +54,7 @@ def test_a_strangers_handshake_is_no_line_of_grpcs_own(tmp_path: Path) -> None:
                 },
                 "audit": str(tmp_path / "issuance.jsonl"),
                 "clusters": [
-                    {"name": cluster.name, "issuer": cluster.issuer, "jwks": {"file": str(cluster.jwks.file)}},
+                    {"name": cluster.name, "issuer": cluster.issuer, "jwks": {"file": str(tmp_path / "jwks-0.json")}},
                 ],
             }
         )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
 RUN = {"console"}
-CHECKED = {"demo", "detect", "yaml", "envoy", "envoy-cluster", "python", "toml", "sh", "text", "mermaid"}
+CHECKED = {"demo", "detect", "verify", "yaml", "envoy", "envoy-cluster", "python", "toml", "sh", "text", "mermaid"}
 NAMES = [str(page.relative_to(ROOT)) for page in pages()]
 WITH_COMMANDS = [name for name in NAMES if blocks(ROOT / name, "console")]
 

@@ -43,14 +43,16 @@ def choose(detection: Detection, *, word: Mode | None = None, installed: ModeCho
     """Choose a mode. `word` is the operator's, `installed` the choice that the last finished run wrote down.
 
     The operator's word decides, as far as the evidence allows it, and holds for later runs until another word. Without
-    one the best rung is taken, but never one below what is installed. Asking for the best rung, where that goes not
-    down, is no more than the evidence says. Raises OperatorNeededError.
+    one the best rung is taken, but never one below what is installed, and never file-mounted keys: those take the word,
+    also where nothing else is left. Asking for the best rung, where that goes not down, is no more than the evidence
+    says. Raises OperatorNeededError.
     """
     possible = detection.modes
     if not possible:
         raise _needed("no mode is possible on this platform", detection, "see the evidence for what is missing")
     best = possible[0]
-    if word is not None and not (word is best and (installed is None or not lower(word, installed.mode))):
+    down = installed is not None and word is not None and lower(word, installed.mode)
+    if word is not None and (word is not best or down or word is Mode.FILE_MOUNT):
         return _by_word(word, detection)
     if word is None and installed is not None and installed.by is ChosenBy.OPERATOR:
         return _by_word(installed.mode, detection)
@@ -59,6 +61,12 @@ def choose(detection: Detection, *, word: Mode | None = None, installed: ModeCho
             f"{installed.mode} is installed, and the evidence allows only {_list(possible)} now",
             detection,
             f"bring back what {installed.mode} needs, or say --fallback {best}: no run goes down by itself",
+        )
+    if best is Mode.FILE_MOUNT:
+        raise _needed(
+            "file-mounted keys are all that the evidence allows",
+            detection,
+            "bring about what sds needs, or say --fallback file-mount",
         )
     return ModeChoice(best, ChosenBy.EVIDENCE, f"the best of what the evidence allows ({_list(possible)})")
 

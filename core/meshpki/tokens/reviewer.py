@@ -201,10 +201,8 @@ class TokenReviewer:
         """Send one review. Whatever goes wrong on the way is no verdict."""
         try:
             return read(self._answer(request_body(token, self._audiences)))
-        except UnavailableError as error:
-            return Unjudged(Cause.SLOW if _timed_out(error) else Cause.AWAY, str(error))
-        except MeshpkiError as error:  # our credential, or an answer without end
-            return Unjudged(Cause.UNAUTHORIZED, str(error))
+        except MeshpkiError as error:
+            return Unjudged(_cause(error), str(error))
         except Exception as error:  # noqa: BLE001  # those who follow must be told
             # Without the traceback: what failed had the token in its hands.
             logger.error("a review failed", extra={"cluster": self.cluster, "why": type(error).__name__})  # noqa: TRY400
@@ -240,7 +238,15 @@ class TokenReviewer:
         )
 
 
-def _timed_out(error: UnavailableError) -> bool:
-    from meshpki.kube.errors import KubeUnreachableError, Unreachable
+def _cause(error: MeshpkiError) -> Cause:
+    from meshpki.kube.errors import KubeCredentialError, KubeUnreachableError, Unreachable
 
-    return isinstance(error, KubeUnreachableError) and error.why is Unreachable.TIMEOUT
+    match error:
+        case KubeUnreachableError(why=Unreachable.TIMEOUT):
+            return Cause.SLOW
+        case UnavailableError():
+            return Cause.AWAY
+        case KubeCredentialError():
+            return Cause.UNAUTHORIZED
+        case _:  # an answer without end
+            return Cause.ANSWER

@@ -233,6 +233,23 @@ def test_a_ca_that_hangs_is_overdue_after_the_deadline_and_expires_in_the_end(ca
     assert "has expired" in files.log.read_text()
 
 
+def test_a_ca_that_takes_half_a_minute_is_given_up_at_the_usual_deadline_and_asked_again(
+    ca: FakeCa, files: AgentFiles
+) -> None:
+    """Nothing shortened: calls of 10 s to a CA that answers each after 30 s."""
+    ca.hang.clear()
+    began = time.monotonic()
+    with AgentProcess(files.config(ca), files.log):
+        wait_until(lambda: fault(files) == "network/deadline_exceeded", "the first call given up", seconds=30)
+        assert 9 < time.monotonic() - began < 30
+        wait_until(lambda: len(ca.calls) >= 3, "asked again and again", seconds=60)
+        assert time.monotonic() - began > 20
+        assert state(files) == "failed"
+        assert not files.socket.exists(), "no socket before there is something to serve"
+        ca.hang.set()
+        wait_until(lambda: state(files) == "fresh", "fresh", seconds=30)
+
+
 def test_a_ca_that_is_not_there_yet_is_waited_for_and_roots_are_read_anew(ca: FakeCa, files: AgentFiles) -> None:
     ca.stop()
     good = files.roots.read_bytes()

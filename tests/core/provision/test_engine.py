@@ -238,11 +238,11 @@ def test_a_plan_that_does_not_know_what_is_there_is_refused(world: World) -> Non
 
 
 def test_a_plan_from_before_a_higher_mode_was_installed_is_refused(world: World) -> None:
-    world.platform.modes = (Mode.FILE_MOUNT,)
-    stale = world.plan()
     world.platform.modes = (Mode.SDS,)
+    stale = world.plan()
+    world.platform.modes = (Mode.POD_CERTIFICATE, Mode.SDS)
     world.apply()
-    with pytest.raises(OperatorNeededError, match="sds is installed, the plan is for file-mount"):
+    with pytest.raises(OperatorNeededError, match="pod-certificate is installed, the plan is for sds"):
         world.apply(stale)
 
 

@@ -22,7 +22,10 @@ def detection(*modes: Mode) -> Detection:
         # nothing installed, no word: the best
         ((POD, SDS, FILE), None, None, (POD, EVIDENCE)),
         ((SDS, FILE), None, None, (SDS, EVIDENCE)),
-        ((FILE,), None, None, (FILE, EVIDENCE)),
+        # ... but file-mounted keys take a word, also where nothing else is left
+        ((FILE,), None, None, "all that the evidence allows"),
+        ((FILE,), FILE, None, (FILE, OPERATOR)),
+        ((FILE,), None, (FILE, EVIDENCE), "all that the evidence allows"),
         # a word down
         ((SDS, FILE), FILE, None, (FILE, OPERATOR)),
         ((POD, SDS, FILE), SDS, None, (SDS, OPERATOR)),

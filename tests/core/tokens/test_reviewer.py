@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meshpki.errors import InvalidValueError
-from meshpki.kube.errors import KubeCredentialError, KubeUnreachableError, Unreachable
+from meshpki.kube.errors import KubeAnswerError, KubeCredentialError, KubeUnreachableError, Unreachable
 from meshpki.runtime.logs import JsonFormatter
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError, TokenUnjudgedError, UnjudgedReason
@@ -180,6 +180,7 @@ def test_nobody_waits_for_a_server_that_does_not_answer(
         lambda _: answer(b"", 503),
         lambda _: answer(b"<html>", 201),
         raising(ValueError("a bug")),
+        raising(KubeAnswerError("an answer without end")),
     ],
 )
 def test_an_error_about_one_token_keeps_nobody_else_out(behaviour: Callable[[str], Answer]) -> None:

@@ -201,7 +201,9 @@ class _Round:
         return Check(name, Verdict.PASSED, said, (f"{line(seen)}: {seen.found.error}",))
 
     def _knocks(self, name: str) -> Check:
-        return Check(name, Verdict.PASSED, reviewed.shut_out(self._knock(self._token)))
+        status = self._knock(self._token)
+        evidence = (f"a request with the token as its only credential: HTTP {status}",)
+        return Check(name, Verdict.PASSED, reviewed.shut_out(status), evidence)
 
     # --- the CA's part
 
@@ -219,10 +221,9 @@ class _Round:
         )
 
     def _legacy(self, name: str) -> Check:
-        try:
-            return self._ca.refusal(name, self._legacy_token, TokenReason.LEGACY)
-        finally:
-            self._probe.remove_secret()
+        check = self._ca.refusal(name, self._legacy_token, TokenReason.LEGACY)
+        self._probe.remove_secret()  # at once: a legacy token is good for as long as its Secret stands
+        return check
 
     def _legacy_token(self) -> str:
         self._probe.make_secret()

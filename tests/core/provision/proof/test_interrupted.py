@@ -112,6 +112,16 @@ def test_ctrl_c_twice(kube_137: ApiServer) -> None:
         assert proofs.left(kube_137) == [], once.seen[second]
 
 
+def test_ctrl_c_held_down(kube_137: ApiServer) -> None:
+    """From when most stands, at each moment."""
+    whole = Events()
+    whole.round(kube_137)
+    first = whole.seen.index(f"done GET {SPACE}/secrets/{NAME}")
+    with pytest.raises(KeyboardInterrupt):
+        Events(interrupting(*range(first, 10 * len(whole.seen)))).round(kube_137)
+    assert proofs.left(kube_137) == []
+
+
 @pytest.mark.xdist_group("kube-137")
 def test_ctrl_c_takes_away_what_stands_in_the_other_cluster_too(kube_137: ApiServer, kube_130: ApiServer) -> None:
     signed = 0
@@ -207,17 +217,22 @@ def _tidy(server: ApiServer) -> None:
         server.delete(path)
 
 
-def test_what_cannot_be_removed_is_told_after_ctrl_c(kube_137: ApiServer) -> None:
+@pytest.mark.parametrize(
+    ("moment", "left"),
+    [("sign", ["serviceaccounts", "pods"]), (f"done GET {SPACE}/secrets/{NAME}", list(proofs.MADE))],
+    ids=["at the CA", "at the legacy token"],
+)
+def test_what_cannot_be_removed_is_told_after_ctrl_c(kube_137: ApiServer, moment: str, left: list[str]) -> None:
     def at(number: int, what: str) -> None:
         if what.startswith("DELETE"):
             away()
-        if what == "sign":
+        if what == moment:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(LeftBehindError, match=r"Pod .* could not be removed .*ServiceAccount") as caught:
         Events(at).round(kube_137)
     assert caught.value.todo == "kubectl -n default delete secret,pod,serviceaccount meshpki-verify"
-    assert len(proofs.left(kube_137)) == 2
+    assert [path.split("/")[-2] for path in proofs.left(kube_137)] == left
     _tidy(kube_137)
 
 
