@@ -17,6 +17,7 @@ from meshpki.ca.server.ca_server import CaServer
 from meshpki.ca.server.call_pool import CallPool
 from meshpki.ca.server.grpc_options import OPTIONS
 from meshpki.runtime.garbage import settle
+from meshpki.runtime.scheduling import without_preemption
 from meshpki.wire.methods import CREATE_CERTIFICATE
 from support.authority import make_authority
 from support.ca_server import SERVER_NAME, make_config
@@ -51,6 +52,7 @@ class _Echo(grpc.GenericRpcHandler):
 def start(kind: str, **limits: int) -> Message:
     """Serve from a directory of its own; says where, and what the clients need."""
     pin(SERVER_CORE)
+    without_preemption()  # as `serve` does
     directory = Path(_closing.enter_context(tempfile.TemporaryDirectory(prefix="meshpki-bench-")))
     directory.chmod(0o700)
     authority = make_authority()

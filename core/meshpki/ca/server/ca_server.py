@@ -29,6 +29,7 @@ from meshpki.ca.signer import SoftwareSigner
 from meshpki.errors import UnavailableError
 from meshpki.runtime.garbage import settle
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
+from meshpki.runtime.scheduling import without_preemption
 from meshpki.tokens.verify import TokenVerifier
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def serve(config: CaConfig) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    without_preemption()
     with CaServer(config):
         settle()
         stop.wait()
