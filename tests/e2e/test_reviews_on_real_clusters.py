@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -27,7 +28,6 @@ from support.reviewed_clusters import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from meshpki.ca.config_clusters import ClusterSettings
     from support.ca_server import RunningCa
@@ -304,6 +304,11 @@ def test_an_api_server_killed_and_restarted_under_traffic(
 
 
 @pytest.mark.xdist_group("kube-137")
+def all_threads_stand_still(pid: int) -> bool:
+    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    return set(states) == {"T"}
+
+
 def test_an_api_server_that_is_stopped_in_the_middle_of_an_answer(api_server: ApiServerPool, tmp_path: Path) -> None:
     """It hangs: connections are open, and nothing comes. A token of another cluster is signed meanwhile."""
     import os
@@ -320,6 +325,7 @@ def test_an_api_server_that_is_stopped_in_the_middle_of_an_answer(api_server: Ap
     with ca_for(tmp_path, *clusters) as ca:
         assert outcome(ca, tokens[0]) == "issued"
         os.kill(server.pid, signal.SIGSTOP)
+        until(lambda: all_threads_stand_still(server.pid), 10)
         try:
             with ThreadPoolExecutor(4) as pool:
                 calls = [pool.submit(outcome, ca, token) for token in tokens[1:]]

@@ -134,6 +134,8 @@ class FakeAuthority:
     """Root, intermediate, and answers in Istio's shape: leaf, intermediate, root."""
 
     root: Party = field(default_factory=lambda: make_ca("test root"))
+    now: float | None = None
+    """When it issues, in epoch seconds; None: whenever it is asked."""
     issuer: Party = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,7 +147,7 @@ class FakeAuthority:
 
     def answer(self, csr_pem: str, *, ends: float = 3600, uri: str = SPIFFE_ID) -> list[str]:
         key = x509.load_pem_x509_csr(csr_pem.encode()).public_key()
-        leaf = make_leaf(self.issuer, key, uris=(uri,), ends=ends)  # type: ignore[arg-type]  # a key kind that signs
+        leaf = make_leaf(self.issuer, key, uris=(uri,), ends=ends, now=self.now)  # type: ignore[arg-type]  # a key kind that signs
         return [pem(leaf), self.issuer.pem, self.root.pem]
 
 

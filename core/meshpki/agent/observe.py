@@ -86,7 +86,7 @@ class Observer:
         """Everything, as the client library wants it; from one of the server's threads."""
         yield from families(self._in_loop(self._statuses, ()))
         if self._refused is not None:
-            yield _turned_away(self._in_loop(self._refused, {}))
+            yield turned_away(self._in_loop(self._refused, {}))
 
     def _in_loop(self, ask: Callable[[], T], stuck: T) -> T:
         answer: concurrent.futures.Future[T] = concurrent.futures.Future()
@@ -104,7 +104,8 @@ class Observer:
             return stuck
 
 
-def _turned_away(reasons: Mapping[str, int]) -> Metric:
+def turned_away(reasons: Mapping[str, int]) -> Metric:
+    """Give the metric of what a node's agent refused."""
     words = "Tokens that the CA refused, by its reason, and calls that were turned away"
     family = CounterMetricFamily("meshpki_agent_refused", words, labels=["reason"])
     for reason, count in reasons.items():

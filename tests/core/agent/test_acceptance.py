@@ -40,7 +40,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    return Scene(FakeAuthority(), new_key_request(KeyType.EC_P256))
+    return Scene(FakeAuthority(now=NOW), new_key_request(KeyType.EC_P256))
 
 
 def certificates(chain: bytes) -> list[x509.Certificate]:
@@ -89,7 +89,7 @@ def test_old_and_new_root_are_served_together(scene: Scene) -> None:
 
 
 def test_an_rsa_key() -> None:
-    authority, request = FakeAuthority(), new_key_request(KeyType.RSA_2048)
+    authority, request = FakeAuthority(now=NOW), new_key_request(KeyType.RSA_2048)
     held = accept(authority.answer(request.csr_pem), request, roots_pem=authority.roots_pem, now=NOW)
     key = serialization.load_pem_private_key(held.key_pem, None)
     assert getattr(key, "key_size", 0) == 2048
@@ -123,12 +123,12 @@ def other_key_kind(scene: Scene) -> list[str]:
 
 def other_root(scene: Scene) -> list[str]:
     """A whole other CA: consistent in itself, but not ours."""
-    return FakeAuthority().answer(scene.request.csr_pem)
+    return FakeAuthority(now=NOW).answer(scene.request.csr_pem)
 
 
 def grafted_root(scene: Scene) -> list[str]:
     """Another CA's chain, with our root beside its own: ours signed none of it."""
-    leaf, issuer, root = FakeAuthority().answer(scene.request.csr_pem)
+    leaf, issuer, root = FakeAuthority(now=NOW).answer(scene.request.csr_pem)
     return [leaf, issuer, root + scene.authority.root.pem]
 
 
@@ -219,7 +219,7 @@ def test_what_was_accepted_once_is_accepted_again(scene: Scene) -> None:
 
 def test_what_was_held_is_examined_as_an_answer_is(scene: Scene) -> None:
     held = scene.accept(scene.authority.answer(scene.request.csr_pem))
-    other = FakeAuthority()
+    other = FakeAuthority(now=NOW)
     with pytest.raises(AnswerError) as caught:
         held_again(held, other.roots_pem)
     assert caught.value.reason == "unknown_root"
@@ -233,7 +233,7 @@ def test_what_was_held_is_examined_as_an_answer_is(scene: Scene) -> None:
 
 
 def test_a_chain_is_trusted_while_its_root_is_configured(scene: Scene) -> None:
-    held, other = scene.accept(scene.authority.answer(scene.request.csr_pem)), FakeAuthority().roots_pem
+    held, other = scene.accept(scene.authority.answer(scene.request.csr_pem)), FakeAuthority(now=NOW).roots_pem
     assert is_trusted(held.chain_pem, other + scene.authority.roots_pem, NOW)
     assert not is_trusted(held.chain_pem, other, NOW)
     assert not is_trusted(held.chain_pem, scene.authority.roots_pem, NOW + 400 * 86400), "the root is over"
