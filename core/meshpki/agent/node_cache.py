@@ -55,7 +55,7 @@ class NodeCache:
         """Give what an earlier run was given for this very token. Raises CacheError, AnswerError or MachineError."""
         check_private_directory(self._directory)
         path = self.path(key)
-        if os.path.islink(path):
+        if path.is_symlink():
             raise CacheError("it is a symbolic link")
         return entry.examine(read_private(path, limit=entry.MAX_BYTES), key, token_ends, roots, now)
 
@@ -93,6 +93,8 @@ class NodeCache:
         gone = entry.surplus(found, self._bounds, now)
         for one in gone:
             self._unlink(self._directory / one.name)
+        if gone:
+            log.info("entries were removed from the cache: over, or too many", extra={"entries": len(gone)})
         self._room = entry.Bounds(
             self._bounds.entries - len(found) + len(gone),
             self._bounds.size - sum(one.size for one in found) + sum(one.size for one in gone),
