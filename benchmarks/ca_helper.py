@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,10 @@ import grpc
 from benchmarks.processes import SERVER_CORE, Message, answer_requests, pin, usage
 from meshpki.ca.config import Limits
 from meshpki.ca.server.ca_server import CaServer
+from meshpki.ca.server.call_pool import CallPool
 from meshpki.ca.server.grpc_options import OPTIONS
+from meshpki.runtime.garbage import settle
+from meshpki.runtime.scheduling import without_preemption
 from meshpki.wire.methods import CREATE_CERTIFICATE
 from support.authority import make_authority
 from support.ca_server import SERVER_NAME, make_config
@@ -50,6 +52,7 @@ class _Echo(grpc.GenericRpcHandler):
 def start(kind: str, **limits: int) -> Message:
     """Serve from a directory of its own; says where, and what the clients need."""
     pin(SERVER_CORE)
+    without_preemption()  # as `serve` does
     directory = Path(_closing.enter_context(tempfile.TemporaryDirectory(prefix="meshpki-bench-")))
     directory.chmod(0o700)
     authority = make_authority()
@@ -64,6 +67,7 @@ def start(kind: str, **limits: int) -> Message:
 def _start_ca(config: CaConfig) -> str:
     server = CaServer(config).start()
     _closing.callback(server.stop)
+    settle()  # as `serve` does
     return server.address
 
 
@@ -71,11 +75,13 @@ def _start_echo(config: CaConfig, authority: TestAuthority) -> str:
     from meshpki.ca.server.serving_certificate import ServingCertificate
 
     pair = ServingCertificate(authority.issuer, config.server_names).pair(time.time())
-    pool = ThreadPoolExecutor(config.limits.in_flight)
-    server = grpc.server(pool, handlers=[_Echo()], options=OPTIONS)
+    pool = CallPool(config.limits.threads, "echo")
+    pool.start()
+    server = grpc.server(pool, handlers=[_Echo()], options=OPTIONS)  # type: ignore[arg-type]
     credentials = grpc.ssl_server_credentials([(pair.key_pem, pair.chain_pem)])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
+    settle()
     _closing.callback(lambda: server.stop(1).wait())
     return f"127.0.0.1:{port}"
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from meshpki.ca.config_values import DAY, Seconds
 from meshpki.errors import InvalidValueError
+from meshpki.identity import ServiceAccountRef
 from meshpki.tokens.policy import DEFAULT_AUDIENCE, ClusterPolicy
 
 DEFAULT_LEEWAY: Final = Seconds(30)
@@ -91,6 +92,8 @@ class ClusterSettings:
     api_server: ApiServerSettings | None = None
     review_cache: Seconds = DEFAULT_REVIEW_CACHE
     """How long the API server's good word may be used; what is deleted meanwhile is believed for so long."""
+    node_proxies: tuple[ServiceAccountRef, ...] = ()
+    """Accounts that may act for the pods of their own node, as ztunnel does; see `meshpki.ca.impersonation`."""
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError when the way of authentication lacks something, or something is given for nothing."""
@@ -100,13 +103,16 @@ class ClusterSettings:
                 f"cluster {self.name!r} with authentication {how} " + ("and" if jwks else "without") + " `jwks`",
                 wanted="`jwks` for jwks and hybrid, and none for tokenreview",
             )
-        wants_server = how is not Authentication.JWKS or (jwks is not None and jwks.api_server)
+        wants_server = (
+            how is not Authentication.JWKS or (jwks is not None and jwks.api_server) or bool(self.node_proxies)
+        )
         if wants_server != (self.api_server is not None):
             raise InvalidValueError(
                 f"cluster {self.name!r} with authentication {how} "
                 + ("and" if self.api_server else "without")
                 + " `api_server`",
-                wanted="`api_server` for tokenreview, hybrid, and keys from it (jwks: {api_server: true}); else none",
+                wanted="`api_server` for tokenreview, hybrid, keys from it (jwks: {api_server: true}), node_proxies; "
+                "else none",
                 todo="say `authentication: hybrid` if tokens shall be reviewed" if self.api_server else "",
             )
         if self.review_cache > MAX_REVIEW_CACHE:

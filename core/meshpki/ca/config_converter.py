@@ -14,13 +14,14 @@ from cattrs.v import format_exception
 from meshpki.ca.config_clusters import Authentication
 from meshpki.ca.config_values import HostPort, Seconds, parse_duration
 from meshpki.errors import InvalidValueError, MeshpkiError, UsageError
-from meshpki.identity import TrustDomain
+from meshpki.identity import ServiceAccountRef, TrustDomain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _Record = TypeVar("_Record")
 _Texts = tuple[str, ...]
+_Accounts = tuple[ServiceAccountRef, ...]
 _Paths = tuple[Path, ...]
 
 
@@ -69,9 +70,14 @@ def _converter(base: Path) -> Converter:
     own_hook(
         _Paths, lambda value: tuple(base / _exactly(item, str, "a path") for item in _exactly(value, list, "a list"))
     )
+    own_hook(_Accounts, lambda value: tuple(_account(item) for item in _exactly(value, list, "a list")))
     own_hook(Seconds, parse_duration)
     hook(Authentication, _authentication)
     return converter
+
+
+def _account(value: object) -> ServiceAccountRef:
+    return ServiceAccountRef.parse(_exactly(value, str, "a text"))
 
 
 def _authentication(value: object) -> Authentication:

@@ -60,13 +60,13 @@ def workload_of(requested: SpiffeId, trust_domain: TrustDomain) -> ServiceAccoun
             raise DoubtError(Doubt.NOT_A_WORKLOAD)
 
 
-def check_caller(caller: Caller, trusted: frozenset[ServiceAccountRef]) -> tuple[str, str]:
-    """Demand a trusted account and a pod; the pod's name and UID. Raises DoubtError."""
+def check_caller(caller: Caller, trusted: frozenset[ServiceAccountRef]) -> str:
+    """Demand a trusted account and a pod; the pod's name. Raises DoubtError."""
     if caller.service_account not in trusted:
         raise DoubtError(Doubt.NOT_TRUSTED)
     if caller.pod is None or not caller.pod.uid:
         raise DoubtError(Doubt.NO_POD)
-    return caller.pod.name, caller.pod.uid
+    return caller.pod.name
 
 
 def check_caller_pod(caller: Caller, pod: PodFacts | None) -> str:

@@ -126,3 +126,25 @@ IN_CLUSTER = "api_server: {in_cluster: true}"
 )
 def test_every_fault_is_named(line: str, said: str) -> None:
     assert said in fault(line)
+
+
+def test_node_proxies_go_with_any_authentication_and_an_api_server() -> None:
+    assert cluster("jwks: {file: a.json}").node_proxies == ()
+    found = cluster(f"jwks: {{file: a.json}}, {SERVER}, node_proxies: [istio-system/ztunnel, a/b]")
+    assert found.authentication is Authentication.JWKS
+    assert [str(account) for account in found.node_proxies] == ["istio-system/ztunnel", "a/b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("jwks: {file: a.json}, node_proxies: [istio-system/ztunnel]", "without `api_server`"),
+        (f"jwks: {{file: a.json}}, {SERVER}, node_proxies: []", "and `api_server`"),
+        (f"jwks: {{file: a.json}}, {SERVER}, node_proxies: istio-system/ztunnel", "wanted: a list"),
+        (f"jwks: {{file: a.json}}, {SERVER}, node_proxies: [ztunnel]", "wanted: NAMESPACE/NAME"),
+        (f"jwks: {{file: a.json}}, {SERVER}, node_proxies: [1]", "wanted: a text"),
+        (f"jwks: {{file: a.json}}, {SERVER}, node_proxies: ['*/ztunnel']", "wanted: a DNS label"),
+    ],
+)
+def test_what_names_no_node_proxy(line: str, said: str) -> None:
+    assert said in fault(line)

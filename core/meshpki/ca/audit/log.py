@@ -1,4 +1,4 @@
-"""The audit log that a server writes: durable before the answer, one fsync for all who wait, whole after a crash.
+"""The audit log that a server writes: durable before the answer, one fsync for each batch, whole after a crash.
 
 Detected when it is opened, as by `meshpki audit verify`: an edited, missing, moved or foreign record, a log that was
 cut, a second writer. A line that a crash left unfinished is cut off, and the cut is recorded. Two limits. A power cut
@@ -11,10 +11,10 @@ Rotation by size is not built; its place: a next file begins with a genesis that
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING, Final, Self
 
 from meshpki.ca.audit.budget import RefusalBudget
@@ -24,7 +24,6 @@ from meshpki.errors import MachineError, UnavailableError
 from meshpki.runtime.files import private_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from meshpki.ca.audit.file import Head, Scan
@@ -36,50 +35,21 @@ ANONYMOUS_PER_SECOND: Final = 1.0
 VERIFIED_PER_SECOND: Final = 10.0
 """Refusals of callers whose token was good: an accident of theirs, worth more lines."""
 BURST: Final = 100
-GATHER_SECONDS: Final = 0.002
-GATHER_FROM: Final = 3
-"""A sync costs the processor as much as a signature. So while at least this many other calls are on their way to the
-log, the leader waits for them to share it, until all are there or this long; a call that is alone waits for nobody."""
-
-
-class _Ticket:
-    """One record on its way to the disk, and the lock on which its thread waits."""
-
-    __slots__ = ("done", "encoded", "error", "ready")
-
-    def __init__(self, encoded: bytes) -> None:
-        self.encoded = encoded
-        self.ready = threading.Lock()
-        self.done = False
-        self.error: UnavailableError | None = None
 
 
 class AuditLog:
     """One process's exclusive hold on an audit log. Safe for threads; `open` makes one."""
 
-    def __init__(self, writer: AuditWriter, in_flight: Callable[[], int]) -> None:
+    def __init__(self, writer: AuditWriter) -> None:
         self._writer = writer
-        self._in_flight = in_flight
         self._mutex = threading.Lock()
-        self._queue: list[_Ticket] = []
-        self._busy = False
         self._closed = False
-        self._gathering: _Ticket | None = None
         self._notes = _Notes()
 
     @classmethod
-    def open(
-        cls,
-        path: Path,
-        *,
-        trust_domain: str,
-        issuer_key_id: str,
-        now: float,
-        in_flight: Callable[[], int] = lambda: 0,
-    ) -> Self:
+    def open(cls, path: Path, *, trust_domain: str, issuer_key_id: str, now: float) -> Self:
         """Take the log at `path` (made when there is none), check all of it, and record the start.
 
-        `in_flight` says how many calls are being served, those that wait for the log among them.
         Raises IntegrityError for a log that is not whole or belongs to another trust domain, and MachineError when
         the machine refuses or another server holds it.
         """
@@ -91,7 +61,7 @@ class AuditLog:
         except UnavailableError as error:
             writer.close()
             raise MachineError(error.seen, todo=error.todo) from error
-        log = cls(writer, in_flight)
+        log = cls(writer)
         log._say("the audit log is open")
         return log
 
@@ -105,25 +75,15 @@ class AuditLog:
         """Why the log cannot be written at the moment; empty when it can."""
         return self._writer.failure
 
-    def append(self, record: AuditRecord) -> None:
-        """Return when the record is on the disk. Raises UnavailableError when it cannot be brought there.
+    def append(self, *records: AuditRecord) -> None:
+        """Return when all of them are on the disk, by one sync. Raises UnavailableError when none can be brought there.
 
-        Whoever comes first writes and syncs for all who came meanwhile; the next leader is the first of those who
-        came while it did so.
+        A sync costs the processor as much as a signature: whoever has several records brings them together
+        (`ca.server.batches`).
         """
-        ticket = _Ticket(encode_fields(record))
+        encoded = [encode_fields(record) for record in records]
         with self._mutex:
-            self._queue.append(ticket)
-            follows, self._busy = self._busy, True
-            if follows:
-                ticket.ready.acquire()
-                self._wake_if_all_are_here()
-        if follows:
-            ticket.ready.acquire()  # until a leader has written it, or steps down for it
-        if not ticket.done:
-            self._lead(ticket)
-        if ticket.error is not None:
-            raise ticket.error
+            self._commit(encoded)
 
     def note(self, record: AuditRecord, *, verified: bool, now: float) -> None:
         """Record a refusal with the next commit, within the budget of its kind. Never waits for a disk or raises."""
@@ -131,8 +91,8 @@ class AuditLog:
 
     def flush(self, now: float) -> None:
         """Write refusals, and word of a recovery; look after the files. Call it about once a second."""
-        if not self._take_lead():
-            return  # the leader takes the notes along
+        if not self._mutex.acquire(blocking=False):
+            return  # whoever writes takes the notes along
         try:
             if self._closed:
                 return
@@ -140,78 +100,36 @@ class AuditLog:
             self._notes.summarise(now)
             if self._writer.failures:
                 self._notes.resumed(self._writer.failures, now)
-            self._commit([])
+            with contextlib.suppress(UnavailableError):
+                self._commit([])
             self._writer.sync_head()
         finally:
-            self._step_down()
+            self._mutex.release()
 
     def close(self, now: float) -> None:
         """Write what waits, record the stop, let go. Whoever still comes to `append` is refused. Idempotent."""
-        while not self._take_lead():
-            time.sleep(GATHER_SECONDS)
-        if self._closed:
-            self._step_down()
-            return
-        self._closed = True
-        self._notes.summarise(now, all_of_it=True)
-        self._commit([])
-        self._commit([_Ticket(encode_fields(AuditRecord(RecordKind.STOPPED, timestamp(now))))])
-        self._writer.sync_head()
-        self._say("the audit log is closed")
-        self._writer.close()
-        self._step_down()
-
-    def _take_lead(self) -> bool:
         with self._mutex:
-            leads, self._busy = not self._busy, True
-        return leads
+            if self._closed:
+                return
+            self._closed = True
+            self._notes.summarise(now, all_of_it=True)
+            stopped = encode_fields(AuditRecord(RecordKind.STOPPED, timestamp(now)))
+            for encoded in ([], [stopped]):
+                with contextlib.suppress(UnavailableError):
+                    self._commit(encoded)
+            self._writer.sync_head()
+            self._say("the audit log is closed")
+            self._writer.close()
 
-    def _lead(self, leader: _Ticket) -> None:
-        batch: list[_Ticket] = []
-        try:
-            if self._in_flight() - len(self._queue) >= GATHER_FROM:
-                self._gather(leader)
-            with self._mutex:
-                batch, self._queue = self._queue, []
-            self._commit(batch)
-        finally:
-            for ticket in batch:
-                ticket.done = True
-                if ticket is not leader:
-                    ticket.ready.release()
-            self._step_down()
-
-    def _gather(self, leader: _Ticket) -> None:
-        leader.ready.acquire(blocking=False)
-        with self._mutex:
-            self._gathering = leader
-        leader.ready.acquire(timeout=GATHER_SECONDS)
-        with self._mutex:
-            self._gathering = None
-
-    def _wake_if_all_are_here(self) -> None:
-        if self._gathering is not None and len(self._queue) >= self._in_flight():
-            self._gathering.ready.release()
-            self._gathering = None
-
-    def _step_down(self) -> None:
-        with self._mutex:
-            successor = self._queue[0] if self._queue else None
-            self._busy = successor is not None
-        if successor is not None:
-            successor.ready.release()
-
-    def _commit(self, batch: list[_Ticket]) -> None:
+    def _commit(self, encoded: list[bytes]) -> None:
         notes = self._notes.take()
-        encoded = [ticket.encoded for ticket in batch] + notes
-        if not encoded:
+        if not encoded and not notes:
             return
         try:
-            self._writer.commit(encoded)
-        except UnavailableError as error:
+            self._writer.commit([*encoded, *notes])
+        except UnavailableError:
             self._notes.put_back(notes)
-            for ticket in batch:
-                ticket.error = UnavailableError(error.seen, todo=error.todo)
+            raise
 
     def _say(self, message: str) -> None:
         head = self._writer.head

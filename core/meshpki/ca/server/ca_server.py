@@ -27,7 +27,9 @@ from meshpki.ca.server.self_check import self_check
 from meshpki.ca.server.tls import ServerTls
 from meshpki.ca.signer import SoftwareSigner
 from meshpki.errors import UnavailableError
+from meshpki.runtime.garbage import settle
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
+from meshpki.runtime.scheduling import without_preemption
 from meshpki.tokens.verify import TokenVerifier
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from meshpki.ca.config import CaConfig
     from meshpki.ca.profile import Profile
     from meshpki.hooks import Signer
-    from meshpki.runtime.http import Answer
+    from meshpki.runtime.garbage import settle
+from meshpki.runtime.http import Answer
 
 _LOG = logging.getLogger(__name__)
 
@@ -94,7 +97,7 @@ class CaServer:
         config, clock = self.config, self._clock
         profile = config.certificate_profile()
         issuer = open_issuer(self._open_signer(), profile, clock())
-        clusters = open_clusters(config, closing, clock())
+        clusters, proxies = open_clusters(config, closing, clock())
         reviews, apart = ReviewWatch(reviewers(clusters)), ApartWatch(clusters, clock)
         self.metrics.registry.register(ReviewMetrics(reviewers(clusters), reviews, apart))
         verifier = TokenVerifier(clusters)
@@ -104,12 +107,11 @@ class CaServer:
             trust_domain=str(config.trust_domain),
             issuer_key_id=issuer.key_id,
             now=clock(),
-            in_flight=in_flight.count,
         )
         closing.callback(lambda: audit.close(clock()))
         tls = ServerTls(issuer, config.server_names, audit, clock)
         readiness = Readiness(issuer, audit, clusters, clock, reviews.failures)
-        service = CertificateService(issuer=issuer, profile=profile, audit=audit, metrics=self.metrics)
+        service = CertificateService(issuer=issuer, profile=profile, audit=audit, metrics=self.metrics, proxies=proxies)
         bundles = BundleService(profile, audit, self.metrics)
         health = HealthService(readiness.ready)
         aside = ThreadPoolExecutor(CHECKS_AT_ONCE + WATCHES_AT_ONCE, thread_name_prefix="health")
@@ -167,7 +169,9 @@ def serve(config: CaConfig) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    without_preemption()
     with CaServer(config):
+        settle()
         stop.wait()
     return 0
 
@@ -193,6 +197,8 @@ def _software_signer(config: CaConfig) -> Signer:
 def _drain(listeners: Sequence[Listener]) -> None:
     for stopped in [listener.stop() for listener in listeners]:
         stopped.wait()
+    for listener in listeners:
+        listener.close()
 
 
 def _http_server(

@@ -9,53 +9,47 @@ from typing import TYPE_CHECKING, Final
 import grpc
 from google.protobuf.message import DecodeError
 
-from meshpki.ca.audit.entries import issued_record
 from meshpki.ca.authorize import authorize
 from meshpki.ca.credential import CredentialKind
-from meshpki.ca.csr import read_csr
-from meshpki.ca.issue import issue
 from meshpki.ca.lifetime import check_renewable
 from meshpki.ca.peer import Peer
-from meshpki.ca.prepare import prepare
-from meshpki.ca.reasons import (
-    CsrRefusedError,
-    IdentityReason,
-    IdentityRefusedError,
-    LifetimeReason,
-    LifetimeRefusedError,
-)
+from meshpki.ca.reasons import IdentityReason, IdentityRefusedError, LifetimeReason, LifetimeRefusedError
 from meshpki.ca.refusals import Refusals, refusal, unavailable
-from meshpki.ca.serials import draw
 from meshpki.ca.server.authentication import UNJUDGED, PeerRule, TokenRule
+from meshpki.ca.server.issuance import Issuance, Order, lifetime_refusal
 from meshpki.ca.server.methods import Call, CallRefusedError, Method
 from meshpki.ca.server.metrics import Outcome
 from meshpki.errors import UnavailableError
-from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
+from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest
 from meshpki.wire.methods import CREATE_CERTIFICATE
 
 if TYPE_CHECKING:
     from meshpki.ca.audit.entries import Requester
     from meshpki.ca.audit.log import AuditLog
-    from meshpki.ca.issue import Issued
     from meshpki.ca.issuer import Issuer
     from meshpki.ca.profile import Profile
     from meshpki.ca.server.method_adapter import Received
     from meshpki.ca.server.metrics import CaMetrics
+    from meshpki.ca.server.node_proxies import NodeProxies
     from meshpki.tokens.caller import Caller
     from meshpki.tokens.verify import TokenVerifier
 
 _Status = grpc.StatusCode
 IMPERSONATED: Final = "ImpersonatedIdentity"
 """What ztunnel puts into the request's metadata (istio security/pkg/server/ca/server.go)."""
+PODS_UNAVAILABLE: Final = "pods_unavailable"
 
 
 class CertificateService:
     """Turns verified callers and their keys into certificates. Safe for threads."""
 
-    def __init__(self, *, issuer: Issuer, profile: Profile, audit: AuditLog, metrics: CaMetrics) -> None:
+    def __init__(
+        self, *, issuer: Issuer, profile: Profile, audit: AuditLog, metrics: CaMetrics, proxies: NodeProxies
+    ) -> None:
+        self._proxies = proxies
         self._issuer = issuer
         self._profile = profile
-        self._audit = audit
+        self._issuance = Issuance(issuer, profile, audit)
         self._metrics = metrics
         self._refusals = {kind: Refusals(audit, partial(self._count, kind)) for kind in CredentialKind}
 
@@ -72,57 +66,38 @@ class CertificateService:
         """The handler. Raises CallRefusedError; what it returns is durable in the audit log."""
         kind = CredentialKind.CERTIFICATE if isinstance(who, Peer) else CredentialKind.TOKEN
         try:
-            issued = self._issue(call, who, received)
-            self._record(call, who, issued)
+            answer = self._issuance.run(self._order(call, who, received()))
         except CallRefusedError as refused:
             self._refusals[kind].note(call, refused, who=who)
             raise
         self._metrics.issued(time.time() - call.received_at, kind)
-        return IstioCertificateResponse(cert_chain=issued.cert_chain).SerializeToString()
+        return answer
 
-    def _issue(self, call: Call, who: Requester, received: Received) -> Issued:
-        request, identity = _read(received())
+    def _order(self, call: Call, who: Requester, request: bytes) -> Order:
+        message, identity = _read(request)
         try:
-            key = read_csr(request.csr)
-            spiffe_id = authorize(who, self._profile, identity)
-            prepared = prepare(
-                self._issuer,
-                self._profile,
-                spiffe_id,
-                key,
-                requested_seconds=request.validity_duration,
-                token_expires_at=None if isinstance(who, Peer) else who.expires_at,
-                now=call.received_at,
-                serial=draw(),
-                attested_at=self._attested_at(call, who),
+            return Order(
+                call,
+                who,
+                message.csr,
+                message.validity_duration,
+                authorize(who, self._profile, identity, self._proxies.grant),
+                self._attested_at(call, who),
             )
-            return issue(prepared)
-        except CsrRefusedError as error:
-            raise refusal(_Status.INVALID_ARGUMENT, error.reason, error) from error
         except IdentityRefusedError as error:
             malformed = error.reason is IdentityReason.MALFORMED
             status = _Status.INVALID_ARGUMENT if malformed else _Status.PERMISSION_DENIED
             raise refusal(status, error.reason, error) from error
         except LifetimeRefusedError as error:
-            needed = error.reason is LifetimeReason.TOKEN_NEEDED
-            status = _Status.PERMISSION_DENIED if needed else _Status.UNAUTHENTICATED
-            raise refusal(status, error.reason, error) from error
+            raise lifetime_refusal(error) from error
         except UnavailableError as error:
-            raise unavailable("signer_unavailable", "nothing can be signed now", error) from error
+            raise unavailable(PODS_UNAVAILABLE, "the cluster cannot be asked about its pods now", error) from error
 
     def _attested_at(self, call: Call, who: Requester) -> int | None:
         """When a token last proved this identity: just now, or when the certificate that is renewed says."""
         if isinstance(who, Peer):
             return check_renewable(self._profile, attested_at=who.attested_at, held_until=who.not_after)
         return None if self._profile.max_without_token_seconds is None else int(call.received_at)
-
-    def _record(self, call: Call, who: Requester, issued: Issued) -> None:
-        try:
-            self._audit.append(issued_record(call, who, issued))
-        except UnavailableError as error:
-            raise unavailable(
-                "audit_unavailable", "the record of this certificate cannot be kept now", error
-            ) from error
 
     def _count(self, kind: CredentialKind, refused: CallRefusedError) -> None:
         self._metrics.failed(_outcome(refused), refused.reason, kind)
@@ -150,4 +125,6 @@ def _outcome(refused: CallRefusedError) -> Outcome:
         case _Status.INVALID_ARGUMENT:
             return Outcome.IDENTITY if refused.reason == IdentityReason.MALFORMED else Outcome.CSR
         case _:
+            if refused.reason == PODS_UNAVAILABLE:
+                return Outcome.IDENTITY
             return Outcome.AUTHENTICATION if refused.reason in UNJUDGED else Outcome.SIGNING

@@ -1,10 +1,11 @@
-"""From the clusters of the configuration to those that are trusted: their keys, their reviewers, their connections."""
+"""From the clusters of the configuration to those that are trusted: keys, reviewers, node proxies, connections."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from meshpki.ca.config_clusters import Authentication
+from meshpki.ca.server.node_proxies import NodeProxies, ProxiesOfCluster
 from meshpki.errors import UnavailableError, UsageError
 from meshpki.tokens.jwks import FileKeySource, HttpsKeySource
 from meshpki.tokens.namesakes import overlaps
@@ -13,7 +14,7 @@ from meshpki.tokens.verify import TrustedCluster
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from meshpki.ca.config import CaConfig
     from meshpki.ca.config_clusters import ApiServerSettings, ClusterSettings
@@ -25,16 +26,23 @@ _KEEP_FREE: Final = 4
 """One thread in so many is kept for calls that need no slow API server."""
 
 
-def open_clusters(config: CaConfig, closing: contextlib.ExitStack, now: float) -> list[TrustedCluster]:
+def open_clusters(
+    config: CaConfig, closing: contextlib.ExitStack, now: float
+) -> tuple[list[TrustedCluster], NodeProxies]:
     """Make everything that the clusters need; `closing` ends it. No API server is spoken to yet.
 
     Raises UsageError, MachineError and KubeCredentialError for what the configuration names, and UsageError for two
     clusters that share an issuer and a key.
     """
     terms = review_terms(config)
-    clusters = [_trusted(cluster, terms[cluster.name], closing) for cluster in config.clusters]
+    clients = {
+        cluster.name: closing.enter_context(_client(cluster.api_server, terms[cluster.name].at_once))
+        for cluster in config.clusters
+        if cluster.api_server is not None
+    }
+    clusters = [_trusted(cluster, terms[cluster.name], clients.get(cluster.name)) for cluster in config.clusters]
     _check_files_differ(clusters, now)
-    return clusters
+    return clusters, _node_proxies(config, clients)
 
 
 def reviewers(clusters: Sequence[TrustedCluster]) -> tuple[TokenReviewer, ...]:
@@ -57,13 +65,24 @@ def review_terms(config: CaConfig) -> dict[str, ReviewTerms]:
     }
 
 
-def _trusted(cluster: ClusterSettings, terms: ReviewTerms, closing: contextlib.ExitStack) -> TrustedCluster:
+def _trusted(cluster: ClusterSettings, terms: ReviewTerms, client: KubeClient | None) -> TrustedCluster:
     policy = cluster.policy()
-    client = None if cluster.api_server is None else closing.enter_context(_client(cluster.api_server, terms.at_once))
     reviewer = None
     if client is not None and cluster.authentication is not Authentication.JWKS:
         reviewer = TokenReviewer(client, policy, terms)
     return TrustedCluster(policy, _key_source(cluster, client), reviewer)
+
+
+def _node_proxies(config: CaConfig, clients: Mapping[str, KubeClient]) -> NodeProxies:
+    """Those of each cluster that has some; as many ask at once as reviews may."""
+    proxies = {}
+    for cluster in config.clusters:
+        if cluster.node_proxies:
+            from meshpki.kube.pod_directory import PodDirectory
+
+            pods = PodDirectory(clients[cluster.name])
+            proxies[cluster.name] = ProxiesOfCluster(frozenset(cluster.node_proxies), pods)
+    return NodeProxies(config.trust_domain, proxies, at_once=max(1, config.limits.threads // 2))
 
 
 def _key_source(cluster: ClusterSettings, client: KubeClient | None) -> KeySource | None:

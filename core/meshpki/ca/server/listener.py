@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
+from meshpki.ca.server.call_pool import CallPool
 from meshpki.ca.server.grpc_options import OPTIONS
 from meshpki.errors import MachineError
 
@@ -28,8 +28,13 @@ class Listener:
     ) -> None:
         """`key` is where the configuration names `at`. Raises MachineError."""
         self.table = table
-        pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="call")
-        self._server = grpc.server(pool, handlers=[table], options=OPTIONS, maximum_concurrent_rpcs=limits.in_flight)
+        self._pool = CallPool(limits.threads, "call")
+        self._server = grpc.server(
+            self._pool,  # type: ignore[arg-type]  # all that it calls is `submit`
+            handlers=[table],
+            options=OPTIONS,
+            maximum_concurrent_rpcs=limits.in_flight,
+        )
         try:
             port = self._server.add_secure_port(str(at), credentials)
         except RuntimeError as error:
@@ -43,8 +48,13 @@ class Listener:
 
     def start(self) -> None:
         """Answer from now on."""
+        self._pool.start()
         self._server.start()
 
     def stop(self) -> threading.Event:
         """Take no new calls; the event is set when those under way have ended, within DRAIN_SECONDS."""
         return self._server.stop(DRAIN_SECONDS)
+
+    def close(self) -> None:
+        """Let the threads end; call it when the event of `stop` is set."""
+        self._pool.stop()

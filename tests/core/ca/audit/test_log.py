@@ -1,4 +1,4 @@
-"""The log on a real disk: group commit, crashes, full disks, floods, other hands."""
+"""The log on a real disk: batches, crashes, full disks, floods, other hands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +22,8 @@ from meshpki.errors import IntegrityError, MachineError, UnavailableError
 NOW = 1_800_000_000.0
 
 
-def open_log(path: Path, *, domain: str = "mesh.local", in_flight: int = 0) -> AuditLog:
-    return AuditLog.open(path, trust_domain=domain, issuer_key_id="ab12", now=NOW, in_flight=lambda: in_flight)
+def open_log(path: Path, *, domain: str = "mesh.local") -> AuditLog:
+    return AuditLog.open(path, trust_domain=domain, issuer_key_id="ab12", now=NOW)
 
 
 def issued(number: int) -> AuditRecord:
@@ -114,43 +113,38 @@ def test_it_goes_on_where_it_stopped(path: Path) -> None:
     assert verify(path).intact
 
 
-def test_many_threads_share_a_sync_and_none_is_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = open_log(path, in_flight=16)
+def test_records_that_come_together_share_a_sync_and_keep_their_order(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = open_log(path)
     events = spy(monkeypatch)
+    log.append(*(issued(number) for number in range(1, 17)))
+    assert events == ["write", "sync", "write"]
+    log.close(NOW)
+    serials = [line.record.serial for line in tail(path, 100) if line.record.kind is RecordKind.ISSUED]
+    assert serials == [f"{number:x}" for number in range(1, 17)]
+    assert verify(path).intact
+
+
+def test_many_threads_and_none_is_lost(path: Path) -> None:
+    log = open_log(path)
 
     def work(base: int) -> None:
-        for number in range(50):
-            log.append(issued(base + number))
+        for number in range(0, 50, 2):
+            log.append(issued(base + number), issued(base + number + 1))
 
     threads = [threading.Thread(target=work, args=(1000 * index,)) for index in range(1, 17)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert events.count("sync") <= 400  # 800 records
     log.close(NOW)
     serials = [line.record.serial for line in tail(path, 10_000) if line.record.kind is RecordKind.ISSUED]
     assert sorted(serials) == sorted(f"{1000 * index + number:x}" for index in range(1, 17) for number in range(50))
     assert verify(path).intact
 
 
-def test_a_leader_waits_no_longer_than_until_all_are_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshpki.ca.audit.log.GATHER_SECONDS", 20.0)
-    log = open_log(path, in_flight=8)
-    threads = [threading.Thread(target=log.append, args=(issued(number),)) for number in range(1, 9)]
-    began = time.monotonic()
-    events = spy(monkeypatch)
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert time.monotonic() - began < 10
-    assert events.count("sync") == 1
-    log.close(NOW)
-    assert verify(path).counts[RecordKind.ISSUED] == 8
-
-
-def test_a_failed_write_fails_all_who_wait_and_a_later_one_succeeds(
+def test_a_failed_write_fails_everyone_who_comes_and_a_later_one_succeeds(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = filled(path, 2)

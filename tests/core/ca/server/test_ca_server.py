@@ -335,7 +335,7 @@ def test_a_signer_that_is_away(tmp_path: Path) -> None:
 def test_a_fault_of_ours_is_internal_and_says_where_to_look(
     ca: RunningCa, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("meshpki.ca.server.certificate_service.draw", lambda: 1 / 0)
+    monkeypatch.setattr("meshpki.ca.server.issuance.draw", lambda: 1 / 0)
     with pytest.raises(CallFailedError) as caught:
         ca.client.sign(good_token())
     assert (caught.value.code, caught.value.reason) == (Code.INTERNAL, "internal")

@@ -70,7 +70,7 @@ def test_what_another_machines_run_left_is_removed_when_it_must_be_dead() -> Non
     assert cluster.objects == {}
 
 
-@pytest.mark.parametrize("mark", ["elsewhere.1.x", f"{this_run().place}.{os.getpid()}.x"])
+@pytest.mark.parametrize("mark", ["elsewhere.1.x", f"{this_run().place}.{os.getpid()}.x"], ids=["elsewhere", "here"])
 def test_the_account_of_a_run_at_work_is_left_alone(mark: str) -> None:
     before = {ACCOUNT: account(mark)}
     cluster = FakeCluster(objects=dict(before))
