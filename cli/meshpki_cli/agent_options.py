@@ -65,7 +65,10 @@ StatusFile: TypeAlias = Annotated[
 ]
 Cache: TypeAlias = Annotated[
     Path | None,
-    typer.Option(metavar="DIRECTORY", help="Keep key, chain and roots here (0700), to go on after a restart."),
+    typer.Option(
+        metavar="DIRECTORY",
+        help="Keep key, chain and roots here (0700), to go on after a restart; with --node for each token.",
+    ),
 ]
 Http: TypeAlias = Annotated[str, typer.Option(metavar="HOST:PORT", help="Show /livez, /readyz and /metrics here.")]
 

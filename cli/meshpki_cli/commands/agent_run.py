@@ -48,6 +48,7 @@ class _Common(TypedDict):
     key_type: KeyType
     status_file: Path | None
     http: str
+    cache: Path | None
 
 
 def run(
@@ -98,13 +99,14 @@ def run(
         "key_type": KeyType(key_type),
         "status_file": status_file,
         "http": http,
+        "cache": cache,
     }
     if node:
         if sds_socket is None or token_file is not None or files is not None:
             raise UsageError("--node", wanted="--sds-socket, and neither --token-file nor --files")
-        if cache is not None or shared_socket_directory or ca_renewal_address or secret_files:
+        if shared_socket_directory or ca_renewal_address or secret_files:
             raise UsageError(
-                "--node with --cache, --ca-renewal-address, --secret-files or --shared-socket-directory",
+                "--node with --ca-renewal-address, --secret-files or --shared-socket-directory",
                 wanted="none of them",
             )
         if files_owner or files_command or files_signal or files_mode != "0600":
@@ -127,7 +129,6 @@ def run(
         files_signal=files_signal,
         ca_renewal_address=ca_renewal_address,
         shared_socket_directory=shared_socket_directory,
-        cache=cache,
         secret_files=tuple(secret_files or ()),
     )
     return run_agent(config)

@@ -62,7 +62,7 @@ def accept_held(chain_pem: bytes, bundle_pem: bytes, key_pem: bytes, *, roots_pe
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise AnswerError("chain_malformed", "what was held before cannot be read") from error
     snapshot = _examine(leaf, middle, [*came, *known], (spki, key_pem), roots_pem=roots_pem, now=now)
-    return replace(snapshot, bundle_pem=bundle_pem)
+    return replace(snapshot, bundle_pem=_shared(bundle_pem))
 
 
 def is_trusted(chain_pem: bytes, roots_pem: bytes, now: float) -> bool:

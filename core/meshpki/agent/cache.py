@@ -20,6 +20,7 @@ from meshpki.errors import MachineError
 from meshpki.runtime.files import check_private_directory, private_directory, read_private, write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from meshpki.agent.bundle import Roots
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 FILE: Final = "identity.json"
 VERSION: Final = 1
 MAX_BYTES: Final = 2 * 1024 * 1024
+NOT_USED: Final = "what an earlier run left in the cache is not used"
 _PARTS: Final = ("chain", "bundle", "key")
 
 
@@ -55,14 +57,7 @@ class Cache:
         try:
             return self._load(roots, now)
         except (CacheError, AnswerError, MachineError) as error:
-            log.warning(
-                "what an earlier run left in the cache is not used",
-                extra={
-                    "file": str(self._path),
-                    "reason": error.reason if isinstance(error, AnswerError) else "cache",
-                    "seen": error.seen if isinstance(error, (AnswerError, MachineError)) else str(error),
-                },
-            )
+            log.warning(NOT_USED, extra={"file": str(self._path), **why_not(error)})
             return None
 
     def store(self, held: Held) -> None:
@@ -82,9 +77,21 @@ class Cache:
 
     def _load(self, roots: Roots, now: float) -> Held:
         check_private_directory(self._directory)
-        parts, renew_at = _parse(read_private(self._path, limit=MAX_BYTES))
-        snapshot = accept_held(parts["chain"], parts["bundle"], parts["key"], roots_pem=pem_of(roots), now=now)
-        return Held(snapshot, renew_at)
+        return examine(read_private(self._path, limit=MAX_BYTES), roots, now)
+
+
+def examine(content: bytes, roots: Roots, now: float) -> Held:
+    """Give what `render` made this content from, if it can be served at `now`. Raises CacheError or AnswerError."""
+    parts, renew_at = _parse(content)
+    snapshot = accept_held(parts["chain"], parts["bundle"], parts["key"], roots_pem=pem_of(roots), now=now)
+    return Held(snapshot, renew_at)
+
+
+def why_not(error: CacheError | AnswerError | MachineError) -> Mapping[str, str]:
+    """Say for the log why a cache is not used."""
+    if isinstance(error, CacheError):
+        return {"reason": "cache", "seen": str(error)}
+    return {"reason": error.reason if isinstance(error, AnswerError) else "cache", "seen": error.seen}
 
 
 def render(held: Held) -> bytes:

@@ -129,14 +129,14 @@ class Keeper:
         self._clock_jumps = clock_jumps
         self._bundle = Bundle().with_configured(self._roots.current)
         self._state = rotation.start(clock())
-        self._resumed = held is not None
+        self._resumed = False
         self._health = rotation.health(self._state, clock())
         self._attempt: asyncio.Task[rotation.Event] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._stepped = Signal()
         self._tally = _Tally()
         if held is not None:
-            self._resume(held)
+            self.resume(held)
 
     @property
     def state(self) -> rotation.State:
@@ -147,6 +147,11 @@ class Keeper:
     def bundle(self) -> Bundle:
         """The roots that are served, and how often they have changed."""
         return self._bundle
+
+    @property
+    def resumed(self) -> bool:
+        """Whether what is served is an earlier run's, and no answer of the CA has taken its place yet."""
+        return self._resumed
 
     def steps(self) -> asyncio.Future[None]:
         """Get a future that is done after the next step, whatever changed: see Signal.next."""
@@ -187,8 +192,10 @@ class Keeper:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _resume(self, held: Held) -> None:
+    def resume(self, held: Held) -> None:
+        """Go on with what an earlier run held. Before `run` only."""
         now = self._clock()
+        self._resumed = True
         too_long = held.snapshot.not_after - now > self._wish.ttl_seconds  # a shorter life is wanted than in that run
         renew_at = now if too_long else held.renew_at
         self._state = rotation.resume(held.snapshot, renew_at, now=now, chance=self._chance())

@@ -25,9 +25,10 @@ from meshpki.runtime.wakeup import Signal
 from meshpki.tokens.reasons import TokenRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from meshpki.agent.keeper import ConfiguredRoots, Wish
+    from meshpki.agent.keeper import ConfiguredRoots, Held, Wish
+    from meshpki.agent.node_cache_line import NodeCacheLine
     from meshpki.agent.node_identity import Ca
     from meshpki.agent.node_table import Action, Limits, TokenKey
     from meshpki.agent.node_token import StreamToken
@@ -75,6 +76,7 @@ class NodeSessions:
         *,
         at_once: int,
         header: str = ISTIO_HEADER,
+        cache: NodeCacheLine | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -82,6 +84,7 @@ class NodeSessions:
         self._ca = ca
         self._roots = roots
         self._header = header
+        self._cache = cache
         self._clock = clock
         self._chance = chance
         self._table = NodeTable(limits)
@@ -184,6 +187,8 @@ class NodeSessions:
         try:
             while not stop.done():
                 self._clock_watch.look()
+                if self._cache is not None:
+                    self._cache.tidy(self._clock())
                 self._perform(self._table.tick(now=self._clock()))
                 self._planned = self._table.next_wake()
                 patience = max(0.0, min(self._planned - self._clock(), LONGEST_SLEEP_SECONDS))
@@ -195,12 +200,15 @@ class NodeSessions:
             for identity in self._identities.values():
                 self._end(identity)
             await asyncio.gather(stop, *self._ending, return_exceptions=True)
+            if self._cache is not None:
+                await asyncio.to_thread(self._cache.close)
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
             match action:
                 case Start(key):
-                    self._identities[key].start(self._stepped, self._spent)
+                    identity = self._identities[key]
+                    identity.start(self._stepped, self._spent, self._earlier(identity))
                 case Admit(key, streams):
                     self._admit(self._identities[key].feed, streams)
                 case Halt(key):
@@ -222,13 +230,23 @@ class NodeSessions:
         key, state, now = identity.key, identity.keeper.state, self._clock()
         if identity.is_new_certificate():
             assert state.snapshot is not None
+            if self._cache is not None and not identity.keeper.resumed:
+                self._cache.keep(key, identity.ends, identity.keeper.held(), now)
             self._perform(self._table.accepted(key, state.snapshot.not_after, now=now))
         elif state.failure is not None and state.failure.denied:
+            if self._cache is not None:
+                self._cache.drop(key)
             if identity.is_new_refusal():
                 self._count(state.failure.reason)
             self._perform(self._table.refused(key, now=now))
         else:
             self._moved.wake()
+
+    def _earlier(self, identity: NodeIdentity) -> Callable[[], Awaitable[Held | None]] | None:
+        """What reads what the CA gave an earlier run for this very token. Without a cache: nothing."""
+        if self._cache is None:
+            return None
+        return self._cache.earlier(identity.key, identity.ends, self._roots.current, self._clock())
 
     def _spent(self, identity: NodeIdentity) -> None:
         """A renewal is due, and this token has expired or will in a moment."""

@@ -36,6 +36,8 @@ class NodeConfig:
     call_seconds: float = 10.0
     http: str = ""
     """`HOST:PORT` for health and metrics, or empty."""
+    cache: Path | None = None
+    """Directory that keeps over a restart what the CA gave for each token, or None: nothing is written."""
     limits: Limits = field(default_factory=Limits)
     at_once: int = AT_ONCE
 

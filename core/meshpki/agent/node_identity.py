@@ -12,11 +12,11 @@ from meshpki.agent.keeper import Authority, Keeper
 from meshpki.agent.turns import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from meshpki.agent.ca_client import Answer, BundleHeld
     from meshpki.agent.credential import Credential
-    from meshpki.agent.keeper import ConfiguredRoots, Wish
+    from meshpki.agent.keeper import ConfiguredRoots, Held, Wish
     from meshpki.agent.node_token import StreamToken
     from meshpki.agent.repeats import Repeats
     from meshpki.agent.snapshot import Snapshot
@@ -81,11 +81,20 @@ class NodeIdentity:
         self,
         stepped: Callable[[NodeIdentity], None],
         spent: Callable[[NodeIdentity], None],
+        earlier: Callable[[], Awaitable[Held | None]] | None = None,
     ) -> None:
-        """Begin to ask. `stepped` is called after each step of the keeper, `spent` once the token is of no more use."""
+        """Begin to ask. `stepped` is called after each step of the keeper, `spent` once the token is of no more use.
+
+        `earlier` gives what an earlier run obtained with this very token, if it can be served still.
+        """
         self._on_spent = spent
-        self._task = asyncio.create_task(self.keeper.run())
+        self._task = asyncio.create_task(self.keeper.run() if earlier is None else self._go_on(earlier))
         self._follow(stepped)
+
+    async def _go_on(self, earlier: Callable[[], Awaitable[Held | None]]) -> None:
+        if (held := await earlier()) is not None:
+            self.keeper.resume(held)
+        await self.keeper.run()
 
     def halt(self) -> None:
         """Send this token no more. The keeper lives on: what it holds follows a change of the roots."""
@@ -101,6 +110,11 @@ class NodeIdentity:
     def is_usable(self, now: float) -> bool:
         """Whether the token is still worth sending."""
         return not self._halted and (self._token.ends is None or self._token.ends - now > MARGIN_SECONDS)
+
+    @property
+    def ends(self) -> int | None:
+        """When the token expires, as it says itself; true as soon as the CA has accepted it."""
+        return self._token.ends
 
     @property
     def token(self) -> TokenCredential:

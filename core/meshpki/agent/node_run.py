@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from meshpki.agent.keeper import KeeperStatus
     from meshpki.agent.node import Standing
+    from meshpki.agent.node_cache_line import NodeCacheLine
     from meshpki.agent.node_config import NodeConfig
     from meshpki.agent.observe import Observer
 
@@ -64,6 +65,7 @@ class NodeAgent:
             config.limits,
             at_once=config.at_once,
             header=check_header(config.token_header),
+            cache=_cache(config),
             clock=clock,
             chance=chance,
         )
@@ -132,8 +134,18 @@ class NodeAgent:
             await asyncio.wait([moved])
 
 
+def _cache(config: NodeConfig) -> NodeCacheLine | None:
+    if config.cache is None:
+        return None
+    from meshpki.agent.node_cache_line import NodeCacheLine, bounds_for  # here: nearly no agent of a node has one
+
+    return NodeCacheLine(config.cache, bounds_for(config.limits.identities))
+
+
 def render(sessions: NodeSessions, now: float) -> Mapping[str, object]:
     """Give the status: how many tokens stand where, and each accepted one as `status.fields`, with phase and streams.
+
+    `from_cache`: what is served is of an earlier run, and the CA has not answered since.
 
     Of a token that the CA has not accepted only the number is told, and of those refused for which reason: the names
     in it are nobody's word.
@@ -147,8 +159,9 @@ def render(sessions: NodeSessions, now: float) -> Mapping[str, object]:
 
 
 def _identity(standing: Standing, now: float) -> Mapping[str, object]:
-    about = {"phase": standing.phase.value, "streams": standing.streams}
-    return {**status.fields(standing.identity.keeper.state, now), **about}
+    keeper = standing.identity.keeper
+    about = {"phase": standing.phase.value, "streams": standing.streams, "from_cache": keeper.resumed}
+    return {**status.fields(keeper.state, now), **about}
 
 
 def _order(identity: Mapping[str, object]) -> tuple[str, str]:
