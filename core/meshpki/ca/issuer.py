@@ -107,7 +107,7 @@ def subject_key_identifier(certificate: x509.Certificate) -> bytes:
 def _load(data: bytes) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(data)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise InvalidValueError("a chain element that is no certificate", wanted="X.509 in DER (RFC 5280)") from error
 
 

@@ -86,7 +86,7 @@ def load_certificates(path: Path) -> list[x509.Certificate]:
     data = files.read_capped(path, limit=MAX_CHAIN_BYTES)
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise InvalidValueError(f"{path} holds no certificates", wanted="certificates in PEM") from error
 
 

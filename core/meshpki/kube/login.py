@@ -53,5 +53,5 @@ def _certificate_end(presented: Presented) -> float | None:
         return None
     try:
         return x509.load_pem_x509_certificate(presented.pair.certificate).not_valid_after_utc.timestamp()
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return None

@@ -34,7 +34,7 @@ def examine(chain_pem: Sequence[str], *, spiffe_id: SpiffeId, spki: bytes, roots
         leaf = chain[0]
         _check_leaf(leaf, spiffe_id, spki)
         _check_path(chain, roots, datetime.fromtimestamp(now, UTC))
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except (ValueError, x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise RefusedError(f"the CA's answer is no certificate chain: {error}") from error
     return f"{spiffe_id} until {leaf.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC, serial {leaf.serial_number:x}"
 

@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from meshpki.ca import der
+from meshpki.ca import der, pem
 from meshpki.ca import issue as issuing
 from meshpki.ca.chain import check_chain, trust_domain_of
 from meshpki.ca.hierarchy import Authority, build_hierarchy, make_issuer, make_root
 from meshpki.ca.issuer import Issuer
 from meshpki.ca.keys import KeyKind, private_pem
-from meshpki.ca.signer import SoftwareSigner, load_private_key
+from meshpki.ca.signer import SoftwareSigner, load_certificates, load_private_key
 from meshpki.errors import IntegrityError, InvalidValueError, MachineError
 from meshpki.identity import TrustDomain
 from support.authority import MESH, NOW, key, make_authority
@@ -188,6 +188,23 @@ def test_no_certificate_in_the_chain() -> None:
 
     with pytest.raises(InvalidValueError, match="no certificate"):
         Issuer.from_signer(Broken())
+
+
+def test_a_certificate_of_no_known_version_is_none(tmp_path: Path) -> None:
+    """The library has an error of another kind for it, which is no ValueError."""
+    strange = root().certificate.public_bytes(Encoding.DER).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)
+
+    class Strange:
+        chain = (strange,)
+
+        def sign(self, tbs: bytes) -> bytes:
+            return tbs
+
+    with pytest.raises(InvalidValueError, match="no certificate"):
+        Issuer.from_signer(Strange())
+    (tmp_path / "chain.pem").write_text(pem.encode(strange, pem.CERTIFICATE))
+    with pytest.raises(InvalidValueError, match="holds no certificates"):
+        load_certificates(tmp_path / "chain.pem")
 
 
 def test_an_issuing_key_of_another_kind_is_refused() -> None:
