@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import subprocess
 import sys
 import tempfile
@@ -31,11 +32,12 @@ def main() -> int:
 def survives(name: str, seconds: int) -> bool:
     from support.fuzz_targets import seeds
 
+    print(f"{name}: {seconds} s ...", flush=True)
     CRASHES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as corpus:
         for number, seed in enumerate(seeds(name)):
             (Path(corpus) / str(number)).write_bytes(seed)
-        limits = (f"-max_total_time={seconds}", "-max_len=4096", "-timeout=10", "-print_final_stats=1")
+        limits = (f"-max_total_time={seconds}", "-max_len=4096", "-timeout=10", "-verbosity=0", "-print_final_stats=1")
         command = [sys.executable, "-m", "support.fuzz", name, "--child", *limits]
         done = subprocess.run([*command, f"-artifact_prefix={CRASHES}/{name}-", corpus], check=False)
     if not any(CRASHES.iterdir()):
@@ -46,6 +48,8 @@ def survives(name: str, seconds: int) -> bool:
 def fuzz(name: str, arguments: list[str]) -> None:
     """Does not return."""
     import atheris
+
+    logging.disable()  # what a stranger does wrong is logged, and here there are a million of them
 
     with atheris.instrument_imports(include=["meshpki"]):
         from support.fuzz_targets import TARGETS
