@@ -320,6 +320,16 @@ def test_colour_is_for_terminals_and_for_those_who_want_it(vendor: Mapping[str, 
         assert not command_line.COLOUR.search(shown)
 
 
+def test_it_asks_until_it_knows(vendor: Mapping[str, str], tmp_path: Path) -> None:
+    args = ["provision", "--platform", "directory", "--state-dir", str(tmp_path / "s")]
+    ran = command_line.on_terminal(*args, typed=b"perhaps\nNO\n", after=b"[y/N]", env=vendor)
+    assert (ran.code, ran.out.count("[y/N]")) == (3, 2)
+    assert "y or n, please." in ran.out
+    gone = command_line.on_terminal(*args, typed=b"\x04", after=b"[y/N]", env=vendor)  # the end of the input
+    assert gone.code == 130
+    assert not (tmp_path / "s").exists()
+
+
 def test_ctrl_c_at_the_question_changes_nothing(vendor: Mapping[str, str], tmp_path: Path) -> None:
     args = ["provision", "--platform", "directory", "--state-dir", str(tmp_path / "s")]
     ran = command_line.on_terminal(*args, typed=b"\x03", after=b"[y/N]", env=vendor)
