@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meshpki.provision.engine import Standing
-    from meshpki.provision.plan import Plan
+    from meshpki.provision.plan import Plan, Removal
     from meshpki_cli.page import Page
 
 _VERBS: Final = {
@@ -23,8 +23,8 @@ _VERBS: Final = {
 _DIFF: Final = {"+": GOOD, "-": BAD, "~": WARN}
 
 
-def show_plan(page: Page, plan: Plan, standings: Sequence[Standing]) -> None:
-    """Write the whole plan; changes that stand already get one line each."""
+def show_plan(page: Page, plan: Plan, standings: Sequence[Standing], removals: Sequence[Removal]) -> None:
+    """Write the whole plan; changes that stand already get one line each. `removals` are those still to be made."""
     page.title(f"Plan for {plan.platform}")
     page.pairs(
         [
@@ -44,23 +44,23 @@ def show_plan(page: Page, plan: Plan, standings: Sequence[Standing]) -> None:
     page.title("Changes")
     for standing in standings:
         _show_change(page, standing)
-    if plan.removals:
+    if removals:
         page.blank()
         page.title("Removals: made by an earlier run, and no part of this plan")
-        for removal in plan.removals:
+        for removal in removals:
             page.item("remove  ", Cell(f"{removal.title} ({removal.id})", BAD), indent=2)
     page.blank()
-    page.line(summary(plan, standings))
+    page.line(summary(standings, removals))
 
 
-def summary(plan: Plan, standings: Sequence[Standing]) -> str:
+def summary(standings: Sequence[Standing], removals: Sequence[Removal]) -> str:
     """The plan in one sentence."""
     pending = sum(one.pending for one in standings)
-    if not pending and not plan.removals:
+    if not pending and not removals:
         return f"Nothing to change: all {len(standings)} parts stand as planned."
     parts = [f"{pending} to change", f"{len(standings) - pending} to keep"]
-    if plan.removals:
-        parts.append(f"{len(plan.removals)} to remove")
+    if removals:
+        parts.append(f"{len(removals)} to remove")
     return f"{', '.join(parts)}."
 
 

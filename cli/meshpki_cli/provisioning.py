@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from meshpki.hooks import WorkloadStatus
     from meshpki.plugins import PluginSet
+    from meshpki.provision.base import Base
     from meshpki.provision.engine import Report, Standing
     from meshpki.provision.journal import History
-    from meshpki.provision.plan import Plan
+    from meshpki.provision.plan import Plan, Removal
     from meshpki.provision.verify import VerifyReport
     from meshpki_cli.page import Page
 
@@ -35,9 +36,22 @@ class Prospect:
     standings: tuple[Standing, ...]
 
     @property
+    def base(self) -> Base:
+        """What stands, by what the journal said when this was looked at."""
+        from meshpki.provision.base import Base
+
+        return Base.of(self.history)
+
+    @property
+    def removals(self) -> tuple[Removal, ...]:
+        """What the plan removes and what is there to be removed: a run that was broken off may have begun to."""
+        made = {one.id for one in self.history.made}
+        return tuple(removal for removal in self.plan.removals if removal.id in made)
+
+    @property
     def pending(self) -> bool:
         """Whether applying the plan would change anything."""
-        return bool(self.plan.removals) or any(one.pending for one in self.standings)
+        return bool(self.removals) or any(one.pending for one in self.standings)
 
     @property
     def recorded(self) -> bool:
@@ -76,7 +90,7 @@ def show_only(ahead: Prospect, output: Output) -> int:
 def _show_prospect(page: Page, ahead: Prospect) -> None:
     from meshpki_cli.plan_view import show_plan
 
-    show_plan(page, ahead.plan, ahead.standings)
+    show_plan(page, ahead.plan, ahead.standings, ahead.removals)
 
 
 def carry_out(ahead: Prospect, output: Output, *, yes: bool, otherwise: str) -> int:
@@ -86,7 +100,7 @@ def carry_out(ahead: Prospect, output: Output, *, yes: bool, otherwise: str) -> 
         _refuse_blocked(ahead)
     if ahead.pending:
         consent.obtain("Apply this plan?", yes=yes, otherwise=otherwise)
-    report = None if ahead.recorded and not ahead.pending else _apply(ahead)
+    report = None if ahead.recorded and not ahead.pending else _apply(ahead, asked=ahead.pending and not yes)
     checked = _verify(ahead) if report is not None and report.changed else None
     workloads = _workloads(ahead)
     document = {
@@ -121,12 +135,16 @@ def _refuse_blocked(ahead: Prospect) -> None:
         )
 
 
-def _apply(ahead: Prospect) -> Report:
-    from meshpki.provision import engine, journal
+def _apply(ahead: Prospect, *, asked: bool) -> Report:
+    """Apply what was shown. While a person thought about it things may have changed: then all is looked at again."""
+    from meshpki.provision import engine, journal, saved
 
+    agreed = ahead.standings if asked else ()
     try:
         with journal.locked(Path(ahead.plan.state_dir)) as opened, progress.reported() as told:
-            return engine.apply(ahead.plugins, ahead.plan, opened, progress=told)
+            if asked:
+                saved.still_valid(ahead.plugins, saved.SavedPlan(ahead.plan, ahead.base), opened.history())
+            return engine.apply(ahead.plugins, ahead.plan, opened, base=ahead.base, agreed=agreed, progress=told)
     except engine.InterruptedRunError as error:
         raise InterruptedRun(error.seen.removeprefix("interrupted "), error.todo) from error
 

@@ -212,6 +212,30 @@ def test_a_plan_whose_facts_have_changed_is_refused_with_what_changed(
     assert not (tmp_path / "state").exists()
 
 
+def test_a_plan_from_before_another_run_is_refused_with_what_that_changed(
+    run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    file, state = tmp_path / "plan.json", tmp_path / "state"
+    run("provision", "--yes")
+    run("provision", "--file", "a=first", "--plan-out", str(file))
+    run("provision", "--yes", "--file", "c=third")
+    ran = command_line.invoke("apply", str(file), "--yes")
+    assert (ran.code, ran.out) == (3, "")
+    assert "another run changed what stands since the plan was made" in ran.err
+    assert "evidence: made file.c: now file c" in ran.err
+    assert [path.name for path in (state / "files").iterdir()] == ["c"]
+
+
+def test_a_plan_that_removes_is_applied_once_and_then_says_so(run: Callable[..., Ran], tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    run("provision", "--yes")
+    run("provision", "--file", "a=first", "--plan-out", str(file))
+    assert "1 removed" in command_line.invoke("apply", str(file), "--yes").out
+    again = command_line.invoke("apply", str(file))
+    assert again.code == 0
+    assert "Nothing to change" in again.out
+
+
 def test_an_edited_plan_is_refused(run: Callable[..., Ran], tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     run("provision", "--plan-out", str(file))
@@ -327,6 +351,58 @@ def test_it_asks_until_it_knows(vendor: Mapping[str, str], tmp_path: Path) -> No
     assert "y or n, please." in ran.out
     gone = command_line.on_terminal(*args, typed=b"\x04", after=b"[y/N]", env=vendor)  # the end of the input
     assert gone.code == 130
+    assert not (tmp_path / "s").exists()
+
+
+def test_what_changes_while_it_asks_is_refused(vendor: Mapping[str, str], tmp_path: Path) -> None:
+    state = tmp_path / "s"
+    own = ["provision", "--platform", "directory", "--state-dir", str(state)]
+
+    def other(*args: str) -> Callable[[], object]:
+        return lambda: command_line.spawn(*own, "--yes", *args, env=vendor)
+
+    def asked(*args: str, meanwhile: Callable[[], object]) -> str:
+        ran = command_line.on_terminal(
+            *args, columns=200, typed=b"y\n", after=b"[y/N]", meanwhile=meanwhile, env=vendor
+        )
+        assert ran.code == 3, ran.out
+        return command_line.plain(ran.out)
+
+    def files() -> list[str]:
+        return sorted(path.name for path in (state / "files").iterdir())
+
+    said = asked(*own, "--file", "x=1", meanwhile=other("--file", "y=2"))
+    assert "another run changed what stands since the plan was made" in said
+    assert "evidence: made file.y: now file y" in said
+    assert files() == ["y"], "what the other run made is there, and nothing of ours"
+
+    said = asked(*own, "--file", "x=1", "--file", "y=2", meanwhile=(state / "files" / "y").unlink)
+    assert "stood as planned when the plan was shown" in said
+    assert files() == []
+
+    said = asked("deprovision", "--state-dir", str(state), meanwhile=other("--file", "z=3"))
+    assert "another run changed what stands since the list was shown" in said
+    assert files() == ["z"]
+
+    plan = str(tmp_path / "plan.json")
+    command_line.spawn(*own, "--file", "x=1", "--plan-out", plan, env=vendor)
+    said = asked("apply", plan, meanwhile=other("--file", "y=2"))
+    assert "evidence: made file.z: no longer file z" in said
+    assert files() == ["y"]
+
+
+def test_a_refusal_after_a_removal_leaves_nothing(vendor: Mapping[str, str], tmp_path: Path) -> None:
+    place = ["--state-dir", str(tmp_path / "s")]
+    own = ["provision", "--platform", "directory", *place]
+    command_line.spawn(*own, "--yes", env=vendor)
+    ran = command_line.on_terminal(
+        *(*own, "--file", "x=1"),
+        typed=b"y\n",
+        after=b"[y/N]",
+        meanwhile=lambda: command_line.spawn("deprovision", "--yes", *place, env=vendor),
+        env=vendor,
+    )
+    assert ran.code == 3
     assert not (tmp_path / "s").exists()
 
 

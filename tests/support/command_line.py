@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 COMMAND = (sys.executable, "-P", "-m", "meshpki_cli")
@@ -67,11 +67,16 @@ def spawn(*args: str, given: bytes = b"", env: Mapping[str, str] | None = None, 
 
 
 def on_terminal(
-    *args: str, columns: int = 80, typed: bytes = b"", after: bytes = b"", env: Mapping[str, str] | None = None
+    *args: str,
+    columns: int = 80,
+    typed: bytes = b"",
+    after: bytes = b"",
+    meanwhile: Callable[[], object] = lambda: None,
+    env: Mapping[str, str] | None = None,
 ) -> Ran:
     """Run on a terminal that is `columns` wide, and type `typed` once `after` is to be read on it.
 
-    Both streams are the terminal: all is in `out`.
+    `meanwhile` is called just before. Both streams are the terminal: all is in `out`.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
@@ -88,7 +93,7 @@ def on_terminal(
     timer = threading.Timer(BOUND_SECONDS, process.kill)
     timer.start()
     try:
-        shown = _converse(ours, typed, after)
+        shown = _converse(ours, typed, after, meanwhile)
         code = process.wait()
     finally:
         timer.cancel()
@@ -96,10 +101,11 @@ def on_terminal(
     return Ran(code, shown.decode(errors="replace").replace("\r\n", "\n"), "")
 
 
-def _converse(descriptor: int, typed: bytes, after: bytes) -> bytes:
+def _converse(descriptor: int, typed: bytes, after: bytes, meanwhile: Callable[[], object]) -> bytes:
     content = b""
     while True:
         if typed and after in content:
+            meanwhile()
             os.write(descriptor, typed)
             typed = b""
         try:

@@ -18,15 +18,15 @@ def run(
 ) -> int:
     """Apply a plan that was saved and reviewed: show it, ask, apply it, verify.
 
-    Refused with exit status 3, and nothing changed, when what was found then is not what is found now; the differences
-    are listed.
+    Refused with exit status 3, and nothing changed, when what was found then is not what is found now, or when another
+    run has changed what stood then; the differences are listed.
     """
     from meshpki import plugins
-    from meshpki.provision import journal, plan, saved
+    from meshpki.provision import journal, saved
     from meshpki_cli.provisioning import carry_out, prospect
 
-    planned = plan.load(file)
-    loaded = plugins.load()
-    history = journal.read(Path(planned.state_dir))
-    saved.still_valid(loaded, planned, history)
-    return carry_out(prospect(loaded, planned, history), output, yes=yes, otherwise="once you agree with the plan")
+    loaded, reviewed = plugins.load(), saved.load(file)
+    history = journal.read(Path(reviewed.plan.state_dir))
+    saved.still_valid(loaded, reviewed, history)
+    ahead = prospect(loaded, reviewed.plan, history)
+    return carry_out(ahead, output, yes=yes, otherwise="once you agree with the plan")

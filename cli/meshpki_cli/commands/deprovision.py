@@ -11,11 +11,11 @@ from meshpki_cli.options import OutputOption, StateDirOption, YesOption
 from meshpki_cli.output import Output, emit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
+    from meshpki.provision.base import Base
     from meshpki.provision.engine import Report
-    from meshpki.provision.journal import Made
+    from meshpki.provision.journal import History
     from meshpki_cli.page import Page
 
 
@@ -25,33 +25,36 @@ def run(state_dir: StateDirOption, yes: YesOption = False, output: OutputOption 
     What was there before comes back, what meshpki did not make stays. Broken off, the same command goes on.
     """
     from meshpki.provision import journal
+    from meshpki.provision.base import Base
 
-    made = tuple(reversed(journal.read(state_dir).made))
-    if made:
+    history = journal.read(state_dir)
+    if history.made:
         if output is Output.TABLE or sys.stderr.isatty():
-            _announce(made, state_dir)
+            _announce(history, state_dir)
         consent.obtain("Remove all of this?", yes=yes, otherwise="once you agree with what will be removed")
-    report = _remove(state_dir)
+    report = _remove(state_dir, Base.of(history))
     emit(output, {"state_dir": str(state_dir), **_plain(report)}, lambda page: _show(page, report, state_dir))
 
 
-def _announce(made: Sequence[Made], state_dir: Path) -> None:
+def _announce(history: History, state_dir: Path) -> None:
     """On stderr: it is there to be agreed to, the result follows on stdout."""
     from meshpki_cli.page import BAD, Cell, Page
 
     page = Page(sys.stderr)
+    meant = {change.id: change.undo for change in history.plan.changes} if history.plan else {}
     page.title(f"To be removed from {state_dir}")
-    for item in made:
+    for item in reversed(history.made):
         page.item("-", Cell(f"{item.title} ({item.id})", BAD), indent=2)
+        page.pairs([("undo", meant.get(item.id, ""))], indent=4)
 
 
-def _remove(state_dir: Path) -> Report:
+def _remove(state_dir: Path, shown: Base) -> Report:
     from meshpki import plugins
     from meshpki.provision import engine
 
     try:
         with progress.reported() as told:
-            return engine.deprovision(plugins.load(), state_dir, progress=told)
+            return engine.deprovision(plugins.load(), state_dir, base=shown, progress=told)
     except engine.InterruptedRunError as error:
         raise InterruptedRun(error.seen.removeprefix("interrupted "), error.todo) from error
 

@@ -57,9 +57,9 @@ def run(
         raise UsageError("--yes with --dry-run or --plan-out", wanted="your word to apply, or a look at the plan")
     ahead = _look(chosen(ctx), state_dir, fallback)
     if plan_out is not None:
-        from meshpki.provision import plan
+        from meshpki.provision import saved
 
-        plan.save(ahead.plan, plan_out.absolute())
+        saved.save(saved.SavedPlan(ahead.plan, ahead.base), plan_out.absolute())
         typer.echo(f"plan saved; apply it with: meshpki apply {plan_out}", err=True)
     if dry_run or plan_out is not None:
         return show_only(ahead, output)

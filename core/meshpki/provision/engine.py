@@ -17,8 +17,9 @@ from meshpki import plugins as plugin_sets
 from meshpki import records
 from meshpki.errors import InvalidValueError, MeshpkiError, OperatorNeededError, PluginError
 from meshpki.hooks import EffectState
+from meshpki.provision import base as bases
 from meshpki.provision import codec, journal_file
-from meshpki.provision import plan as plans
+from meshpki.provision.facts import absolute
 from meshpki.provision.journal import Outcome, RunKind, Undo, locked, no_checkpoint
 from meshpki.provision.mode import ChosenBy, lower
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from meshpki.hooks import Change, Effect, Observation, Params, Progress
     from meshpki.plugins import PluginSet
+    from meshpki.provision.base import Base
     from meshpki.provision.journal import History, Journal, Made
     from meshpki.provision.plan import Plan
 
@@ -100,16 +102,22 @@ def apply(
     plan: Plan,
     journal: Journal,
     *,
+    base: Base,
+    agreed: tuple[Standing, ...] = (),
     progress: Progress,
     checkpoint: Checkpoint = no_checkpoint,
 ) -> Report:
     """Bring the world where the plan wants it. Idempotent, and resumable wherever it is broken off.
 
-    Raises OperatorNeededError, with nothing changed, when something foreign stands in the way or the journal holds
-    what the plan does not know; InterruptedRunError on Ctrl-C; else the error of the change that failed, which was
-    taken back (or the evidence says what remains).
+    `base` is what stood when the plan was shown, `agreed` how each change stood then, where a person was asked. Raises
+    OperatorNeededError, with nothing changed, when either is not so any more, when something foreign stands in the
+    way, or when the journal holds what the plan does not know; InterruptedRunError on Ctrl-C; else the error of the
+    change that failed, which was taken back (or the evidence says what remains).
     """
-    _refuse_foreign(survey(plugins, plan))
+    bases.refuse_moved(base, journal.history())
+    standings = survey(plugins, plan)
+    _refuse_foreign(standings)
+    _refuse_unseen(agreed, standings)
     _refuse_unknown(plan, journal)
     _refuse_lowering(plan, journal.history())
     return _Run(plugins, plan, journal, progress, checkpoint).provision()
@@ -119,14 +127,20 @@ def remove(
     plugins: PluginSet,
     journal: Journal,
     *,
+    base: Base | None = None,
     progress: Progress,
     checkpoint: Checkpoint = no_checkpoint,
 ) -> Report:
     """Take back everything that the journal holds, last made first, then the journal itself. Resumable.
 
-    Raises InterruptedRunError on Ctrl-C, else the error of the change that could not be taken back.
+    `base` is what stood when the operator agreed; None for who agreed to whatever stands. Raises OperatorNeededError,
+    with nothing changed, when something else stands by now; InterruptedRunError on Ctrl-C, else the error of the
+    change that could not be taken back.
     """
-    plan = journal.history().plan
+    history = journal.history()
+    if base is not None:
+        bases.refuse_moved(base, history, "the list was shown")
+    plan = history.plan
     if plan is None:
         return Report((), journal.erase(checkpoint=checkpoint))
     results = _Run(plugins, plan, journal, progress, checkpoint).deprovision()
@@ -134,24 +148,42 @@ def remove(
 
 
 def deprovision(
-    plugins: PluginSet, state_dir: Path, *, progress: Progress, checkpoint: Checkpoint = no_checkpoint
+    plugins: PluginSet,
+    state_dir: Path,
+    *,
+    base: Base | None = None,
+    progress: Progress,
+    checkpoint: Checkpoint = no_checkpoint,
 ) -> Report:
     """Take the lock and remove everything that runs in `state_dir` made; nothing there is no error.
 
-    Raises what `journal.locked` and `remove` raise.
+    `base` as for `remove`. Raises what `journal.locked` and `remove` raise.
     """
-    state_dir = plans.absolute(state_dir)
+    state_dir = absolute(state_dir)
     journal_file.sweep(state_dir)
     if not journal_file.exists(state_dir / journal_file.FILE):
         return Report(())
     with locked(state_dir, checkpoint=checkpoint) as journal:
-        return remove(plugins, journal, progress=progress, checkpoint=checkpoint)
+        return remove(plugins, journal, base=base, progress=progress, checkpoint=checkpoint)
 
 
 def _refuse_foreign(standings: tuple[Standing, ...]) -> None:
     foreign = [one for one in standings if one.observation.state is EffectState.FOREIGN]
     if foreign:
         raise _foreign(foreign[0].change, foreign[0].observation, tuple(one.change.title for one in foreign[1:]))
+
+
+def _refuse_unseen(agreed: tuple[Standing, ...], now: tuple[Standing, ...]) -> None:
+    """Refuse to change what was shown as kept: somebody did something to it since."""
+    kept = {one.change.id for one in agreed if not one.pending}
+    unseen = [one for one in now if one.pending and one.change.id in kept]
+    if unseen:
+        raise OperatorNeededError(
+            "what stood as planned when the plan was shown does not any more",
+            wanted="what was shown, for that is what was agreed to",
+            todo="run the same command again, and look at what it shows",
+            evidence=tuple(f"{one.change.title}: {one.observation.detail or one.observation.state}" for one in unseen),
+        )
 
 
 def _foreign(change: Change, observation: Observation, others: tuple[str, ...] = ()) -> OperatorNeededError:

@@ -44,8 +44,13 @@ def detect(plugins: PluginSet, platform: str, state_dir: Path, given: Given) -> 
     plugin = plugins.plugin(platform)
     record = plugins.platform(platform)
     options = complete_options(record, given)
-    detection = plugins.detect(platform, DetectRequest(state_dir, options))
+    detection = plugins.detect(platform, DetectRequest(absolute(state_dir), options))
     return Facts(platform, plugin.origin, record.api_version, options, detection)
+
+
+def absolute(state_dir: Path) -> Path:
+    """Return the directory's absolute name, `..` and links in its parents resolved; the last part may be a link."""
+    return (state_dir.parent.resolve() / state_dir.name) if state_dir.name not in {"", ".."} else state_dir.resolve()
 
 
 def complete_options(platform: Platform, given: Given) -> dict[str, Value]:

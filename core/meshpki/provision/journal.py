@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from meshpki.errors import MeshpkiError
 from meshpki.provision import codec, journal_file
 from meshpki.provision import plan as plans
+from meshpki.provision.facts import absolute
 from meshpki.provision.journal_file import FILE
 from meshpki.runtime import files
 
@@ -156,7 +158,7 @@ def read(state_dir: Path) -> History:
 
     Raises MachineError for a directory or file that is not ours, IntegrityError for a damaged journal.
     """
-    state_dir = plans.absolute(state_dir)
+    state_dir = absolute(state_dir)
     if not journal_file.exists(state_dir / FILE):
         return History()
     files.check_private_directory(state_dir)
@@ -168,12 +170,13 @@ def read(state_dir: Path) -> History:
 def locked(state_dir: Path, *, checkpoint: Callable[[str], None] = no_checkpoint) -> Iterator[Journal]:
     """Open the journal in `state_dir`, made if need be together with the directory, and keep others out meanwhile.
 
-    Raises OperatorNeededError, with the other's process id, when another run has it; MachineError for a directory or
-    file that is not ours; IntegrityError for a damaged journal.
+    A refusal before anything was begun leaves no journal where there was none. Raises OperatorNeededError, with the
+    other's process id, when another run has it; MachineError for a directory or file that is not ours; IntegrityError
+    for a damaged journal.
     """
-    state_dir = plans.absolute(state_dir)
+    state_dir = absolute(state_dir)
     journal_file.sweep(state_dir)
-    made = not journal_file.exists(state_dir)
+    made, new = not journal_file.exists(state_dir), not journal_file.exists(state_dir / FILE)
     directory = journal_file.aside(state_dir) if made else state_dir
     files.private_directory(directory)
     with journal_file.lock(directory, state_dir):
@@ -186,7 +189,13 @@ def locked(state_dir: Path, *, checkpoint: Callable[[str], None] = no_checkpoint
         with contextlib.closing(journal_file.connect(state_dir / FILE)) as connection:
             journal = Journal(state_dir, connection)
             journal.note_holder()
-            yield journal
+            try:
+                yield journal
+            except MeshpkiError:
+                with contextlib.suppress(MeshpkiError):  # the refusal is what counts
+                    if new and not journal.history().runs:
+                        journal.erase()
+                raise
 
 
 class Journal:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from meshpki import records
-from meshpki.errors import IntegrityError, InvalidValueError, OperatorNeededError, PluginError, UsageError
+from meshpki.errors import InvalidValueError, OperatorNeededError, PluginError
 from meshpki.hooks import Change, Detection, Evidence, Mode, NotPossible, PlanRequest
 from meshpki.provision import codec
 from meshpki.provision import mode as modes
+from meshpki.provision.facts import absolute
 from meshpki.provision.mode import ChosenBy, ModeChoice
-from meshpki.runtime.files import PRIVATE_FILE, read_capped, write_atomically
 
 if TYPE_CHECKING:
     from meshpki.plugins import PluginSet
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from meshpki.provision.journal import History
 
 SCHEMA: Final = 1
-MAX_PLAN_BYTES: Final = 4 * 1024 * 1024
 
 _A = TypeVar("_A")
 
@@ -103,11 +101,6 @@ def make_plan(
         changes=changes,
         removals=removals,
     )
-
-
-def absolute(state_dir: Path) -> Path:
-    """Return the directory's absolute name, `..` and links in its parents resolved; the last part may be a link."""
-    return (state_dir.parent.resolve() / state_dir.name) if state_dir.name not in {"", ".."} else state_dir.resolve()
 
 
 def _possible(answer: _A | NotPossible, what: str) -> _A:
@@ -252,34 +245,3 @@ def _read_removal(value: Json, where: str) -> Removal:
     )
     reader.end()
     return removal
-
-
-def save(plan: Plan, path: Path) -> None:
-    """Write the plan and its digest, readable by people, mode 0600. Raises MachineError."""
-    document = {"digest": plan.digest, "plan": to_json(plan)}
-    write_atomically(path, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n", mode=PRIVATE_FILE)
-
-
-def load(path: Path) -> Plan:
-    """Read a saved plan.
-
-    Raises MachineError when it cannot be read or is larger than 4 MiB, UsageError when it is no plan, and
-    IntegrityError when its content is not what its digest says.
-    """
-    content = read_capped(path, limit=MAX_PLAN_BYTES)
-    todo = "make it anew: meshpki provision --plan-out FILE"
-    try:
-        reader = codec.Reader(codec.decode(content), "the file")
-        named = reader.text("digest")
-        value = reader.take("plan")
-        reader.end()
-        plan = from_json(value)
-    except InvalidValueError as error:
-        raise UsageError(f"{path} is no plan: {error.seen}", wanted=error.wanted, todo=error.todo or todo) from error
-    if named != plan.digest:
-        raise IntegrityError(
-            f"{path} was changed after it was saved: its content has the digest {plan.digest}",
-            wanted=f"{named:.100}, as the file says",
-            todo=f"review it again; {todo}",
-        )
-    return plan

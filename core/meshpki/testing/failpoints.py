@@ -28,6 +28,13 @@ def of_provision(changes: Iterable[str]) -> tuple[str, ...]:
     return (*NEW_JOURNAL, "run.begun", *made, "run.ended")
 
 
+def of_update(changes: Iterable[str], removals: Iterable[str]) -> tuple[str, ...]:
+    """Name every checkpoint of a later run that makes or updates these changes and then removes others."""
+    made = (f"{change}.{step}" for change in changes for step in CHANGE)
+    removed = (f"{change}.{step}" for change in removals for step in REMOVAL)
+    return (*OLD_JOURNAL, "run.begun", *made, *removed, "run.ended")
+
+
 def of_deprovision(changes: Iterable[str]) -> tuple[str, ...]:
     """Name every checkpoint of the run that takes back these changes, given in the order in which they were made."""
     removed = (f"{change}.{step}" for change in reversed(tuple(changes)) for step in REMOVAL)

@@ -1,8 +1,9 @@
 """Runs a provisioning in a process of its own that kills itself at a failpoint; for `assert` in a vendor's tests too.
 
-    python -m meshpki.testing.killed provision|deprovision MODULE:FUNCTION PLATFORM STATE_DIR OPTIONS_JSON
+    python -m meshpki.testing.killed provision|apply|deprovision MODULE:FUNCTION PLATFORM PLACE OPTIONS_JSON
 
-MODULE:FUNCTION returns the PluginSet. The tests call `killed_at`.
+MODULE:FUNCTION returns the PluginSet; PLACE is the state directory, for `apply` the file with the plan. The tests call
+`killed_at`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from meshpki.provision import engine, facts, saved
 from meshpki.provision import journal as journals
 from meshpki.provision import plan as plans
+from meshpki.provision.base import Base
 from meshpki.testing import failpoints
 
 if TYPE_CHECKING:
@@ -41,7 +43,18 @@ def provision(
         if plan is None:
             found = facts.detect(plugins, platform, state_dir, given)
             plan = plans.make_plan(plugins, found, state_dir, history=history)
-        return engine.apply(plugins, plan, journal, progress=_silent, checkpoint=checkpoint)
+        base = Base.of(history)
+        return engine.apply(plugins, plan, journal, base=base, progress=_silent, checkpoint=checkpoint)
+
+
+def apply(plugins: PluginSet, file: Path, checkpoint: Callable[[str], None]) -> engine.Report:
+    """Apply a saved plan, or go on with a run of it, as `meshpki apply` does."""
+    reviewed = saved.load(file)
+    history = journals.read(reviewed.plan.request.state_dir)
+    saved.still_valid(plugins, reviewed, history)
+    with journals.locked(reviewed.plan.request.state_dir, checkpoint=checkpoint) as journal:
+        base = Base.of(history)
+        return engine.apply(plugins, reviewed.plan, journal, base=base, progress=_silent, checkpoint=checkpoint)
 
 
 def deprovision(plugins: PluginSet, state_dir: Path, checkpoint: Callable[[str], None]) -> engine.Report:
@@ -50,10 +63,10 @@ def deprovision(plugins: PluginSet, state_dir: Path, checkpoint: Callable[[str],
 
 
 def killed_at(
-    failpoint: str, action: str, platform: str, state_dir: Path, given: Given, *, plugins: str = DIRECTORY
+    failpoint: str, action: str, platform: str, place: Path, given: Given, *, plugins: str = DIRECTORY
 ) -> bool:
     """Run `action` in a process that is killed at `failpoint`; False when it came to its end without passing there."""
-    arguments = [action, plugins, platform, str(state_dir), json.dumps(dict(given))]
+    arguments = [action, plugins, platform, str(place), json.dumps(dict(given))]
     done = subprocess.run(
         [sys.executable, "-m", __name__, *arguments],
         env={**os.environ, failpoints.VARIABLE: failpoint},
@@ -73,14 +86,16 @@ def _silent(line: str) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run what the command line says."""
-    action, spec, platform, state_dir, options = arguments
+    action, spec, platform, place, options = arguments
     module, function = spec.split(":")
     plugins: PluginSet = getattr(importlib.import_module(module), function)()
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(options).items()}
     if action == "provision":
-        provision(plugins, platform, Path(state_dir), given, failpoints.kill_here)
+        provision(plugins, platform, Path(place), given, failpoints.kill_here)
+    elif action == "apply":
+        apply(plugins, Path(place), failpoints.kill_here)
     else:
-        deprovision(plugins, Path(state_dir), failpoints.kill_here)
+        deprovision(plugins, Path(place), failpoints.kill_here)
 
 
 if __name__ == "__main__":

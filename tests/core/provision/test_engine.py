@@ -4,58 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from meshpki.errors import ExitCode, MachineError, OperatorNeededError, PluginError
 from meshpki.hooks import EffectState, Mode
-from meshpki.provision import engine, facts, journal, saved, status
-from meshpki.provision import plan as plans
-from meshpki.provision.engine import Deed, InterruptedRunError, Report
+from meshpki.provision import engine, journal, status
+from meshpki.provision.base import Base
+from meshpki.provision.engine import Deed, InterruptedRunError, Report, Standing
 from meshpki.provision.journal import Outcome
 from meshpki.provision.status import Installed
 from meshpki.testing import failpoints
-from meshpki.testing.platform import MARK, NAME, DirectoryPlatform, plugin_set
+from meshpki.testing.platform import MARK, NAME
+from support.world import DEFAULT, World
 
 if TYPE_CHECKING:
     from meshpki.provision.plan import Plan
-
-DEFAULT = ("a=first", "b=second")
-
-
-class World:
-    """A platform, a state directory, and the three things one does with them."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.platform = DirectoryPlatform()
-        self.plugins = plugin_set(self.platform)
-        self.state_dir = tmp_path / "state"
-        self.lines: list[str] = []
-
-    def plan(self, *files: str, word: Mode | None = None) -> Plan:
-        given: dict[str, Any] = {"file": files or DEFAULT}
-        found = facts.detect(self.plugins, NAME, self.state_dir, given)
-        return plans.make_plan(self.plugins, found, self.state_dir, word=word, history=journal.read(self.state_dir))
-
-    def apply(self, plan: Plan | None = None) -> Report:
-        plan = plan or self.plan()
-        with journal.locked(self.state_dir) as opened:
-            return engine.apply(self.plugins, plan, opened, progress=self.lines.append)
-
-    def remove(self) -> Report:
-        return engine.deprovision(self.plugins, self.state_dir, progress=self.lines.append)
-
-    def files(self) -> dict[str, str]:
-        place = self.state_dir / "files"
-        return {path.name: path.read_text().removeprefix(MARK) for path in sorted(place.glob("*"))}
-
-    def made(self) -> list[str]:
-        return [item.id for item in journal.read(self.state_dir).made]
-
-    def outcome(self) -> tuple[Outcome, str]:
-        last = journal.read(self.state_dir).runs[-1]
-        return last.outcome, last.reason
 
 
 @pytest.fixture
@@ -237,6 +202,61 @@ def test_a_plan_that_does_not_know_what_is_there_is_refused(world: World) -> Non
     assert world.files() == {"a": "first", "b": "second"}
 
 
+class TestAgreedTo:
+    """What a person saw and agreed to is what is done, or nothing is."""
+
+    def apply(self, world: World, plan: Plan, base: Base, agreed: tuple[Standing, ...] = ()) -> Report:
+        with journal.locked(world.state_dir) as opened:
+            return engine.apply(world.plugins, plan, opened, base=base, agreed=agreed, progress=world.lines.append)
+
+    def test_a_plan_is_refused_on_another_base(self, world: World) -> None:
+        shown = world.saved("c=third")
+        world.apply()
+        world.platform.calls.clear()
+        with pytest.raises(OperatorNeededError, match="another run changed what stands since the plan was shown") as (
+            caught
+        ):
+            self.apply(world, shown.plan, shown.base)
+        assert "made file.a: now file a" in caught.value.evidence
+        assert world.files() == {"a": "first", "b": "second"}
+        assert world.platform.calls == []
+
+    def test_and_leaves_no_journal_where_there_was_none(self, world: World) -> None:
+        world.apply()
+        shown = world.saved("c=third")
+        world.remove()
+        with pytest.raises(OperatorNeededError):
+            self.apply(world, shown.plan, shown.base)
+        assert not world.state_dir.exists()
+
+    def test_what_was_shown_as_kept_and_is_not_any_more_is_refused(self, world: World) -> None:
+        world.apply()
+        shown = world.saved("a=first", "b=other")
+        agreed = engine.survey(world.plugins, shown.plan)
+        (world.state_dir / "files" / "a").write_text(f"{MARK}edited")
+        with pytest.raises(OperatorNeededError, match="stood as planned when the plan was shown") as caught:
+            self.apply(world, shown.plan, shown.base, agreed)
+        assert caught.value.evidence == ("file a: other content",)
+        assert world.files() == {"a": "edited", "b": "second"}
+        assert self.apply(world, shown.plan, shown.base).changed, "where nobody was asked, the plan is the word"
+
+    def test_a_list_to_be_removed_is_refused_when_it_became_another(self, world: World) -> None:
+        world.apply()
+        shown = world.saved().base
+        world.apply(world.plan(*DEFAULT, "c=third"))
+        with pytest.raises(OperatorNeededError, match="since the list was shown") as caught:
+            engine.deprovision(world.plugins, world.state_dir, base=shown, progress=world.lines.append)
+        assert caught.value.evidence[1:] == ("made file.c: now file c",)
+        assert set(world.files()) == {"a", "b", "c"}
+
+    def test_what_was_made_after_nothing_was_found_is_not_removed(self, world: World) -> None:
+        shown = world.saved().base
+        world.apply()
+        with pytest.raises(OperatorNeededError):
+            engine.deprovision(world.plugins, world.state_dir, base=shown, progress=world.lines.append)
+        assert set(world.files()) == {"a", "b"}
+
+
 def test_a_plan_from_before_a_higher_mode_was_installed_is_refused(world: World) -> None:
     world.platform.modes = (Mode.SDS,)
     stale = world.plan()
@@ -255,56 +275,6 @@ def test_a_run_never_lowers_the_mode_by_itself(world: World) -> None:
     world.platform.modes = (Mode.SDS, Mode.FILE_MOUNT)
     assert world.plan().mode is Mode.FILE_MOUNT, "the operator's word holds"
     assert world.plan(word=Mode.SDS).mode is Mode.SDS
-
-
-class TestSavedPlans:
-    def test_a_plan_is_valid_while_nothing_changed(self, world: World) -> None:
-        for plan in (world.plan(), world.plan(word=Mode.FILE_MOUNT)):
-            saved.still_valid(world.plugins, plan, journal.read(world.state_dir))
-            world.apply(plan)
-            saved.still_valid(world.plugins, plan, journal.read(world.state_dir))
-
-    def test_what_changed_is_listed(self, world: World) -> None:
-        plan = world.plan()
-        world.platform.version = "v2.0"
-        with pytest.raises(OperatorNeededError, match="2 things changed since the plan was made") as caught:
-            saved.still_valid(world.plugins, plan, journal.read(world.state_dir))
-        assert "facts, version: v1.0 -> v2.0" in caught.value.evidence
-
-    def test_another_version_of_the_plugin_is_a_change(self, world: World) -> None:
-        plan = world.plan()
-        from meshpki import plugins
-
-        newer = plugins.of_objects({NAME: world.platform}, origin="meshpki-testing 1.1")
-        with pytest.raises(OperatorNeededError, match="1 thing changed") as caught:
-            saved.still_valid(newer, plan, journal.read(world.state_dir))
-        assert caught.value.evidence == ("plugin, origin: meshpki-testing 1.0 -> meshpki-testing 1.1",)
-
-    def test_a_run_of_this_very_plan_is_gone_on_with_all_the_same(self, world: World) -> None:
-        plan, other = world.plan(), world.plan("x=1")
-        world.platform.faults.add("interrupt:file.b")
-        with contextlib.suppress(InterruptedRunError):
-            world.apply(plan)
-        world.platform.version = "v2.0"
-        history = journal.read(world.state_dir)
-        saved.still_valid(world.plugins, plan, history)
-        with pytest.raises(OperatorNeededError):
-            saved.still_valid(world.plugins, other, history)
-
-    def test_provision_goes_on_with_the_plan_of_a_broken_run(self, world: World) -> None:
-        def unfinished(*files: str) -> Plan | None:
-            return saved.unfinished(world.plugins, NAME, {"file": files}, journal.read(world.state_dir))
-
-        plan = world.plan()
-        assert unfinished(*DEFAULT) is None
-        world.platform.faults.add("interrupt:file.b")
-        with contextlib.suppress(InterruptedRunError):
-            world.apply(plan)
-        assert unfinished(*DEFAULT) == plan
-        assert unfinished("a=1") is None, "other options, another plan"
-        world.platform.faults.clear()
-        world.apply(plan)
-        assert unfinished(*DEFAULT) is None
 
 
 class TestStatus:
@@ -367,7 +337,8 @@ def test_ctrl_c_at_any_checkpoint_can_be_gone_on_with_and_taken_back(place: str,
         pytest.raises((InterruptedRunError, KeyboardInterrupt)) as caught,
         journal.locked(world.state_dir, checkpoint=interrupt) as opened,
     ):
-        engine.apply(world.plugins, plan, opened, progress=world.lines.append, checkpoint=interrupt)
+        base = Base.of(opened.history())
+        engine.apply(world.plugins, plan, opened, base=base, progress=world.lines.append, checkpoint=interrupt)
     if caught.type is InterruptedRunError:
         assert world.outcome()[0] is Outcome.INTERRUPTED
     world.apply(plan)

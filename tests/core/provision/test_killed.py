@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from meshpki.errors import OperatorNeededError
+from meshpki.provision import facts, journal, saved
+from meshpki.provision import plan as plans
+from meshpki.provision.base import Base
+from meshpki.provision.saved import SavedPlan
 from meshpki.testing import failpoints
-from meshpki.testing.killed import deprovision, killed_at, provision
+from meshpki.testing.killed import apply, deprovision, killed_at, provision
 from meshpki.testing.platform import NAME, plugin_set
+
+if TYPE_CHECKING:
+    from meshpki.provision.facts import Given
 
 GIVEN = {"file": ("a=first", "b=second")}
 CHANGES = ("root", "file.a", "file.b")
@@ -118,8 +127,7 @@ def test_killed_at_every_step_in_turn_it_still_arrives(tmp_path: Path, unbroken:
 
 
 UPDATED = {"file": ("a=changed", "c=third")}
-UPDATE = ["run.begun", *(f"file.a.{step}" for step in failpoints.CHANGE), "file.a.half", "file.c.intended"]
-UPDATE += [f"file.b.{step}" for step in failpoints.REMOVAL]
+UPDATE = (*failpoints.of_update(("file.a", "file.c"), ("file.b",)), "file.a.half", "file.c.half")
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +155,56 @@ def test_an_update_killed_anywhere(failpoint: str, then: str, tmp_path: Path, up
     if then != "provision":
         deprovision(plugin_set(), state_dir, nothing)
         assert world(state_dir) == {}
+
+
+def test_every_checkpoint_of_an_update_is_named(tmp_path: Path) -> None:
+    passed = failpoints.Recorder()
+    provision(plugin_set(), NAME, tmp_path / "state", GIVEN, nothing)
+    provision(plugin_set(), NAME, tmp_path / "state", UPDATED, passed)
+    assert (*passed.names, "file.a.half", "file.c.half") == UPDATE
+
+
+def save_plan(state_dir: Path, given: Given, file: Path) -> Path:
+    plugins, history = plugin_set(), journal.read(state_dir)
+    plan = plans.make_plan(plugins, facts.detect(plugins, NAME, state_dir, given), state_dir, history=history)
+    saved.save(SavedPlan(plan, Base.of(history)), file)
+    return file
+
+
+@pytest.mark.parametrize("failpoint", [*PROVISION, "file.a.half", "file.b.half"])
+def test_a_saved_plan_killed_anywhere_is_gone_on_with_and_not_stale(
+    failpoint: str, tmp_path: Path, unbroken: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    state_dir = tmp_path / "state"
+    file = save_plan(state_dir, GIVEN, tmp_path_factory.mktemp("plans") / "plan.json")
+    assert killed_at(failpoint, "apply", NAME, file, {})
+    apply(plugin_set(), file, nothing)
+    assert world(state_dir) == world(unbroken)
+    assert applied(state_dir) == applied(unbroken)
+    assert not apply(plugin_set(), file, nothing).changed
+
+
+@pytest.mark.parametrize("failpoint", UPDATE)
+@pytest.mark.parametrize("then", ["the same plan", "the one before", "a removal"])
+def test_a_saved_update_killed_anywhere(
+    failpoint: str, then: str, tmp_path: Path, updated: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The same plan goes on; once it has begun to change anything, a plan that was made before it is stale."""
+    state_dir, place = tmp_path / "state", tmp_path_factory.mktemp("plans")
+    provision(plugin_set(), NAME, state_dir, GIVEN, nothing)
+    file = save_plan(state_dir, UPDATED, place / "plan.json")
+    other = save_plan(state_dir, {"file": ("a=else", "b=second")}, place / "other.json")
+    before = Base.of(journal.read(state_dir))
+    assert killed_at(failpoint, "apply", NAME, file, {})
+    if then == "the one before":
+        if Base.of(journal.read(state_dir)) == before:
+            apply(plugin_set(), other, nothing)
+        else:
+            with pytest.raises(OperatorNeededError, match="another run changed what stands"):
+                apply(plugin_set(), other, nothing)
+    elif then == "the same plan":
+        apply(plugin_set(), file, nothing)
+        assert world(state_dir) == world(updated)
+        assert applied(state_dir) == applied(updated)
+    deprovision(plugin_set(), state_dir, nothing)
+    assert world(state_dir) == {}
