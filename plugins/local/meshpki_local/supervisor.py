@@ -152,7 +152,8 @@ class Supervisor:
     def _reload_if_changed(self) -> None:
         hangup = signal.SIGHUP in self._asked
         self._asked.discard(signal.SIGHUP)
-        if not hangup and self._look() == self._stamps:
+        # With a problem it is tried again at each look: a file that comes back is the one whose stamp we know.
+        if not hangup and not self._problem and self._look() == self._stamps:
             return
         try:
             self._load()

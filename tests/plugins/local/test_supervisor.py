@@ -166,6 +166,21 @@ def test_a_broken_file_changes_nothing_but_is_told(state: Path) -> None:
         until(lambda: not record(layout).problems, "forgotten")
 
 
+def test_a_file_that_was_away_and_came_back_is_no_problem_any_more(state: Path) -> None:
+    """The same file, with the same inode and times: nothing of it tells that it was away."""
+    layout = prepare(state, {"ca": SLEEPER})
+    with running(layout):
+        until(lambda: len(pids(layout)) == 1, "it runs")
+        before = pids(layout)
+        layout.installation.rename(state / "aside")
+        until(lambda: record(layout).problems, "told")
+        (state / "aside").rename(layout.installation)
+        until(lambda: not record(layout).problems, "forgotten")
+        assert pids(layout) == before
+    said = [json.loads(line)["message"] for line in layout.log("supervisor").read_text().splitlines()]
+    assert said.count("configuration not read, the old one stays") == 1
+
+
 def test_sigterm_ends_everything_agents_before_the_ca(state: Path) -> None:
     note = "import signal, sys, time, pathlib\n"
     note += "def end(*_):\n time.sleep({pause})\n open({path!r}, 'a').write({name!r} + '\\n')\n sys.exit()\n"
