@@ -150,3 +150,14 @@ class FileSet:
 
 def _or_unchanged(number: int | None) -> int:
     return -1 if number is None else number
+
+
+def own_paths(directory: Path) -> list[Path]:
+    """What agents wrote in a directory, in the order in which it can be removed; whatever else is in it is not named.
+
+    A set is named after its files, to be removed if it is empty then.
+    """
+    links = [directory / name for name in (*NAMES, DATA, _NEXT) if (directory / name).is_symlink()]
+    sets = [path for path in directory.glob(f"{_SET}*") if path.is_dir() and not path.is_symlink()]
+    files = [path / name for path in sets for name in NAMES if (path / name).is_file()]
+    return [*links, *files, *sets]

@@ -158,3 +158,10 @@ def _sweep(directory: Path) -> None:
         with machine_errors("could not remove", leftover):
             if stat.S_ISSOCK(leftover.lstat().st_mode):
                 leftover.unlink()
+
+
+def own_paths(path: Path) -> list[Path]:
+    """The socket at `path`, and those that killed agents left beside it: of what is there, all that is an agent's."""
+    return [
+        found for found in (path, *path.parent.glob(f"{_PASSING}*")) if found.is_socket() and not found.is_symlink()
+    ]

@@ -12,6 +12,7 @@ import fcntl
 import os
 import sqlite3
 import stat
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -28,6 +29,7 @@ APPLICATION_ID: Final = 0x6D70_6B69
 """`mpki`, in the SQLite header: tells our journal from anybody else's database."""
 OUR_FILES: Final = frozenset({FILE, f"{FILE}-wal", f"{FILE}-shm"})
 BUSY_SECONDS: Final = 5.0
+MAX_OTHERS: Final = 100
 
 _TABLES: Final = (
     "CREATE TABLE installation (one INTEGER PRIMARY KEY CHECK (one = 1), made_directory INTEGER NOT NULL,"
@@ -253,9 +255,21 @@ def remove(state_dir: Path, *, whole: bool, checkpoint: Callable[[str], None]) -
 
 
 def others(state_dir: Path) -> tuple[str, ...]:
-    """Return the names of what a state directory holds beside the journal."""
+    """Return what a state directory holds beside the journal: its files, and the directories with nothing in them.
+
+    Relative to it, sorted; of many the first hundred that are met.
+    """
     with files.machine_errors("could not read", state_dir):
-        return tuple(sorted(entry.name for entry in state_dir.iterdir() if entry.name not in OUR_FILES))
+        found = (path.relative_to(state_dir) for path in islice(_leaves(state_dir), MAX_OTHERS))
+        return tuple(sorted(name for path in found if (name := str(path)) not in OUR_FILES))
+
+
+def _leaves(directory: Path) -> Iterator[Path]:
+    for path in sorted(directory.iterdir()):
+        if path.is_symlink() or not path.is_dir() or not os.access(path, os.R_OK | os.X_OK) or not any(path.iterdir()):
+            yield path
+        else:
+            yield from _leaves(path)
 
 
 def rename_into_place(prepared: Path, state_dir: Path) -> None:

@@ -89,6 +89,11 @@ class Layout:
         return self.state / "audit"
 
     @property
+    def issuance_log(self) -> Path:
+        """What the CA writes down before it answers."""
+        return self.audit / "issuance.jsonl"
+
+    @property
     def tokens(self) -> Path:
         """The token issuer's key and its public half."""
         return self.state / "tokens"

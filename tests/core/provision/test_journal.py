@@ -277,6 +277,24 @@ def test_erasing_leaves_what_is_not_ours_and_names_it(state_dir: Path) -> None:
     assert [path.name for path in state_dir.iterdir()] == ["notes.txt"]
 
 
+def test_what_is_not_ours_is_named_to_the_file(state_dir: Path) -> None:
+    with journal.locked(state_dir) as opened:
+        for name in ("logs/mine", "logs/deep/mine", "b", "copy/journal.db"):
+            (state_dir / name).parent.mkdir(parents=True, exist_ok=True)
+            (state_dir / name).write_text("mine")
+        (state_dir / "empty").mkdir()
+        (state_dir / "link").symlink_to(state_dir.parent)
+        assert opened.erase() == ("b", "copy/journal.db", "empty", "link", "logs/deep/mine", "logs/mine")
+
+
+def test_of_very_many_files_the_first_are_named(state_dir: Path) -> None:
+    with journal.locked(state_dir) as opened:
+        (state_dir / "many").mkdir()
+        for number in range(200):
+            (state_dir / "many" / str(number)).touch()
+        assert 90 < len(opened.erase()) <= journal_file.MAX_OTHERS
+
+
 def test_what_stands_beside_the_directory_and_is_not_ours_is_not_removed(state_dir: Path) -> None:
     beside = journal_file.aside(state_dir)
     beside.mkdir(mode=0o700)

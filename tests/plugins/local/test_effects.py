@@ -6,8 +6,10 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +26,7 @@ from meshpki_local.effects.token_issuer import TokenIssuer
 from meshpki_local.effects.workloads import Workloads
 from meshpki_local.layout import Layout
 from meshpki_local.ports import read_ports
-from meshpki_local.settings import Settings
+from meshpki_local.settings import Agents, Settings
 from support import killed_effects
 
 if TYPE_CHECKING:
@@ -40,8 +42,15 @@ PLACES = {
     "token_issuer": ("tokens", "tokens/issuer-key.pem", "tokens/jwks.json"),
     "ca_material": ("ca",),
     "ca_config": ("ca.yaml", "audit"),
-    "workloads": ("local.json", "workloads", "workloads/default.a"),
+    "workloads": (
+        *("local.json", "workloads", "workloads/default.a", "workloads/default.a/sds"),
+        *("workloads/default.b/certs", "workloads/default.b/cache"),
+    ),
     "supervisor": ("run", "run/supervisor.lock", "logs"),
+}
+FILES = (".json", ".lock", ".yaml", ".pem")
+DIRECTORIES = {
+    place for places in PLACES.values() for place in places if not place.endswith((".json", ".lock", "ml", "m"))
 }
 CASES = [(name, place) for name, places in PLACES.items() for place in places]
 
@@ -118,7 +127,7 @@ def test_something_foreign_is_said_with_what_to_do_and_left_alone(
     with contextlib.suppress(MeshpkiError):
         effect.apply(silent)
     path, elsewhere = layout.state / place, tmp_path / "elsewhere"
-    is_directory = "." not in path.name or path.name == "default.a"
+    is_directory = place in DIRECTORIES
     if path.exists() and kind != "others can write":
         path.rename(tmp_path / "aside")
     path.parent.mkdir(exist_ok=True, mode=0o700)
@@ -142,6 +151,47 @@ def test_something_foreign_is_said_with_what_to_do_and_left_alone(
     assert "move it away" in seen.detail or "chmod" in seen.detail
 
 
+@pytest.mark.parametrize("agent", Agents)
+@pytest.mark.parametrize("kind", ["link", "dangling link", "file", "directory"])
+def test_what_is_no_socket_where_one_should_be_is_foreign(
+    layout: Layout, tmp_path: Path, agent: Agents, kind: str
+) -> None:
+    effect = Workloads(layout, replace(SETTINGS, agent=agent))
+    effect.apply(silent)
+    path = layout.node_socket if agent is Agents.NODE else layout.workload(B).socket
+    path.parent.mkdir(mode=0o750, exist_ok=True)
+    match kind:
+        case "file":
+            path.write_text("precious")
+        case "directory":
+            path.mkdir()
+        case _:
+            path.symlink_to(tmp_path if kind == "link" else tmp_path / "nowhere")
+    seen = effect.observe()
+    assert seen.state is EffectState.FOREIGN
+    assert str(path) in seen.detail
+    assert "move it away" in seen.detail
+
+
+def test_a_socket_of_an_agent_is_ours_and_a_file_in_place_of_its_link_is_not(layout: Layout) -> None:
+    effect = Workloads(layout, SETTINGS)
+    effect.apply(silent)
+    with bound(layout.workload(A).socket):
+        assert state_of(effect) is EffectState.DONE
+        layout.workload(A).certificates.mkdir(mode=0o700)
+        (layout.workload(A).certificates / "key.pem").write_text("precious")
+        assert "key.pem is no symbolic link; move it away" in effect.observe().detail
+
+
+@contextlib.contextmanager
+def bound(path: Path) -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX) as server:
+        directory = os.open(path.parent, os.O_RDONLY)  # whose path may be too long for a socket
+        server.bind(f"/proc/self/fd/{directory}/{path.name}")
+        os.close(directory)
+        yield
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 @pytest.mark.parametrize(("name", "place"), CASES)
 def test_what_belongs_to_another_user_is_foreign(layout: Layout, name: str, place: str) -> None:
@@ -151,7 +201,7 @@ def test_what_belongs_to_another_user_is_foreign(layout: Layout, name: str, plac
     path = layout.state / place
     path.parent.mkdir(exist_ok=True, mode=0o700)
     if not path.exists():
-        path.mkdir(mode=0o700) if "." not in path.name else path.write_text("")
+        path.mkdir(mode=0o700) if place in DIRECTORIES else path.write_text("")
     os.chown(path, 12345, -1)
     seen = effect.observe()
     assert seen.state is EffectState.FOREIGN
@@ -215,23 +265,121 @@ def test_another_trust_domain_is_another_installation(layout: Layout) -> None:
         effect.apply(silent)
 
 
-def test_files_of_others_beside_ours_survive_the_undoing(layout: Layout) -> None:
+OURS = (
+    *("run/supervisor.lock", "run/supervisor.json", "run/.supervisor.json.17.beef.new"),
+    *("logs/ca.log", "logs/ca.log.1", "logs/supervisor.log", "logs/agent-node.log", "logs/agent-default.gone.log"),
+    *("audit/issuance.jsonl", "audit/issuance.jsonl.head"),
+    *("workloads/default.a/token", "workloads/default.a/.token.17.beef.new", "workloads/default.a/status.json"),
+    *("workloads/default.b/cache/identity.json", "workloads/default.b/cache/.identity.json.17.beef.new"),
+    *("workloads/default.b/certs/..set-0/key.pem", "workloads/default.b/certs/..set-0/root-cert.pem"),
+)
+"""What the processes of an installation write, besides links and sockets."""
+OTHERS = (
+    *("tokens/mine", "ca/mine", "logs/mine", "logs/mine.log", "logs/agent-x.log.2", "audit/mine", "run/mine"),
+    *("workloads/mine", "workloads/default.a/mine", "workloads/default.a/certs/mine", "workloads/default.a/sds/mine"),
+    *("workloads/default.a/cache/mine", "workloads/default.b/certs/..set-0/mine", "workloads/default.b/certs/key.pem"),
+    *("node/mine", "audit/issuance.jsonl.mine", "run/.supervisor.json.mine"),
+)
+
+
+def lived_in(layout: Layout) -> None:
+    """An installation as it is after its processes have run."""
     for name in NAMES:
         make(name, layout).apply(silent)
-    strangers = [
-        layout.tokens / "mine",
-        layout.ca / "mine",
-        layout.workloads / "mine",
-        layout.workloads / "default.a/mine",
-    ]
-    for path in strangers:
-        path.write_text("precious")
+    for place in OURS:
+        write(layout.state / place)
+    certificates = layout.workload(B).certificates
+    (certificates / "..data").symlink_to("..set-0")
+    (certificates / "cert-chain.pem").symlink_to("..data/cert-chain.pem")
+    for path in (layout.workload(A).socket, layout.workload(A).sds / ".sds-17", layout.node_socket):
+        path.parent.mkdir(mode=0o750, exist_ok=True)
+        with bound(path):
+            pass
+
+
+def write(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
+    path.write_text("something")
+
+
+def undo_all(layout: Layout) -> list[str]:
     said: list[str] = []
-    for name in NAMES:
+    for name in (*NAMES, "supervisor"):
         record: Params = {"before": "", "existed": False, "key_existed": False}
         make(name, layout).undo(record, said.append)
-    assert {path for path in layout.state.rglob("*") if path.is_file()} == set(strangers)
-    assert len([line for line in said if "is kept" in line]) == len(strangers)
+    return said
+
+
+def test_all_that_processes_left_is_taken_away(layout: Layout) -> None:
+    lived_in(layout)
+    undo_all(layout)
+    assert [str(path) for path in layout.state.rglob("*")] == []
+
+
+@pytest.mark.parametrize("place", OTHERS)
+def test_one_file_of_another_beside_ours_survives_the_undoing(layout: Layout, place: str) -> None:
+    lived_in(layout)
+    write(layout.state / place)
+    said = undo_all(layout)
+    assert [path for path in layout.state.rglob("*") if not path.is_dir()] == [layout.state / place]
+    assert any("is kept: it holds files that are not ours" in line for line in said)
+    assert undo_all(layout), "and it can be undone again"
+    assert (layout.state / place).read_text() == "something"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("workloads/default.a/sds/sds.sock", "workloads/default.a/sds/link", "workloads/default.a/token"),
+        *(
+            "workloads/default.b/certs/..set-1",
+            "workloads/default.a/certs",
+            "workloads/default.a/cache",
+            "node/sds.sock",
+            "logs/ca.log",
+            "audit",
+            "run",
+        ),
+        *("ca", "tokens", "tokens/jwks.json", "workloads/default.a"),
+    ],
+)
+def test_a_link_of_anothers_stays_and_is_not_followed(layout: Layout, tmp_path: Path, place: str) -> None:
+    lived_in(layout)
+    link, precious = layout.state / place, tmp_path / "precious"
+    if link.exists():
+        link.rename(precious)  # with all that is in it: names as ours, and somebody else's now
+    else:
+        write(precious / "file")
+        write(precious / "key.pem")
+    link.parent.mkdir(mode=0o700, exist_ok=True)
+    before = list(precious.rglob("*"))
+    link.symlink_to(precious)
+    undo_all(layout)
+    assert [path for path in layout.state.rglob("*") if not path.is_dir() or path.is_symlink()] == [link]
+    assert list(precious.rglob("*")) == before
+
+
+def test_a_workload_that_goes_leaves_the_files_of_others_and_nothing_more_to_do(layout: Layout) -> None:
+    lived_in(layout)
+    mine = layout.workload(B).certificates / "mine"
+    write(mine)
+    effect = Workloads(layout, Settings(workloads=(A,)))
+    effect.apply(silent)
+    assert [path for path in layout.workload(B).directory.rglob("*") if path.is_file()] == [mine]
+    assert state_of(effect) is EffectState.DONE
+
+
+@pytest.mark.parametrize("agent", Agents)
+def test_agents_that_move_leave_the_files_of_others_and_nothing_more_to_do(layout: Layout, agent: Agents) -> None:
+    lived_in(layout)
+    other = next(one for one in Agents if one is not agent)
+    Workloads(layout, replace(SETTINGS, agent=other)).apply(silent)
+    mine = layout.node / "mine" if agent is Agents.WORKLOAD else layout.workload(A).sds / "mine"
+    write(mine)
+    effect = Workloads(layout, replace(SETTINGS, agent=agent))
+    effect.apply(silent)
+    assert mine.exists()
+    assert state_of(effect) is EffectState.DONE
 
 
 def test_ports_are_chosen_once(layout: Layout) -> None:
@@ -322,20 +470,6 @@ def test_a_removal_that_was_broken_off_is_finished(layout: Layout) -> None:
     assert "left over: ['default/b']" in effect.observe().detail
     effect.apply(silent)
     assert state_of(effect) is EffectState.DONE
-
-
-def test_links_inside_a_workloads_directory_are_not_followed(layout: Layout, tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "file").write_text("precious")
-    effect = Workloads(layout, SETTINGS)
-    record = effect.undo_record()
-    effect.apply(silent)
-    layout.workload(A).certificates.symlink_to(precious)
-    (layout.workload(B).sds / "link").symlink_to(precious)
-    effect.undo(record, silent)
-    assert (precious / "file").exists()
-    assert list(layout.state.iterdir()) == []
 
 
 def test_a_local_json_of_another_version_is_foreign(layout: Layout) -> None:

@@ -76,9 +76,10 @@ def test_agents_beside_workloads_leave_nothing_that_is_no_longer_served(layout: 
         paths = layout.workload(account)
         paths.token.write_text("token")
         paths.status.write_text("{}")
-        for directory in (paths.certificates, paths.cache):
-            directory.mkdir()
-            (directory / "key.pem").write_text("key")
+        for file in (paths.certificates / "..set-0" / "key.pem", paths.cache / "identity.json"):
+            file.parent.mkdir(mode=0o700, parents=True)
+            file.write_text("key")
+        paths.certificates.chmod(0o700)
     there = Workloads(layout, NODE)
     assert there.observe().state is EffectState.DIFFERENT
     there.apply(lambda _: None)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final
 from meshpki.errors import MachineError
 from meshpki.hooks import EffectState, Observation
 from meshpki.runtime.files import private_directory, read_capped, write_atomically
+from meshpki_local import belongings
 from meshpki_local.ca_config import is_ours, render
 from meshpki_local.ports import choose, read_ports
 from meshpki_local.settings import renewal_bound
-from meshpki_local.standing import first_obstacle, foreign, remove_file, remove_tree
+from meshpki_local.standing import first_obstacle, foreign, remove_file
 
 if TYPE_CHECKING:
     from meshpki.hooks import Params, Progress
@@ -78,7 +79,8 @@ class CaConfig:
             progress("ca.yaml is as it was")
             return
         remove_file(self.layout.ca_config)
-        remove_tree(self.layout.audit)
+        if not belongings.audit(self.layout).take_away():
+            progress(f"{self.layout.audit} is kept: it holds files that are not ours")
 
     def _installed(self) -> bytes | None:
         return read_capped(self.layout.ca_config, limit=_LIMIT) if self.layout.ca_config.exists() else None

@@ -10,7 +10,8 @@ from meshpki.ca import material
 from meshpki.errors import MeshpkiError
 from meshpki.hooks import EffectState, Observation
 from meshpki.identity import TrustDomain
-from meshpki_local.standing import foreign, obstacle, remove_file, remove_if_empty, remove_tree
+from meshpki_local import belongings
+from meshpki_local.standing import Kind, foreign, obstacle
 
 if TYPE_CHECKING:
     from meshpki.hooks import Params, Progress
@@ -26,7 +27,7 @@ class CaMaterial:
 
     def observe(self) -> Observation:
         """DONE for a whole authority of this trust domain; FOREIGN for anything else but nothing."""
-        if found := obstacle(self.layout.ca, directory=True):
+        if found := obstacle(self.layout.ca, Kind.DIRECTORY):
             return foreign(found)
         try:
             if not material.exists(self.layout.ca):
@@ -59,11 +60,9 @@ class CaMaterial:
         """Remove the files and what a killed `apply` left beside them, unless an authority was there before."""
         if record.get("existed"):
             return
-        for name in material.ALL:
-            remove_file(self.layout.ca / name)
         for left in self.layout.state.glob(f".{self.layout.ca.name}.new.*"):
-            remove_tree(left)
-        if not remove_if_empty(self.layout.ca):
+            belongings.authority(left).take_away()
+        if not belongings.authority(self.layout.ca).take_away():
             progress(f"{self.layout.ca} is kept: it holds files that are not ours")
 
     def _if_empty(self) -> Observation:

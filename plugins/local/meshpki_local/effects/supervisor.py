@@ -10,12 +10,12 @@ import meshpki
 from meshpki.errors import MachineError, MeshpkiError
 from meshpki.hooks import EffectState, Observation
 from meshpki.runtime.files import read_capped
-from meshpki_local import control, processes, readiness, statuses
+from meshpki_local import belongings, control, processes, readiness, statuses
 from meshpki_local.judgement import Seen, is_hopeless, not_healthy
 from meshpki_local.ports import Ports, check_free, read_ports
 from meshpki_local.processes import ProcessRef
 from meshpki_local.specs import CA, agent_of, wanted_children
-from meshpki_local.standing import first_obstacle, foreign, remove_tree
+from meshpki_local.standing import first_obstacle, foreign
 
 if TYPE_CHECKING:
     from meshpki.hooks import Params, Progress
@@ -92,8 +92,9 @@ class SupervisorProcess:
             return
         if control.stop(self.layout):
             progress("the supervisor and its children have ended")
-        remove_tree(self.layout.run)
-        remove_tree(self.layout.logs)
+        for place in (belongings.run(self.layout), belongings.logs(self.layout)):
+            if not place.take_away():
+                progress(f"{place.directory} is kept: it holds files that are not ours")
 
     def _wanted(self) -> tuple[ChildSpec, ...]:
         return wanted_children(self.layout, self.settings, self._ports())

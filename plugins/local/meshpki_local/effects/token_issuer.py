@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from meshpki.errors import MeshpkiError
 from meshpki.hooks import EffectState, Observation
-from meshpki_local import issuer_key
-from meshpki_local.standing import first_obstacle, foreign, remove_file, remove_if_empty, sweep
+from meshpki_local import belongings, issuer_key
+from meshpki_local.standing import first_obstacle, foreign, sweep
 
 if TYPE_CHECKING:
     from meshpki.hooks import Params, Progress
@@ -55,7 +55,5 @@ class TokenIssuer:
         """Remove both halves, unless the key was there before."""
         if record.get("key_existed"):
             return
-        remove_file(self.layout.jwks)
-        remove_file(self.layout.token_key)
-        if not remove_if_empty(self.layout.tokens):
+        if not belongings.tokens(self.layout).take_away():
             progress(f"{self.layout.tokens} is kept: it holds files that are not ours")

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Final
 from meshpki.errors import InvalidValueError, MachineError, MeshpkiError
 from meshpki.hooks import EffectState, Observation
 from meshpki.runtime.files import machine_errors, private_directory, read_capped, write_atomically
-from meshpki_local import control, installation, processes
+from meshpki_local import belongings, control, installation, processes
 from meshpki_local.children import STOP_SECONDS
 from meshpki_local.layout import NODE_AGENT, WorkloadPaths, account_of, agent_name
 from meshpki_local.settings import Agents
-from meshpki_local.standing import first_obstacle, foreign, remove_file, remove_if_empty, remove_tree
+from meshpki_local.standing import Kind, first_obstacle, foreign, is_directory, remove_file, remove_if_empty
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from meshpki.hooks import Params, Progress
     from meshpki.identity import ServiceAccountRef
+    from meshpki_local.belongings import Place
     from meshpki_local.layout import Layout
     from meshpki_local.settings import Settings
 
@@ -37,7 +38,9 @@ class Workloads:
         """DIFFERENT where local.json says something else, or where a directory is missing or left over."""
         layout = self.layout
         directories = [paths.directory for paths in self._wanted_paths()]
-        if found := first_obstacle(files=(layout.installation,), directories=(layout.workloads, *directories)):
+        if found := first_obstacle(
+            files=(layout.installation,), directories=(layout.workloads, *directories), others=self._served()
+        ):
             return foreign(found)
         if not layout.installation.exists():
             return Observation(EffectState.ABSENT)
@@ -48,7 +51,8 @@ class Workloads:
         if layout.installation.read_bytes() != installation.render(self.settings):
             return Observation(EffectState.DIFFERENT, _difference(installed, self.settings))
         missing = [path.name for path in directories if not path.is_dir()]
-        left = [*map(str, self._left_over()), *(str(path) for path in self._other_agents())]
+        places = (place.directory for place in self._other_agents())
+        left = [*map(str, (*self._left_over(), *places, *self._other_statuses()))]
         if missing or left:
             return Observation(EffectState.DIFFERENT, f"directories missing: {missing}, left over: {left}")
         return Observation(EffectState.DONE)
@@ -87,29 +91,54 @@ class Workloads:
         remove_file(self.layout.installation)
         self._remove(self._present(), progress)
         self._end_agents({NODE_AGENT})
-        remove_tree(self.layout.node)
+        self._take_away(belongings.node(self.layout), progress)
         if not remove_if_empty(self.layout.workloads):
             progress(f"{self.layout.workloads} is kept: it holds files that are not ours")
 
     def _wanted_paths(self) -> list[WorkloadPaths]:
         return [self.layout.workload(account) for account in self.settings.workloads]
 
-    def _other_agents(self) -> list[Path]:
-        """What agents in the other place have left: what they served is no longer served."""
+    def _served(self) -> list[tuple[Path, Kind]]:
+        """Where the agents will make something: an agent that finds something else there refuses to begin."""
         if self.settings.agent is Agents.NODE:
-            faces = [(paths.sds, paths.certificates, paths.cache, paths.status) for paths in self._wanted_paths()]
-            return [path for paths in faces for path in paths if path.exists()]
-        return [self.layout.node] if self.layout.node.exists() else []
+            return [(self.layout.node, Kind.OPEN_DIRECTORY), (self.layout.node_socket, Kind.SOCKET)]
+        from meshpki.agent.file_set import DATA, NAMES
+
+        return [
+            served
+            for paths in self._wanted_paths()
+            for served in (
+                (paths.sds, Kind.OPEN_DIRECTORY),
+                (paths.socket, Kind.SOCKET),
+                (paths.certificates, Kind.DIRECTORY),
+                *((paths.certificates / name, Kind.LINK) for name in (DATA, *NAMES)),
+                (paths.cache, Kind.DIRECTORY),
+            )
+        ]
+
+    def _other_agents(self) -> list[Place]:
+        """Where agents in the other place have left anything: what they served is no longer served."""
+        places = [belongings.node(self.layout)]
+        if self.settings.agent is Agents.NODE:
+            places = [face for paths in self._wanted_paths() for face in belongings.faces(paths)]
+        return [place for place in places if place.is_there]
+
+    def _other_statuses(self) -> list[Path]:
+        """What agents of workloads say of themselves, where a node's agent serves: it is no longer true."""
+        node = self.settings.agent is Agents.NODE
+        return [paths.status for paths in self._wanted_paths() if paths.status.is_file()] if node else []
 
     def _retire(self, progress: Progress) -> None:
         """End the agents of the other place, and remove what they left."""
-        left = self._other_agents()
-        if not left:
+        left, said = self._other_agents(), self._other_statuses()
+        if not left and not said:
             return
         node = self.settings.agent is Agents.NODE
         self._end_agents({agent_name(account) for account in self.settings.workloads} if node else {NODE_AGENT})
-        for path in left:
-            remove_tree(path) if path.is_dir() else remove_file(path)
+        for place in left:
+            self._take_away(place, progress)
+        for path in said:
+            remove_file(path)
         progress("the agents of the workloads are retired" if node else "the node's agent is retired")
 
     def _left_over(self) -> list[ServiceAccountRef]:
@@ -117,7 +146,7 @@ class Workloads:
 
     def _present(self) -> list[ServiceAccountRef]:
         """Every workload that has a directory with anything of ours in it."""
-        if not self.layout.workloads.is_dir():
+        if not is_directory(self.layout.workloads):
             return []
         found = []
         for path in sorted(self.layout.workloads.iterdir()):
@@ -125,9 +154,7 @@ class Workloads:
                 account = account_of(path.name)
             except InvalidValueError:
                 continue
-            paths = WorkloadPaths(path)
-            ours = (paths.token, paths.sds, paths.certificates, paths.cache, paths.status)
-            if not path.is_symlink() and (any(entry.exists() for entry in ours) or not any(path.iterdir())):
+            if not path.is_symlink() and any(place.is_there for place in _places(WorkloadPaths(path))):
                 found.append(account)
         return found
 
@@ -137,13 +164,16 @@ class Workloads:
         self._end_agents({agent_name(account) for account in accounts})
         for account in accounts:
             paths = self.layout.workload(account)
-            remove_tree(paths.certificates)
-            remove_tree(paths.cache)
-            remove_tree(paths.sds)
-            for file in (paths.token, paths.status):
-                remove_file(file)
-            gone = remove_if_empty(paths.directory)
-            progress(f"{account} removed" if gone else f"{paths.directory} is kept: it holds files that are not ours")
+            gone = [place.take_away() for place in _places(paths)]
+            if all(gone):
+                progress(f"{account} removed")
+            else:
+                progress(f"{paths.directory} is kept: it holds files that are not ours")
+
+    @staticmethod
+    def _take_away(place: Place, progress: Progress) -> None:
+        if not place.take_away():
+            progress(f"{place.directory} is kept: it holds files that are not ours")
 
     def _end_agents(self, names: set[str]) -> None:
         """Let the supervisor end them; end those that nobody looks after."""
@@ -151,6 +181,11 @@ class Workloads:
         if control.reload(self.layout):
             agents = processes.wait_gone(agents, 2 * STOP_SECONDS)
         processes.stop(agents, STOP_SECONDS)
+
+
+def _places(paths: WorkloadPaths) -> tuple[Place, ...]:
+    """The directory itself last, for the others are in it."""
+    return (*belongings.faces(paths), belongings.workload(paths))
 
 
 def _difference(installed: Settings | None, wanted: Settings) -> str:
