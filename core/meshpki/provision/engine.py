@@ -350,9 +350,13 @@ class _Run:
             error.evidence += (f"{change.title}: could not be taken back: {second}", _KEPT)
             return
         self._checkpoint(f"{change.id}.undone")
-        self._journal.taken_back(step, error.seen)
-        self._checkpoint(f"{change.id}.failed")
         error.evidence += (f"{change.title}: taken back",)
+        try:
+            self._journal.taken_back(step, error.seen)
+        except MeshpkiError as second:  # as on a full disk: the next run looks, and sees that nothing of it is there
+            error.evidence += (f"that could not be written down: {second}", _KEPT)
+            return
+        self._checkpoint(f"{change.id}.failed")
         if standing := [item.title for item in self._journal.made()]:
             error.evidence += (f"still there: {codec.names(standing)}", _KEPT)
 

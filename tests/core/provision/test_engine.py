@@ -154,6 +154,27 @@ def test_a_change_that_cannot_be_taken_back_stays_in_the_journal(world: World, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_journal_that_cannot_be_written_does_not_hide_what_failed(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a full disk: the change fails by it, and then the line about that."""
+
+    def full(self: journal.Journal, step: int, reason: str) -> None:
+        raise MachineError("could not write the journal: database or disk is full")
+
+    world.platform.faults.add("gate:file.a")
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match=r"gate of file\.a fails") as caught:
+        patch.setattr(journal.Journal, "taken_back", full)
+        world.apply()
+    assert caught.value.evidence[0] == "file a: taken back"
+    assert "could not be written down: could not write the journal" in caught.value.evidence[1]
+    assert world.files() == {}
+    world.platform.faults.clear()
+    assert deeds(world.apply())[1:] == [("file.a", Deed.MADE), ("file.b", Deed.MADE)]
+    world.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_effect_that_crashes_is_taken_back_and_the_plugin_named(world: World) -> None:
     world.platform.faults.add("crash:file.a")
     with pytest.raises(PluginError, match=r"plugin 'directory' of meshpki-testing 1\.0 failed in apply of file\.a"):

@@ -10,7 +10,7 @@ import meshpki
 from meshpki.errors import MachineError, MeshpkiError
 from meshpki.hooks import EffectState, Observation
 from meshpki.runtime.files import read_capped
-from meshpki_local import belongings, control, processes, readiness, statuses
+from meshpki_local import belongings, control, disk, processes, readiness, statuses
 from meshpki_local.judgement import Seen, is_hopeless, not_healthy
 from meshpki_local.ports import Ports, check_free, read_ports
 from meshpki_local.processes import ProcessRef
@@ -55,7 +55,11 @@ class SupervisorProcess:
         return {"ran": control.running(self.layout) is not None}
 
     def apply(self, progress: Progress) -> None:
-        """Start it, or make the one that runs look at its files. Raises MachineError when a port is taken."""
+        """Start it, or make the one that runs look at its files.
+
+        Raises MachineError when a port is taken, or the disk full.
+        """
+        disk.check_room(self.layout.state, disk.TO_BEGIN)
         record = control.record(self.layout)
         if record is not None and record.version != meshpki.__version__:
             progress(f"the supervisor of version {record.version} is stopped")
@@ -76,6 +80,7 @@ class SupervisorProcess:
         began, said = time.monotonic(), ""
         ports, wanted = self._ports(), self._wanted()
         while missing := not_healthy(seen := self._look(ports), wanted, self.settings, meshpki.__version__):
+            self._check_disk(missing)
             if time.monotonic() > began + self.gate_seconds or is_hopeless(seen.record):
                 raise self._unhealthy(missing, time.monotonic() - began)
             if missing[0] != said:
@@ -113,6 +118,14 @@ class SupervisorProcess:
         refs = {child.name: ProcessRef(child.pid, child.start_ticks) for child in children if child.pid}
         started = {name: now - processes.age(ref) for name, ref in refs.items() if name != CA}
         return Seen(record, readiness.is_ready(ports), found, started, now)
+
+    def _check_disk(self, missing: list[str]) -> None:
+        """No process can say that the disk is full, for what it says goes there."""
+        try:
+            disk.check_room(self.layout.state, disk.TO_GO_ON)
+        except MachineError as error:
+            error.evidence += tuple(missing)
+            raise
 
     def _unhealthy(self, missing: list[str], seconds: float) -> MachineError:
         """The error, with the end of the log that tells most: undoing removes the logs."""
