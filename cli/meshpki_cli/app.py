@@ -51,7 +51,7 @@ def _version(asked: bool) -> None:
 def root(
     *,
     debug: Annotated[
-        bool, typer.Option("--debug", envvar="MESHPKI_DEBUG", help="Log in detail, and show tracebacks.")
+        bool, typer.Option("--debug", envvar=failures.DEBUG_VARIABLE, help="Log in detail, and show tracebacks.")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -11,8 +13,9 @@ from meshpki.errors import ExitCode, MeshpkiError
 from meshpki_cli import streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+DEBUG_VARIABLE: Final = "MESHPKI_DEBUG"
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells have it."""
 OUTPUT_CLOSED: Final = 141
@@ -37,6 +40,11 @@ def set_debug(wanted: bool) -> None:
     _Settings.debug = wanted
 
 
+def debugging() -> bool:
+    """Whether details are wanted."""
+    return _Settings.debug
+
+
 def guarded(command: Callable[[], object], output: str) -> int:
     """Run a command's function; its exit status, or that of its error after having told it.
 
@@ -47,7 +55,8 @@ def guarded(command: Callable[[], object], output: str) -> int:
 
     logs.configure("debug" if _Settings.debug else "error")  # what fails is told as an error anyway
     try:
-        status = command()
+        with _heard_by_children():
+            status = command()
         with streams.writing():
             pass  # what the command left in the buffer
     except (typer.Exit, typer.TyperException):
@@ -55,6 +64,20 @@ def guarded(command: Callable[[], object], output: str) -> int:
     except (Exception, InterruptedRun, KeyboardInterrupt) as error:  # noqa: BLE001 - the boundary: a person reads it next
         return _told(error, as_json=output == "json")
     return int(status) if isinstance(status, int) else ExitCode.DONE
+
+
+@contextlib.contextmanager
+def _heard_by_children() -> Iterator[None]:
+    """Let processes that are started meanwhile know whether details are wanted: by the environment."""
+    before = os.environ.pop(DEBUG_VARIABLE, None)
+    if _Settings.debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(DEBUG_VARIABLE, None)
+        if before is not None:
+            os.environ[DEBUG_VARIABLE] = before
 
 
 def parsed(program: Callable[[], object]) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from meshpki_cli import failures
 from meshpki_cli.output import Output
 
 OutputOption: TypeAlias = Annotated[
@@ -40,8 +41,22 @@ StateDirOption: TypeAlias = Annotated[
     ),
 ]
 
+
+def _level(ctx: typer.Context, param: typer.CallbackParam, value: str) -> str:
+    """What was asked for here; else in detail if that was asked for before the command's name."""
+    source = ctx.get_parameter_source(param.name) if param.name else None
+    given = source is not None and source.name != "DEFAULT"
+    return "debug" if failures.debugging() and not given else value
+
+
 LogLevelOption: TypeAlias = Annotated[
-    str, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+    str,
+    typer.Option(
+        "--log-level",
+        metavar="LEVEL",
+        callback=_level,
+        help="debug, info, warning or error; with `meshpki --debug` it is debug unless given here.",
+    ),
 ]
 
 YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

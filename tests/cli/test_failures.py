@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -96,6 +97,45 @@ def test_debug_of_one_call_does_not_leak_into_the_next(failing: Callable[[BaseEx
     failing(KeyError("boom"))
     command_line.invoke("--debug", "plugins")
     assert "Traceback" not in command_line.invoke("plugins").err
+
+
+SERVERS = {
+    "ca serve": ("ca", "serve", "--config", "nowhere.yaml"),
+    "agent run": ("agent", "run", "--ca-address", "127.0.0.1:1", "--ca-roots", "nowhere.pem", "--ca-server-name", "x"),
+    "run": ("run", "--platform", "local", "--state-dir", "nowhere"),
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize(
+    ("before", "after", "variable", "level"),
+    [
+        ((), (), "", logging.INFO),
+        (("--debug",), (), "", logging.DEBUG),
+        ((), (), "1", logging.DEBUG),
+        (("--debug",), ("--log-level", "error"), "", logging.ERROR),
+        ((), ("--log-level", "debug"), "", logging.DEBUG),
+    ],
+)
+def test_servers_log_in_detail_where_that_is_asked_for(
+    server: str, before: tuple[str, ...], after: tuple[str, ...], variable: str, level: int
+) -> None:
+    ran = command_line.invoke(*before, *SERVERS[server], *after, env={"MESHPKI_DEBUG": variable})
+    assert ran.code in {1, 2}
+    assert logging.getLogger().level == level
+
+
+def test_what_we_start_hears_of_debug_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str | None] = []
+
+    def load(**_: object) -> plugins.PluginSet:
+        heard.append(os.environ.get("MESHPKI_DEBUG"))
+        return plugins.PluginSet()
+
+    monkeypatch.setattr(plugins, "load", load)
+    for before in (["--debug"], []):
+        command_line.invoke(*before, "plugins")
+    assert heard == ["1", None]
 
 
 @pytest.mark.parametrize("error", [KeyError(CANARY), RuntimeError(f"Bearer {CANARY}"), MachineError(f"seen {CANARY}")])

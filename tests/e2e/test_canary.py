@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("canary")]
 PEM_MARK = b"PRIVATE KEY"
 KEY_FILES = {"key.pem", "credential-bundle.pem", "identity.json"}
 """Besides `*-key.pem`: what an agent writes for its workload, and what it keeps over a restart."""
-SHORTEST_PART = 20
-"""A token's parts are searched one by one; a shorter one could stand somewhere by chance."""
+PIECE = 20
+"""So many characters in a row of a token's payload or signature are a find; fewer could stand somewhere by chance."""
 END_SECONDS = 20
 
 
@@ -39,17 +39,19 @@ class Canary:
     """What must not be found, and where it may be."""
 
     tokens: set[str] = field(default_factory=set)
+    pieces: set[bytes] = field(default_factory=set)
 
     def saw(self, token: str) -> None:
+        """Remember it in pieces, for a log may hold the middle of it. Headers are the same in all and tell nothing."""
         self.tokens.add(token.strip())
-
-    def parts(self) -> set[bytes]:
-        """Payloads and signatures; headers are the same in all tokens and tell nobody anything."""
-        return {part.encode() for token in self.tokens for part in token.split(".")[1:] if len(part) >= SHORTEST_PART}
+        for part in token.strip().split(".")[1:]:
+            self.pieces |= set(windows(part.encode()))
 
     def found_in(self, name: str, content: bytes, *, token_file: bool = False, key_file: bool = False) -> list[str]:
-        found = [f"{name}: a part of a token" for part in self.parts() if part in content and not token_file]
-        return found + ([f"{name}: a private key"] if PEM_MARK in content and not key_file else [])
+        found = not token_file and not self.pieces.isdisjoint(windows(content))
+        return [f"{name}: a part of a token"] * found + (
+            [f"{name}: a private key"] if PEM_MARK in content and not key_file else []
+        )
 
     def search(self, directory: Path) -> list[str]:
         """Every file below a directory, and the journal's side files too. Key and token files must be private."""
@@ -61,6 +63,11 @@ class Canary:
             if (is_key or is_token) and stat.S_IMODE(path.stat().st_mode) != 0o600:
                 found.append(f"{path}: mode {stat.S_IMODE(path.stat().st_mode):o}")
         return found
+
+
+def windows(content: bytes) -> Iterator[bytes]:
+    """Every `PIECE` bytes in a row."""
+    return (content[at : at + PIECE] for at in range(len(content) - PIECE + 1))
 
 
 @pytest.fixture
@@ -79,8 +86,9 @@ def until(holds: Callable[[], bool], what: str, seconds: float = END_SECONDS) ->
 
 
 def meshpki(place: Path, *arguments: str, status: int = 0) -> bytes:
+    """Run a command in detail: with its log, and with the traceback where it fails."""
     done = subprocess.run(
-        [*COMMAND, *arguments], cwd=place, capture_output=True, env=environment(), check=False, timeout=90
+        [*COMMAND, "--debug", *arguments], cwd=place, capture_output=True, env=environment(), check=False, timeout=90
     )
     assert done.returncode == status, (done.stdout + done.stderr).decode()
     return done.stdout + done.stderr
@@ -104,26 +112,49 @@ def process(place: Path, log: str, *arguments: str) -> Iterator[subprocess.Popen
         started.wait(END_SECONDS)
 
 
-def test_a_whole_local_installation(place: Path) -> None:
-    """Provision, status, verify, a plan, a report, a journal, logs, wrong tokens, deprovision."""
+@pytest.mark.parametrize("agent", ["workload", "node"])
+def test_a_whole_local_installation(place: Path, agent: str) -> None:
+    """Provision, status, verify, a plan, a report, a journal, logs, wrong tokens, failures, deprovision; in detail."""
     canary, layout = Canary(), Layout(place / "state")
     state = ("--state-dir", "state")
-    said = [
-        meshpki(place, "provision", "--platform", "local", *state, "--plan-out", "plan.json", status=3),
-        meshpki(place, "apply", "plan.json", "--yes"),
-    ]
+    own = ("provision", "--platform", "local", "--agent", agent, *state)
+    said = [meshpki(place, *own, "--plan-out", "plan.json", status=3), meshpki(place, "apply", "plan.json", "--yes")]
     for path in layout.workloads.glob("*/token"):
         canary.saw(path.read_text())
     assert canary.tokens
     said += [meshpki(place, "status", *state, "-o", form) for form in ("table", "json", "yaml")]
     said.append(meshpki(place, "verify", *state, "-o", "json"))
-    said.append(meshpki(place, "token", "inspect", next(iter(layout.workloads.glob("*/token"))).as_posix(), status=1))
+    token = next(iter(layout.workloads.glob("*/token")))
+    said.append(meshpki(place, "token", "inspect", token.as_posix(), status=1))
     _knock_with_wrong_tokens(layout, canary)
     said.append(meshpki(place, "audit", "tail", str(layout.audit / "issuance.jsonl"), "-n", "100"))
+    said += _failures(place, layout, own)
     assert canary.search(place) == []
+    for log in layout.logs.iterdir():
+        assert b'"level": "debug"' in log.read_bytes(), f"{log} is not in detail"
     said.append(meshpki(place, "deprovision", *state, "--yes"))
     assert canary.found_in("what the commands said", b"\n".join(said)) == []
     assert canary.search(place) == []
+
+
+def _failures(place: Path, layout: Layout, own: tuple[str, ...]) -> list[bytes]:
+    """Commands that fail while they have tokens and keys in their hands; all is well again afterwards."""
+    said = []
+    port = yaml.safe_load(layout.ca_config.read_text())["listen"].rpartition(":")[2]
+    token = next(iter(layout.workloads.glob("*/token")))
+    key, text = layout.token_key.read_bytes(), token.read_text()
+    layout.token_key.write_bytes(key[: len(key) // 2])
+    said.append(meshpki(place, "verify", "--state-dir", "state", status=1))
+    said.append(meshpki(place, *own, "--ca-port", port, "--certificate-ttl", "2h", "--yes", status=3))
+    layout.token_key.write_bytes(key)
+    said.append(meshpki(place, "audit", "verify", token.as_posix(), status=1))
+    (place / "token").write_text(text)
+    (place / "token").chmod(0o600)
+    for wrong in (place / "token", layout.token_key):
+        said.append(meshpki(place, "apply", str(wrong), "--yes", status=2))
+        said.append(meshpki(place, "ca", "serve", "--config", str(wrong), status=2))
+    assert sum(b"Traceback" in one for one in said) >= 5
+    return said
 
 
 def _knock_with_wrong_tokens(layout: Layout, canary: Canary) -> None:
@@ -206,11 +237,14 @@ def test_the_search_finds_what_it_is_for(place: Path) -> None:
     (place / "c.log").write_text("-----BEGIN EC PRIVATE KEY-----")
     (place / "issuer-key.pem").write_text("-----BEGIN EC PRIVATE KEY-----")
     (place / "d.log").write_text(header)
+    (place / "e.log").write_text(f"seen: {payload[60 : 60 + PIECE]}...")
+    (place / "f.log").write_text(payload[: PIECE - 1])
     (place / "issuer-key.pem").chmod(0o644)
     found = [line.rpartition("/")[2] for line in canary.search(place)]
     assert found == [
         "a.log: a part of a token",
         "b.db: a part of a token",
         "c.log: a private key",
+        "e.log: a part of a token",
         "issuer-key.pem: mode 644",
     ]

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     from meshpki.errors import MeshpkiError
     from meshpki.runtime import logs
     from meshpki_local.layout import Layout
-    from meshpki_local.processes import NOTIFY
+    from meshpki_local.processes import DEBUG, NOTIFY
     from meshpki_local.supervisor import supervise
 
     def say_so() -> None:
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
 
     with contextlib.suppress(OSError):  # Nobody waits for word when it was started by hand.
         os.set_inheritable(NOTIFY, False)
-    logs.configure()
+    logs.configure("debug" if os.environ.get(DEBUG) == "1" else "info")
     try:
         return supervise(Layout(Path(argv[0])), say_so)
     except MeshpkiError as error:

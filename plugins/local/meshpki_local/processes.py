@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 MARK: Final = "MESHPKI_LOCAL_CHILD"
 """Environment variable that marks every process we start: `<name> <fingerprint> <state directory>`."""
+DEBUG: Final = "MESHPKI_DEBUG"
+"""Set to 1 when whoever started us wants to see details, in the logs of all that we start too."""
 _PROC: Final = Path("/proc")
 _PASSED_ON: Final = frozenset(
     [
         *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR"),
         *("PYTHONPATH", "VIRTUAL_ENV", "MESHPKI_DISABLED_PLUGINS"),
+        DEBUG,
     ]
 )
 NOTIFY: Final = 3

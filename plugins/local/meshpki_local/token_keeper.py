@@ -57,4 +57,5 @@ class TokenKeeper:
             return now + _RETRY
         if self.problems.pop(account, None):
             _log.info("token written again", extra={"workload": str(account)})
+        _log.debug("token looked at", extra={"workload": str(account), "due_in_seconds": round(due - now)})
         return due
