@@ -26,7 +26,8 @@ class Root(LazyGroup):
         """Run one command line and leave by SystemExit with its status."""
         streams.tame()
         extra["standalone_mode"] = False
-        sys.exit(failures.parsed(lambda: super(Root, self).main(args, prog_name or "meshpki", **extra)))
+        given = sys.argv[1:] if args is None else args
+        sys.exit(failures.parsed(lambda: super(Root, self).main(given, prog_name or "meshpki", **extra), given))
 
 
 app = typer.Typer(

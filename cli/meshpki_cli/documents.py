@@ -42,6 +42,11 @@ def as_json(value: object) -> str:
     return json.dumps(plain(value), indent=2, ensure_ascii=False)
 
 
+def as_json_line(value: object) -> str:
+    """One JSON document on one line."""
+    return json.dumps(plain(value), ensure_ascii=False)
+
+
 def as_yaml(value: object) -> str:
     """One YAML document, in block style, keys in the order of the record."""
     import yaml

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
 import typer
 
 from meshpki.errors import ExitCode, MeshpkiError
-from meshpki_cli import streams
+from meshpki_cli import streams, telling
+from meshpki_cli.telling import Form, Told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 DEBUG_VARIABLE: Final = "MESHPKI_DEBUG"
 INTERRUPTED: Final = 130
@@ -33,6 +36,7 @@ class InterruptedRun(Exception):  # noqa: N818 - the user's wish, no error
 
 class _Settings:
     debug = False
+    form = Form.LINES
 
 
 def set_debug(wanted: bool) -> None:
@@ -45,15 +49,22 @@ def debugging() -> bool:
     return _Settings.debug
 
 
-def guarded(command: Callable[[], object], output: str) -> int:
+def heard_by_a_program() -> bool:
+    """Whether a program reads stderr: then nothing stands there but a document, if anything goes wrong."""
+    return _Settings.form in {Form.JSON, Form.YAML} and not sys.stderr.isatty()
+
+
+def guarded(command: Callable[[], object], output: str, *, serves: bool = False) -> int:
     """Run a command's function; its exit status, or that of its error after having told it.
 
-    With `output` "json" an error is one JSON object on stderr, so that a script reads both streams alike. What the
-    command line's own parser raises passes, and is told by `parsed`.
+    With `output` "json" or "yaml" an error is one such document on stderr, so that a script reads both streams alike.
+    One that `serves` has its log there: off a terminal its error is a line of that. What the command line's own parser
+    raises passes, and is told by `parsed`.
     """
     from meshpki.runtime import logs
 
     logs.configure("debug" if _Settings.debug else "error")  # what fails is told as an error anyway
+    _Settings.form = Form.LOG if serves and not sys.stderr.isatty() else _form(output)
     try:
         with _heard_by_children():
             status = command()
@@ -62,7 +73,7 @@ def guarded(command: Callable[[], object], output: str) -> int:
     except (typer.Exit, typer.TyperException):
         raise
     except (Exception, InterruptedRun, KeyboardInterrupt) as error:  # noqa: BLE001 - the boundary: a person reads it next
-        return _told(error, as_json=output == "json")
+        return _told(error)
     return int(status) if isinstance(status, int) else ExitCode.DONE
 
 
@@ -80,91 +91,57 @@ def _heard_by_children() -> Iterator[None]:
             os.environ[DEBUG_VARIABLE] = before
 
 
-def parsed(program: Callable[[], object]) -> int:
+def parsed(program: Callable[[], object], args: Sequence[str]) -> int:
     """Run the whole program: the status it left with, or 2 for a command line that cannot be meant."""
+    _Settings.form = _form_in(args)
     try:
         with streams.writing():
             status = program()
-    except typer.TyperException as error:
-        return _tell_usage(error)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the boundary, for what happens before a command runs
-        return _told(error, as_json=False)
+        return _told(error)
     return status if isinstance(status, int) else ExitCode.DONE
 
 
-def _told(error: BaseException, *, as_json: bool) -> int:
+def _form(output: str) -> Form:
+    return Form(output) if output in {Form.JSON, Form.YAML} else Form.LINES
+
+
+def _form_in(args: Sequence[str]) -> Form:
+    """By the value of `--output` in a command line that nobody has parsed yet; the last one counts."""
+    form = ""
+    for word, following in zip_longest(args, args[1:], fillvalue=""):
+        if word in {"-o", "--output"}:
+            form = following
+        elif word.startswith(("-o", "--output=")):
+            form = word.removeprefix("--output=").removeprefix("-o")
+    return _form(form)
+
+
+def _told(error: BaseException) -> int:
     match error:
-        case MeshpkiError():
-            _tell(error, as_json=as_json)
-            return error.exit_code
         case streams.OutputClosed():
             streams.silence()
             return OUTPUT_CLOSED
+        case typer.TyperException() if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message(), err=True)
+            return error.exit_code
+        case typer.TyperException():
+            told = telling.of_command_line(error)
         case InterruptedRun():
-            _lines(("interrupted", error.state), ("to do", error.todo))
-            return INTERRUPTED
+            told = Told("Interrupted", "interrupted", error.state, INTERRUPTED, todo=error.todo)
         case KeyboardInterrupt() | typer.Abort():
-            _lines(("interrupted", "nothing was changed"))
-            return INTERRUPTED
+            told = Told("Interrupted", "interrupted", "nothing was changed", INTERRUPTED)
+        case MeshpkiError():
+            told = _with_traceback(telling.of_ours(error), error)
         case _:
-            _tell_bug(error)
-            return ExitCode.ERROR
+            told = _with_traceback(telling.of_bug(error), error)
+    telling.tell(told, _Settings.form)
+    return told.status
 
 
-def _tell(error: MeshpkiError, *, as_json: bool) -> None:
-    from meshpki.runtime.logs import redact
-
-    if _Settings.debug:
-        _tell_traceback(error)
-    if as_json:
-        import json
-
-        document = {
-            "error": type(error).__name__,
-            "seen": error.seen,
-            "wanted": error.wanted,
-            "todo": error.todo,
-            "evidence": list(error.evidence),
-            "exit_code": int(error.exit_code),
-        }
-        typer.echo(redact(json.dumps(document, ensure_ascii=False)), err=True)
-        return
-    evidence = tuple(("evidence", line) for line in error.evidence)
-    _lines(("error", error.seen), ("wanted", error.wanted), ("to do", error.todo), *evidence)
-
-
-def _tell_usage(error: typer.TyperException) -> int:
-    context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(error.format_message(), err=True)
-    else:
-        todo = f"{context.command_path} --help" if context is not None else "meshpki --help"
-        _lines(("error", error.format_message()), ("to do", todo))
-    return error.exit_code
-
-
-def _tell_bug(error: BaseException) -> None:
-    if _Settings.debug:
-        _tell_traceback(error)
-    _lines(
-        ("error", f"meshpki itself failed: {type(error).__name__}: {error}"),
-        ("to do", "run the same again as `meshpki --debug ...`, and report the traceback that it shows"),
-    )
-
-
-def _tell_traceback(error: BaseException) -> None:
+def _with_traceback(told: Told, error: BaseException) -> Told:
+    if not _Settings.debug:
+        return told
     import traceback
 
-    from meshpki.runtime.logs import redact
-
-    typer.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
-
-
-def _lines(*parts: tuple[str, str]) -> None:
-    """Write `label: text` lines, aligned and wrapped on a terminal, on one line each elsewhere."""
-    from meshpki.runtime.logs import redact
-    from meshpki_cli.text import clean, columns, labelled
-
-    for label, text in parts:
-        if text:
-            typer.echo("\n".join(labelled(label, clean(redact(text)), columns(sys.stderr))), err=True)
+    return replace(told, traceback="".join(traceback.format_exception(error)))

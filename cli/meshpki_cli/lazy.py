@@ -26,7 +26,8 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Context) -> None:
         """Run the command's function; leave by `typer.Exit` with its status or that of its error."""
-        raise typer.Exit(failures.guarded(lambda: super(Command, self).invoke(ctx), str(ctx.params.get("output"))))
+        output, serves = str(ctx.params.get("output")), "log_level" in ctx.params
+        raise typer.Exit(failures.guarded(lambda: super(Command, self).invoke(ctx), output, serves=serves))
 
 
 class LazyGroup(TyperGroup):

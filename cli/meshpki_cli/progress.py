@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from meshpki_cli import failures
 from meshpki_cli.text import clean, columns
 
 if TYPE_CHECKING:
@@ -22,7 +23,13 @@ STEP = "step "
 
 @contextlib.contextmanager
 def reported(doing: str = "") -> Iterator[Callable[[str], None]]:
-    """Yield the function to call with each line. It never raises: progress must not stop what it reports."""
+    """Yield the function to call with each line. It never raises: progress must not stop what it reports.
+
+    A program that reads stderr is told nothing: it wants one document there, or none.
+    """
+    if failures.heard_by_a_program():
+        yield _say_nothing
+        return
     if not sys.stderr.isatty():
         if doing:
             _plain_line(doing)
@@ -66,6 +73,10 @@ def patient(seconds: float = 1.0) -> Iterator[Callable[[str], None]]:
         finally:
             timer.cancel()
             timer.join()
+
+
+def _say_nothing(line: str) -> None:
+    """Pass."""
 
 
 def _plain_line(line: str) -> None:

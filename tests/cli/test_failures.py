@@ -7,8 +7,10 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from meshpki import plugins
 from meshpki.errors import MachineError, MeshpkiError, OperatorNeededError, RefusedError, UsageError
@@ -63,11 +65,17 @@ def test_an_error_says_what_was_seen_what_was_wanted_what_to_do_and_the_evidence
     ]
 
 
-def test_with_json_output_an_error_is_one_json_object(failing: Callable[[BaseException], None]) -> None:
+READ: dict[str, Callable[[str], Any]] = {"json": json.loads, "yaml": yaml.safe_load}
+
+
+@pytest.mark.parametrize("form", READ)
+def test_with_json_or_yaml_output_an_error_is_one_such_document(
+    failing: Callable[[BaseException], None], form: str
+) -> None:
     failing(OperatorNeededError("things changed", wanted="the same", todo="look", evidence=("a -> b",)))
-    ran = command_line.invoke("plugins", "--output", "json")
+    ran = command_line.invoke("plugins", "--output", form)
     assert (ran.code, ran.out) == (3, "")
-    assert json.loads(ran.err) == {
+    assert READ[form](ran.err) == {
         "error": "OperatorNeededError",
         "seen": "things changed",
         "wanted": "the same",
@@ -75,6 +83,62 @@ def test_with_json_output_an_error_is_one_json_object(failing: Callable[[BaseExc
         "evidence": ["a -> b"],
         "exit_code": 3,
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "code"),
+    [
+        (KeyboardInterrupt(), "Interrupted", 130),
+        (failures.InterruptedRun("at step 2", "go on"), "Interrupted", 130),
+        (KeyError("boom"), "KeyError", 1),
+        (MachineError("full"), "MachineError", 1),
+    ],
+    ids=["Ctrl-C", "Ctrl-C on the way", "a bug", "ours"],
+)
+@pytest.mark.parametrize("form", READ)
+@pytest.mark.parametrize("debug", [False, True])
+def test_so_is_everything_else_that_ends_a_command(
+    failing: Callable[[BaseException], None], error: BaseException, name: str, code: int, form: str, debug: bool
+) -> None:
+    failing(error)
+    ran = command_line.invoke(*["--debug"] * debug, "plugins", "-o", form)
+    document = READ[form](ran.err)
+    assert (ran.code, document["error"], document["exit_code"]) == (code, name, code)
+    assert ("Traceback" in document.get("traceback", "")) == (debug and code == 1)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("plugins", "--foo"),
+        ("provision", "--platform", "moon"),
+        ("provision",),
+        ("audit", "verify"),
+        ("plugins", "extra"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("wish", ["-o json", "-ojson", "--output json", "--output=json", "-o yaml", "-o table -o json"])
+def test_so_is_a_command_line_that_cannot_be_meant(args: tuple[str, ...], wish: str) -> None:
+    ran = command_line.invoke(*args, *wish.split())
+    document = READ[wish[-4:]](ran.err)
+    assert (ran.code, document["error"], document["exit_code"]) == (2, "UsageError", 2)
+    assert document["seen"]
+    assert document["todo"]
+
+
+def test_a_server_tells_its_error_in_its_log(tmp_path: Path) -> None:
+    """Where its stderr is the log: one line of it, not three of another shape that the next start mixes up."""
+    command = ("ca", "serve", "--config", str(tmp_path / "nowhere.yaml"))
+    ran = command_line.spawn(*command)
+    assert (ran.code, ran.out) == (1, "")
+    (line,) = (json.loads(line) for line in ran.err.splitlines())
+    assert (line["level"], line["todo"]) == ("error", "check the path")
+    assert "nowhere.yaml: No such file" in line["message"]
+    assert "traceback" in json.loads(command_line.spawn("--debug", *command).err.splitlines()[-1])
+    shown = command_line.plain(command_line.on_terminal(*command, columns=200).out)
+    assert shown.startswith("error: could not read")
+    assert "to do: check the path" in shown.splitlines()
 
 
 def test_what_nobody_expected_is_told_shortly(failing: Callable[[BaseException], None]) -> None:
@@ -216,7 +280,7 @@ def test_a_full_disk_under_stdout_is_an_error() -> None:
                 check=False,
             )
             assert ran.returncode == 1
-            assert ran.stderr.startswith(b"error: could not write the output: No space left")
+            assert b"could not write the output: No space left" in ran.stderr
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["on stdout", "on stderr"])

@@ -78,6 +78,7 @@ def test_help_imports_no_command_and_little_of_core() -> None:
         "meshpki_cli.failures",
         "meshpki_cli.lazy",
         "meshpki_cli.streams",
+        "meshpki_cli.telling",
     }
 
 

@@ -439,8 +439,42 @@ def test_sigint_in_the_midst_of_a_change(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-def test_an_error_in_json_mode_keeps_both_streams_parseable(vendor: Mapping[str, str], tmp_path: Path) -> None:
-    args = ["provision", "--platform", "directory", "--state-dir", str(tmp_path / "s"), "-o", "json"]
-    ran = command_line.spawn(*args, env=vendor)
-    assert (ran.code, ran.out) == (3, "")
-    assert json.loads(ran.err)["exit_code"] == 3
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_for_a_program_stderr_holds_one_document_or_nothing(
+    vendor: Mapping[str, str], tmp_path: Path, form: str, platform_that_fails: Mapping[str, str]
+) -> None:
+    read: Callable[[str], dict[str, object]] = json.loads if form == "json" else yaml.safe_load
+    state = ["--state-dir", str(tmp_path / "s"), "-o", form]
+    own = ["provision", "--platform", "directory", *state]
+    for args, env, code in (
+        (own, vendor, 3),
+        ([*own, "--yes"], platform_that_fails, 1),
+        ([*own, "--yes", "--file", "noequals"], vendor, 1),
+    ):
+        ran = command_line.spawn(*args, env=env)
+        assert (ran.code, ran.out) == (code, "")
+        assert read(ran.err)["exit_code"] == code
+    for args, code in (
+        ([*own, "--plan-out", str(tmp_path / "plan")], 3),
+        ([*own, "--yes"], 1),  # what a real verification finds: a directory has no CA
+        (["verify", *state], 1),
+        (["deprovision", "--yes", *state], 0),
+    ):
+        ran = command_line.spawn(*args, env=vendor)
+        assert (ran.code, ran.err) == (code, ""), ran
+        assert read(ran.out)
+
+
+@pytest.fixture
+def platform_that_fails(tmp_path: Path) -> Mapping[str, str]:
+    place = tmp_path / "failing"
+    place.mkdir()
+    code = plugin_distribution.DIRECTORY + "plugin.faults.add('gate:file.b')\n"
+    return plugin_distribution.install(place, "directory", code)
+
+
+def test_how_to_apply_a_saved_plan_can_be_typed(run: Callable[..., Ran], tmp_path: Path) -> None:
+    place = tmp_path / "a b"
+    place.mkdir()
+    ran = run("provision", "--plan-out", str(place / "plan.json"))
+    assert f"meshpki apply '{place}/plan.json'" in ran.err

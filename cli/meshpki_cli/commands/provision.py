@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from meshpki.errors import UsageError
 from meshpki.hooks import Mode
+from meshpki_cli import failures
 from meshpki_cli.options import OutputOption, StateDirOption, YesOption
 from meshpki_cli.output import Output
 from meshpki_cli.platform_options import PlatformCommand, chosen
@@ -31,7 +33,11 @@ def run(
         bool, typer.Option("--dry-run", help="Show the plan; exit 3 if it would change anything.")
     ] = False,
     plan_out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Save the plan for `meshpki apply FILE`, and stop there.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Save the plan for `meshpki apply FILE`, and stop there; exit 3 if it would change anything.",
+        ),
     ] = None,
     fallback: Annotated[
         Mode | None,
@@ -60,7 +66,8 @@ def run(
         from meshpki.provision import saved
 
         saved.save(saved.SavedPlan(ahead.plan, ahead.base), plan_out.absolute())
-        typer.echo(f"plan saved; apply it with: meshpki apply {plan_out}", err=True)
+        if not failures.heard_by_a_program():
+            typer.echo(f"plan saved; apply it with: meshpki apply {shlex.quote(str(plan_out))}", err=True)
     if dry_run or plan_out is not None:
         return show_only(ahead, output)
     return carry_out(ahead, output, yes=yes, otherwise="or save the plan with --plan-out FILE, to be reviewed first")
