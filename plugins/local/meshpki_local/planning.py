@@ -38,7 +38,7 @@ _UNTOUCHED: Final = "nothing of somebody else's stands at these paths"
 
 
 def settings_for(request: DetectRequest | PlanRequest, mode: Mode) -> Settings:
-    """The operator's options over what is installed. Raises UsageError, InvalidValueError, MachineError."""
+    """The operator's options over what is installed. Raises UsageError, MachineError."""
     return settle(request.options, mode, installation.read(Layout(request.state_dir).installation))
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Never
+from typing import TYPE_CHECKING, Final, Never, TypeVar
 
-from meshpki.errors import UsageError
+from meshpki.errors import InvalidValueError, UsageError
 from meshpki.hooks import Mode, Option, OptionKind
 from meshpki.identity import ServiceAccountRef, TrustDomain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshpki.hooks import Params, Value
+
+_T = TypeVar("_T")
 
 CLUSTER: Final = "local"
 ISSUER: Final = "https://local.meshpki.internal"
@@ -124,24 +128,39 @@ class Settings:
 
 
 def settle(options: Params, mode: Mode, installed: Settings | None) -> Settings:
-    """The operator's options over what is installed over the defaults. Raises UsageError or InvalidValueError.
+    """The operator's options over what is installed over the defaults. Raises UsageError, which names the option.
 
     The port of an installation is kept in its ca.yaml; 0 stands for it, so that it need not be chosen to plan.
     """
     wanted = replace(installed or Settings(), mode=mode, ca_port=_port(_integer(options, "ca-port", 0)))
     if accounts := _texts(options, "workload"):
-        wanted = replace(wanted, workloads=workload_set(accounts))
+        wanted = replace(wanted, workloads=_asked_workloads(accounts))
     if domain := _text(options, "trust-domain", ""):
-        wanted = replace(wanted, trust_domain=TrustDomain(domain).name)
+        wanted = replace(wanted, trust_domain=_asked("trust-domain", domain, TrustDomain).name)
     if life := _text(options, "certificate-ttl", ""):
-        wanted = replace(wanted, certificate_ttl=_bounded("certificate-ttl", parse_duration(life)))
+        seconds = _asked("certificate-ttl", life, parse_duration)
+        wanted = replace(wanted, certificate_ttl=_bounded("certificate-ttl", seconds))
     if life := _text(options, "token-ttl", ""):
-        wanted = replace(wanted, token_ttl=_bounded("token-ttl", parse_duration(life)))
+        wanted = replace(wanted, token_ttl=_bounded("token-ttl", _asked("token-ttl", life, parse_duration)))
     if place := _text(options, "agent", ""):
         wanted = replace(wanted, agent=_agents(place))
     if wanted.agent is Agents.NODE and mode is not Mode.SDS:
         raise UsageError(f"--agent node in mode {mode.value}", wanted="mode sds: a node's agent serves no files")
     return wanted
+
+
+def _asked_workloads(texts: tuple[str, ...]) -> tuple[ServiceAccountRef, ...]:
+    for text in texts:
+        _asked("workload", text, ServiceAccountRef.parse)
+    return workload_set(texts)
+
+
+def _asked(option: str, text: str, read: Callable[[str], _T]) -> _T:
+    """Read an option's text: a value that cannot be is a mistake of the command line, which has to be found there."""
+    try:
+        return read(text)
+    except InvalidValueError as error:
+        raise UsageError(f"--{option} {text[:80]!r}: {error.seen}", wanted=error.wanted, todo=error.todo) from error
 
 
 def renewal_bound(settings: Settings) -> int:
@@ -165,10 +184,10 @@ def workload_set(texts: tuple[str, ...]) -> tuple[ServiceAccountRef, ...]:
 
 
 def parse_duration(text: str) -> int:
-    """Read `90s`, `30m`, `12h` or `7d` as seconds. Raises UsageError."""
+    """Read `90s`, `30m`, `12h` or `7d` as seconds. Raises InvalidValueError."""
     found = _DURATION.fullmatch(text)
     if not found:
-        raise UsageError(f"duration {text[:40]!r}", wanted="a number and a unit s, m, h or d, such as 30m")
+        raise InvalidValueError(f"duration {text[:40]!r}", wanted="a number and a unit s, m, h or d, such as 30m")
     return int(found[1]) * _UNITS[found[2]]
 
 

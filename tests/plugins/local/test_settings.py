@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshpki.errors import InvalidValueError, MachineError, MeshpkiError, UsageError
+from meshpki.errors import MachineError, MeshpkiError, UsageError
 from meshpki.hooks import Mode
 from meshpki.identity import ServiceAccountRef
 from meshpki_local import installation
@@ -20,8 +20,11 @@ from meshpki_local.settings import (
     settle,
     show_duration,
 )
+from support import command_line
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from meshpki.hooks import Params
 
 DEFAULTS: Params = {option.name: option.default for option in OPTIONS}
@@ -83,8 +86,29 @@ def test_what_is_said_is_taken() -> None:
 def test_what_cannot_be_meant_is_refused_with_what_can(
     name: str, value: str | int | tuple[str, ...], word: str
 ) -> None:
-    with pytest.raises((UsageError, InvalidValueError), match=word):
+    with pytest.raises(UsageError, match=word) as caught:
         settle({**DEFAULTS, name: value}, Mode.SDS, None)
+    assert caught.value.seen.startswith(f"--{name} ")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--workload", "Bad/x"),
+        ("--trust-domain", "UPPER"),
+        ("--ca-port", "99999"),
+        ("--token-ttl", "soon"),
+        ("--agent", "moon"),
+    ],
+    ids=" ".join,
+)
+def test_on_a_command_line_it_is_a_mistake_of_that(given: tuple[str, str], tmp_path: Path) -> None:
+    ran = command_line.invoke(
+        "provision", "--platform", "local", "--state-dir", str(tmp_path / "s"), "--dry-run", *given
+    )
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {given[0]} ")
+    assert given[1] in ran.err
 
 
 @pytest.mark.parametrize(
