@@ -60,3 +60,7 @@ LogLevelOption: TypeAlias = Annotated[
 ]
 
 YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+StrictPluginsOption: TypeAlias = Annotated[
+    bool, typer.Option("--strict-plugins", help="Refuse to go on when any plugin is broken.")
+]

@@ -59,6 +59,33 @@ def test_strict_plugins_refuses_beside_a_broken_one(tmp_path: Path) -> None:
     assert "plugin 'directory' of vendor 1.0" in ran.err
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("apply", "plan.json", "--yes"),
+        ("status", "--state-dir", "s"),
+        ("verify", "--state-dir", "s"),
+        ("deprovision", "--state-dir", "s", "--yes"),
+        ("run", "--platform", "directory", "--state-dir", "s"),
+    ],
+    ids=lambda args: args[0],
+)
+def test_so_it_does_in_every_command_that_asks_plugins(args: tuple[str, ...], tmp_path: Path) -> None:
+    """Of an installation by a plugin in order, beside a broken one."""
+    own = ("provision", "--platform", "directory", "--state-dir", "s")
+    good = plugin_distribution.install(tmp_path, "directory", plugin_distribution.DIRECTORY)
+    command_line.spawn(*own, "--yes", env=good, cwd=tmp_path)
+    command_line.spawn(*own, "--file", "x=1", "--plan-out", "plan.json", env=good, cwd=tmp_path)
+    (tmp_path / "broken").mkdir()
+    bad = plugin_distribution.install(tmp_path / "broken", "acme", "raise SystemExit('no')", distribution="other")
+    env = {"PYTHONPATH": f"{good['PYTHONPATH']}:{bad['PYTHONPATH']}"}
+    strict = command_line.spawn(*args, "--strict-plugins", env=env, cwd=tmp_path)
+    assert (strict.code, strict.out) == (1, "")
+    assert "plugin 'acme' of other 1.0 cannot be used" in strict.err
+    assert sorted(path.name for path in (tmp_path / "s" / "files").iterdir()) == ["a", "b"]
+    assert "acme" not in command_line.spawn(*args, env=env, cwd=tmp_path).err
+
+
 def test_nobody_takes_a_built_in_name(tmp_path: Path) -> None:
     env = plugin_distribution.install(tmp_path, "local", plugin_distribution.DIRECTORY)
     ran = command_line.spawn("plugins", env=env)

@@ -7,32 +7,40 @@ from typing import TYPE_CHECKING
 
 from meshpki_cli import consent, progress
 from meshpki_cli.failures import InterruptedRun
-from meshpki_cli.options import OutputOption, StateDirOption, YesOption
+from meshpki_cli.options import OutputOption, StateDirOption, StrictPluginsOption, YesOption
 from meshpki_cli.output import Output, emit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from meshpki.plugins import PluginSet
     from meshpki.provision.base import Base
     from meshpki.provision.engine import Report
     from meshpki.provision.journal import History
     from meshpki_cli.page import Page
 
 
-def run(state_dir: StateDirOption, yes: YesOption = False, output: OutputOption = Output.TABLE) -> None:
+def run(
+    state_dir: StateDirOption,
+    yes: YesOption = False,
+    strict_plugins: StrictPluginsOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
     """Remove all that provision made, and nothing else. Shows what that is, and asks.
 
     What was there before comes back, what meshpki did not make stays. Broken off, the same command goes on.
     """
+    from meshpki import plugins
     from meshpki.provision import journal
     from meshpki.provision.base import Base
 
+    loaded = plugins.load(strict=strict_plugins)
     history = journal.read(state_dir)
     if history.made:
         if output is Output.TABLE or sys.stderr.isatty():
             _announce(history, state_dir)
         consent.obtain("Remove all of this?", yes=yes, otherwise="once you agree with what will be removed")
-    report = _remove(state_dir, Base.of(history))
+    report = _remove(loaded, state_dir, Base.of(history))
     emit(output, {"state_dir": str(state_dir), **_plain(report)}, lambda page: _show(page, report, state_dir))
 
 
@@ -48,13 +56,12 @@ def _announce(history: History, state_dir: Path) -> None:
         page.pairs([("undo", meant.get(item.id, ""))], indent=4)
 
 
-def _remove(state_dir: Path, shown: Base) -> Report:
-    from meshpki import plugins
+def _remove(loaded: PluginSet, state_dir: Path, shown: Base) -> Report:
     from meshpki.provision import engine
 
     try:
         with progress.reported() as told:
-            return engine.deprovision(plugins.load(), state_dir, base=shown, progress=told)
+            return engine.deprovision(loaded, state_dir, base=shown, progress=told)
     except engine.InterruptedRunError as error:
         raise InterruptedRun(error.seen.removeprefix("interrupted "), error.todo) from error
 

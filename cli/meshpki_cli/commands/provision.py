@@ -11,7 +11,7 @@ import typer
 from meshpki.errors import UsageError
 from meshpki.hooks import Mode
 from meshpki_cli import failures
-from meshpki_cli.options import OutputOption, StateDirOption, YesOption
+from meshpki_cli.options import OutputOption, StateDirOption, StrictPluginsOption, YesOption
 from meshpki_cli.output import Output
 from meshpki_cli.platform_options import PlatformCommand, chosen
 
@@ -46,9 +46,7 @@ def run(
         ),
     ] = None,
     yes: YesOption = False,
-    strict_plugins: Annotated[
-        bool, typer.Option("--strict-plugins", help="Refuse to go on when any plugin is broken.")
-    ] = False,
+    strict_plugins: StrictPluginsOption = False,
     output: OutputOption = Output.TABLE,
 ) -> int:
     """Find out what a platform can do, show the plan, ask, apply it, verify, and say what to do next.

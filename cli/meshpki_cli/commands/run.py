@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from meshpki_cli.options import LogLevelOption, StateDirOption
+from meshpki_cli.options import LogLevelOption, StateDirOption, StrictPluginsOption
 
 
 def run(
     state_dir: StateDirOption,
     platform: Annotated[str, typer.Option("--platform", metavar="NAME", help="Platform to run.")],
+    strict_plugins: StrictPluginsOption = False,
     log_level: LogLevelOption = "info",
 ) -> int:
     """Keep a provisioned platform running in the foreground, until Ctrl-C or SIGTERM.
@@ -22,4 +23,4 @@ def run(
     from meshpki.runtime import logs
 
     logs.configure(log_level)
-    return plugins.load().run(platform, state_dir)
+    return plugins.load(strict=strict_plugins).run(platform, state_dir)

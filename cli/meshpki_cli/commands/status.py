@@ -6,14 +6,16 @@ import time
 from typing import TYPE_CHECKING
 
 from meshpki.errors import ExitCode
-from meshpki_cli.options import OutputOption, StateDirOption
+from meshpki_cli.options import OutputOption, StateDirOption, StrictPluginsOption
 from meshpki_cli.output import Output, emit
 
 if TYPE_CHECKING:
     from meshpki_cli.page import Page
 
 
-def run(state_dir: StateDirOption, output: OutputOption = Output.TABLE) -> int:
+def run(
+    state_dir: StateDirOption, strict_plugins: StrictPluginsOption = False, output: OutputOption = Output.TABLE
+) -> int:
     """Show what is installed, what runs, and how fresh each workload's certificate is.
 
     Exit status 1 unless all is well.
@@ -21,7 +23,7 @@ def run(state_dir: StateDirOption, output: OutputOption = Output.TABLE) -> int:
     from meshpki import plugins
     from meshpki.provision import journal, status
 
-    found = status.status(plugins.load(), state_dir, journal.read(state_dir))
+    found = status.status(plugins.load(strict=strict_plugins), state_dir, journal.read(state_dir))
 
     def view(page: Page) -> None:
         from meshpki_cli.status_view import show_status

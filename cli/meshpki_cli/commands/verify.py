@@ -9,7 +9,7 @@ import typer
 
 from meshpki.errors import ExitCode, OperatorNeededError, UsageError
 from meshpki_cli.cluster_options import AllowExecOption, ContextOption, KubeconfigOption
-from meshpki_cli.options import OutputOption, StateDirOption
+from meshpki_cli.options import OutputOption, StateDirOption, StrictPluginsOption
 from meshpki_cli.output import Output, emit
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def run(
     timeout: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, max=60, help="How long one request to an API server may take.")
     ] = 10,
+    strict_plugins: StrictPluginsOption = False,
     output: OutputOption = Output.TABLE,
 ) -> int:
     """Prove by a real round that identities are issued, and that wrong tokens are refused.
@@ -74,7 +75,7 @@ def run(
         for_clusters = (ca_address, ca_roots, ca_server_name, trust_domain, other_context, allow_exec)
         if any(option is not None for option in for_clusters) or other_trusted or require_revocation:
             raise UsageError("options for a cluster, and no cluster", wanted="--context NAME or --kubeconfig FILE")
-        return _installed(state_dir, output)
+        return _installed(state_dir, output, strict_plugins=strict_plugins)
 
     from meshpki_cli import cluster_proof
 
@@ -94,15 +95,15 @@ def run(
     )
 
 
-def _installed(state_dir: Path, output: Output) -> int:
+def _installed(state_dir: Path, output: Output, *, strict_plugins: bool) -> int:
     from meshpki import plugins
     from meshpki.provision import journal
     from meshpki_cli.provisioning import verified
 
-    planned = journal.read(state_dir).plan
+    loaded, planned = plugins.load(strict=strict_plugins), journal.read(state_dir).plan
     if planned is None:
         raise OperatorNeededError(f"nothing is provisioned in {state_dir}", todo="meshpki provision --platform NAME")
-    report = verified(plugins.load(), planned)
+    report = verified(loaded, planned)
 
     def view(page: Page) -> None:
         from meshpki_cli.verify_view import show_checks
