@@ -24,6 +24,14 @@ def default_state_dir() -> Path:
     return base / "meshpki"
 
 
+def command_for(words: str, state_dir: Path | str) -> str:
+    """A command line to type for that installation; without the directory where it is the default one."""
+    import shlex
+
+    named = f" --state-dir {shlex.quote(str(state_dir))}" if Path(state_dir) != default_state_dir() else ""
+    return f"meshpki {words}{named}"
+
+
 def _absolute(path: Path) -> Path:
     return path.absolute()
 

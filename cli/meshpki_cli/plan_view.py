@@ -10,8 +10,8 @@ from meshpki_cli.page import BAD, GOOD, QUIET, WARN, Cell
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meshpki.provision.engine import Standing
     from meshpki.provision.plan import Plan, Removal
+    from meshpki.provision.standing import Standing
     from meshpki_cli.page import Page
 
 _VERBS: Final = {
@@ -19,6 +19,7 @@ _VERBS: Final = {
     EffectState.DIFFERENT: Cell("change", WARN),
     EffectState.DONE: Cell("keep", QUIET),
     EffectState.FOREIGN: Cell("BLOCKED", BAD),
+    EffectState.DAMAGED: Cell("DAMAGED", BAD),
 }
 _DIFF: Final = {"+": GOOD, "-": BAD, "~": WARN}
 
@@ -58,10 +59,15 @@ def summary(standings: Sequence[Standing], removals: Sequence[Removal]) -> str:
     pending = sum(one.pending for one in standings)
     if not pending and not removals:
         return f"Nothing to change: all {len(standings)} parts stand as planned."
-    parts = [f"{pending} to change", f"{len(standings) - pending} to keep"]
-    if removals:
-        parts.append(f"{len(removals)} to remove")
-    return f"{', '.join(parts)}."
+    blocked = sum(one.blocked for one in standings)
+    counts = {
+        "blocked": blocked,
+        "to change": pending - blocked,
+        "to keep": len(standings) - pending,
+        "to remove": len(removals),
+    }
+    always = {"to change", "to keep"}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count or what in always) + "."
 
 
 def _show_change(page: Page, standing: Standing) -> None:

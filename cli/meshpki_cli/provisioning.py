@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meshpki.errors import ExitCode, MeshpkiError, OperatorNeededError
-from meshpki.hooks import EffectState
+from meshpki.errors import ExitCode, MeshpkiError
 from meshpki_cli import consent, progress
 from meshpki_cli.failures import InterruptedRun
+from meshpki_cli.options import command_for
 from meshpki_cli.output import Output, emit
 
 if TYPE_CHECKING:
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from meshpki.hooks import WorkloadStatus
     from meshpki.plugins import PluginSet
     from meshpki.provision.base import Base
-    from meshpki.provision.engine import Report, Standing
+    from meshpki.provision.engine import Report
     from meshpki.provision.journal import History
     from meshpki.provision.plan import Plan, Removal
+    from meshpki.provision.standing import Standing
     from meshpki.provision.verify import VerifyReport
     from meshpki_cli.page import Page
 
@@ -95,9 +96,11 @@ def _show_prospect(page: Page, ahead: Prospect) -> None:
 
 def carry_out(ahead: Prospect, output: Output, *, yes: bool, otherwise: str) -> int:
     """Show the plan, ask, apply it, verify, and say what is next. `otherwise` as for `consent.obtain`."""
+    from meshpki.provision.standing import refuse_blocked
+
     if ahead.pending or not ahead.recorded:
         _show_before(ahead, output)
-        _refuse_blocked(ahead)
+        refuse_blocked(ahead.standings)
     if ahead.pending:
         consent.obtain("Apply this plan?", yes=yes, otherwise=otherwise)
     report = None if ahead.recorded and not ahead.pending else _apply(ahead, asked=ahead.pending and not yes)
@@ -122,17 +125,6 @@ def _show_before(ahead: Prospect, output: Output) -> None:
         from meshpki_cli.page import Page
 
         _show_prospect(Page(sys.stderr), ahead)
-
-
-def _refuse_blocked(ahead: Prospect) -> None:
-    blocked = [one for one in ahead.standings if one.observation.state is EffectState.FOREIGN]
-    if blocked:
-        raise OperatorNeededError(
-            f"{len(blocked)} of {len(ahead.standings)} changes are blocked by what meshpki did not make",
-            wanted="nothing there, or what an earlier run made",
-            todo="look at it, move it away if it can go, then run the same command again",
-            evidence=tuple(f"{one.change.title}: {one.observation.detail or one.change.id}" for one in blocked),
-        )
 
 
 def _apply(ahead: Prospect, *, asked: bool) -> Report:
@@ -164,7 +156,8 @@ def verified(plugins: PluginSet, plan: Plan) -> VerifyReport:
         with progress.reported("verifying") as told:
             return verify(probe_of(plugins, plan), time.time(), progress=told if sys.stderr.isatty() else None)
     except KeyboardInterrupt as error:
-        raise InterruptedRun("everything is applied, it was not verified", "meshpki verify") from error
+        todo = command_for("verify", plan.state_dir)
+        raise InterruptedRun("everything is applied, it was not verified", todo) from error
 
 
 def _workloads(ahead: Prospect) -> Sequence[WorkloadStatus]:
@@ -219,16 +212,3 @@ def _deeds(report: Report) -> str:
     for result in report.results:
         counts[result.deed] = counts.get(result.deed, 0) + 1
     return ", ".join(f"{count} {deed}" for deed, count in counts.items())
-
-
-def command_for(name: str, state_dir: str) -> str:
-    """A command line to type for that installation; without the directory where it is the default one."""
-    import shlex
-
-    from meshpki_cli.options import default_state_dir
-
-    return (
-        f"meshpki {name}"
-        if Path(state_dir) == default_state_dir()
-        else f"meshpki {name} --state-dir {shlex.quote(state_dir)}"
-    )

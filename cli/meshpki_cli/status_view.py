@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from meshpki.hooks import Mode
 from meshpki.provision.status import Installed
 from meshpki_cli.durations import show_duration
+from meshpki_cli.options import command_for
 from meshpki_cli.page import BAD, GOOD, WARN, Cell, style_of
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
     from meshpki.hooks import WorkloadStatus
     from meshpki.provision.status import InstallationStatus
-    from meshpki_cli.page import Page
+    from meshpki_cli.options import command_for
+from meshpki_cli.page import Page
 
 _INSTALLED: Final = {Installed.ABSENT: WARN, Installed.UNFINISHED: BAD, Installed.COMPLETE: GOOD}
 
@@ -35,7 +37,8 @@ def show_status(page: Page, found: InstallationStatus, now: float) -> None:
     )
     if found.installed is Installed.ABSENT:
         page.blank()
-        page.line("To begin: meshpki provision --platform NAME, with one of those that `meshpki plugins` lists.")
+        begin = command_for("provision --platform NAME", found.state_dir)
+        page.line(f"To begin: {begin}, with one of those that `meshpki plugins` lists.")
     if found.components:
         page.blank()
         page.table(

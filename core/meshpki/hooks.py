@@ -188,6 +188,8 @@ class EffectState(StrEnum):
     """Made by us, but not as planned now: `apply` will bring it there."""
     FOREIGN = "foreign"
     """Something that we did not make stands in the way: the engine refuses."""
+    DAMAGED = "damaged"
+    """Made by us, and not whole or not safe any more, so that `apply` must not go on with it: the engine refuses."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,7 @@ def test_what_is_not_ours_blocks_before_anything_is_made(run: Callable[..., Ran]
     ran = run("provision", "--yes")
     assert ran.code == 3
     assert "BLOCKED" in ran.out
+    assert "1 blocked, 1 to change, 1 to keep." in ran.out
     assert "evidence: file a: " in ran.err
     assert sorted(path.name for path in state.iterdir()) == ["files"]
     assert (state / "files" / "a").read_text() == "precious"
@@ -258,7 +259,7 @@ def test_deprovision_shows_what_goes_and_takes_a_word(run: Callable[..., Ran], t
     (tmp_path / "state" / "mine").touch()
     ran = run("deprovision")
     assert (ran.code, ran.out) == (3, "")
-    assert "- file b (file.b)" in ran.err
+    assert "- file b (file.b)\n    undo  what was there before comes back\n" in ran.err
     assert (tmp_path / "state" / "files" / "b").exists()
     ran = run("deprovision", "--yes")
     assert ran.code == 0

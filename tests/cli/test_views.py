@@ -20,8 +20,8 @@ from meshpki.provision.verify import Check, Verdict, VerifyReport
 from meshpki_cli import consent, progress
 from meshpki_cli.ca_view import show_material
 from meshpki_cli.documents import as_json
+from meshpki_cli.options import command_for
 from meshpki_cli.page import Page
-from meshpki_cli.provisioning import command_for
 from meshpki_cli.status_view import show_status, show_workload_paths
 from meshpki_cli.verify_view import show_checks
 from support import command_line

@@ -9,7 +9,7 @@ import typer
 
 from meshpki.errors import ExitCode, OperatorNeededError, UsageError
 from meshpki_cli.cluster_options import AllowExecOption, ContextOption, KubeconfigOption
-from meshpki_cli.options import OutputOption, StateDirOption, StrictPluginsOption
+from meshpki_cli.options import OutputOption, StateDirOption, StrictPluginsOption, command_for
 from meshpki_cli.output import Output, emit
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def _installed(state_dir: Path, output: Output, *, strict_plugins: bool) -> int:
 
     loaded, planned = plugins.load(strict=strict_plugins), journal.read(state_dir).plan
     if planned is None:
-        raise OperatorNeededError(f"nothing is provisioned in {state_dir}", todo="meshpki provision --platform NAME")
+        todo = command_for("provision --platform NAME", state_dir)
+        raise OperatorNeededError(f"nothing is provisioned in {state_dir}", todo=todo)
     report = verified(loaded, planned)
 
     def view(page: Page) -> None:

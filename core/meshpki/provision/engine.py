@@ -19,9 +19,10 @@ from meshpki.errors import InvalidValueError, MeshpkiError, OperatorNeededError,
 from meshpki.hooks import EffectState
 from meshpki.provision import base as bases
 from meshpki.provision import codec, journal_file
+from meshpki.provision.commands import command
 from meshpki.provision.facts import absolute
 from meshpki.provision.journal import Outcome, RunKind, Undo, locked, no_checkpoint
-from meshpki.provision.mode import ChosenBy, lower
+from meshpki.provision.standing import Standing, refuse_blocked, refuse_lowering, refuse_unknown, refuse_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from meshpki.hooks import Change, Effect, Observation, Params, Progress
     from meshpki.plugins import PluginSet
     from meshpki.provision.base import Base
-    from meshpki.provision.journal import History, Journal, Made
+    from meshpki.provision.journal import Journal, Made
     from meshpki.provision.plan import Plan
 
     Checkpoint = Callable[[str], None]
@@ -78,19 +79,6 @@ class Report:
         return any(result.deed not in {Deed.KEPT, Deed.FOUND} for result in self.results)
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A planned change, and how the world stands with regard to it."""
-
-    change: Change
-    observation: Observation
-
-    @property
-    def pending(self) -> bool:
-        """True when applying the plan would do something about it."""
-        return self.observation.state is not EffectState.DONE
-
-
 def survey(plugins: PluginSet, plan: Plan) -> tuple[Standing, ...]:
     """Look at every change of a plan; changes nothing."""
     observer = _Hands(plugins, plan.platform, Path(plan.state_dir))
@@ -114,12 +102,13 @@ def apply(
     way, or when the journal holds what the plan does not know; InterruptedRunError on Ctrl-C; else the error of the
     change that failed, which was taken back (or the evidence says what remains).
     """
-    bases.refuse_moved(base, journal.history())
+    history = journal.history()
+    bases.refuse_moved(base, history)
     standings = survey(plugins, plan)
-    _refuse_foreign(standings)
-    _refuse_unseen(agreed, standings)
-    _refuse_unknown(plan, journal)
-    _refuse_lowering(plan, journal.history())
+    refuse_blocked(standings)
+    refuse_unseen(agreed, standings)
+    refuse_unknown(plan, history)
+    refuse_lowering(plan, history)
     return _Run(plugins, plan, journal, progress, checkpoint).provision()
 
 
@@ -165,56 +154,6 @@ def deprovision(
         return Report(())
     with locked(state_dir, checkpoint=checkpoint) as journal:
         return remove(plugins, journal, base=base, progress=progress, checkpoint=checkpoint)
-
-
-def _refuse_foreign(standings: tuple[Standing, ...]) -> None:
-    foreign = [one for one in standings if one.observation.state is EffectState.FOREIGN]
-    if foreign:
-        raise _foreign(foreign[0].change, foreign[0].observation, tuple(one.change.title for one in foreign[1:]))
-
-
-def _refuse_unseen(agreed: tuple[Standing, ...], now: tuple[Standing, ...]) -> None:
-    """Refuse to change what was shown as kept: somebody did something to it since."""
-    kept = {one.change.id for one in agreed if not one.pending}
-    unseen = [one for one in now if one.pending and one.change.id in kept]
-    if unseen:
-        raise OperatorNeededError(
-            "what stood as planned when the plan was shown does not any more",
-            wanted="what was shown, for that is what was agreed to",
-            todo="run the same command again, and look at what it shows",
-            evidence=tuple(f"{one.change.title}: {one.observation.detail or one.observation.state}" for one in unseen),
-        )
-
-
-def _foreign(change: Change, observation: Observation, others: tuple[str, ...] = ()) -> OperatorNeededError:
-    return OperatorNeededError(
-        f"{change.title}: something that meshpki did not make stands in the way: {observation.detail or change.id}",
-        wanted="nothing there, or what an earlier run made",
-        todo="look at it, move it away if it can go, then run the same command again",
-        evidence=tuple(f"also in the way: {title}" for title in others),
-    )
-
-
-def _refuse_lowering(plan: Plan, history: History) -> None:
-    """Refuse a plan that was made before somebody installed a higher mode: no run goes down by itself."""
-    installed = history.installed
-    if installed is not None and plan.choice.by is ChosenBy.EVIDENCE and lower(plan.mode, installed.mode):
-        raise OperatorNeededError(
-            f"{installed.mode} is installed, the plan is for {plan.mode}",
-            wanted="the operator's word to go down",
-            todo=f"make the plan anew; if {plan.mode} is meant, say --fallback {plan.mode}",
-        )
-
-
-def _refuse_unknown(plan: Plan, journal: Journal) -> None:
-    known = {change.id for change in plan.changes} | {removal.id for removal in plan.removals}
-    unknown = [made.title for made in journal.made() if made.id not in known]
-    if unknown:
-        raise OperatorNeededError(
-            f"the journal holds what this plan does not know: {codec.names(unknown)}",
-            wanted="a plan that says what becomes of it",
-            todo="make the plan anew",
-        )
 
 
 class _Hands:
@@ -297,10 +236,9 @@ class _Run:
 
     def _make(self, change: Change, made: Made | None) -> Deed:
         observation = self._hands.observe(change)
+        refuse_blocked((Standing(change, observation),))
         opened = self._journal.open_step(change.id)
         match observation.state:
-            case EffectState.FOREIGN:
-                raise _foreign(change, observation)
             case EffectState.DONE if opened is None:
                 if made is not None and (made.kind, made.title, made.params) != (
                     change.kind,
@@ -347,18 +285,18 @@ class _Run:
         try:
             self._hands.undo(change.id, Undo(change.kind, change.params, record), self._progress)
         except MeshpkiError as second:
-            error.evidence += (f"{change.title}: could not be taken back: {second}", _KEPT)
+            error.evidence += (f"{change.title}: could not be taken back: {second}", self._kept())
             return
         self._checkpoint(f"{change.id}.undone")
         error.evidence += (f"{change.title}: taken back",)
         try:
             self._journal.taken_back(step, error.seen)
         except MeshpkiError as second:  # as on a full disk: the next run looks, and sees that nothing of it is there
-            error.evidence += (f"that could not be written down: {second}", _KEPT)
+            error.evidence += (f"that could not be written down: {second}", self._kept())
             return
         self._checkpoint(f"{change.id}.failed")
         if standing := [item.title for item in self._journal.made()]:
-            error.evidence += (f"still there: {codec.names(standing)}", _KEPT)
+            error.evidence += (f"still there: {codec.names(standing)}", self._kept())
 
     def _unmake(self, made: Made) -> Result:
         step = self._journal.intend_removal(self._id, made)
@@ -385,7 +323,7 @@ class _Run:
             raise InterruptedRunError(
                 f"interrupted at {self._at or 'the beginning'}",
                 wanted="a whole run",
-                todo=_HOW_ON[kind],
+                todo=self._how_on(kind),
             ) from error
         except MeshpkiError as error:
             with contextlib.suppress(MeshpkiError):  # a full disk fails both the change and this line
@@ -396,9 +334,12 @@ class _Run:
         self._checkpoint("run.ended")
         _LOG.info("run ended", extra={"run": self._id})
 
+    def _kept(self) -> str:
+        back = command("deprovision", self._plan.state_dir)
+        return f"the journal knows it: the same command goes on, {back} takes it back"
 
-_KEPT: Final = "the journal knows it: the same command goes on, `meshpki deprovision` takes it back"
-_HOW_ON: Final = {
-    RunKind.PROVISION: "run the same command again to go on, or `meshpki deprovision` to take back what was made",
-    RunKind.DEPROVISION: "run `meshpki deprovision` again to go on",
-}
+    def _how_on(self, kind: RunKind) -> str:
+        back = command("deprovision", self._plan.state_dir)
+        if kind is RunKind.PROVISION:
+            return f"run the same command again to go on, or {back} to take back what was made"
+        return f"run {back} again to go on"

@@ -39,7 +39,7 @@ def parse(content: bytes) -> Settings:
     except (ValueError, TypeError, RecursionError, MeshpkiError) as error:
         raise MachineError(
             f"local.json is not as this version writes it: {error}",
-            todo="move it away, then run `meshpki provision --platform local` with your options again",
+            todo="move it away, then provision again, with your options",
         ) from error
 
 

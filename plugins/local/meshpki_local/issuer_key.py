@@ -57,5 +57,5 @@ def _not_a_key(path: Path) -> IntegrityError:
     return IntegrityError(
         f"{path} is no RSA key in PEM",
         wanted="the key that provision made",
-        todo="restore it, or run `meshpki deprovision` and provision again: all tokens are then issued anew",
+        todo="restore it, or deprovision and provision again: all tokens are then issued anew",
     )

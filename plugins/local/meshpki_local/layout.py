@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from meshpki.identity import ServiceAccountRef
+from meshpki.provision.commands import command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,10 @@ class Layout:
     """The paths of one installation. `state` is absolute."""
 
     state: Path
+
+    def command(self, name: str) -> str:
+        """`meshpki provision` or `meshpki run` for this installation, in backquotes."""
+        return command(f"{name} --platform local", self.state)
 
     @property
     def ca(self) -> Path:

@@ -52,7 +52,7 @@ class LocalProbe:
         if ports is None or not self.layout.root_certificate.exists():
             raise OperatorNeededError(
                 f"{self.layout.state} holds no whole local installation",
-                todo="run `meshpki provision --platform local`",
+                todo=f"run {self.layout.command('provision')}",
             )
         roots = read_capped(self.layout.root_certificate, limit=_LIMIT)
         return CaEndpoint(ports.grpc_address, SERVER_NAME, roots)
@@ -70,7 +70,7 @@ class LocalProbe:
         orphans = {} if record else {found.name: found for found in processes.find(self.layout.state)}
         names = [CA, *dict.fromkeys(agent_of(account, self.settings) for account in self.settings.workloads)]
         return [
-            _supervisor(record),
+            _supervisor(self.layout, record),
             *(
                 ComponentStatus(name, Health.RUNNING, f"pid {orphans[name].ref.pid}, without a supervisor")
                 if name in orphans
@@ -101,9 +101,9 @@ class LocalProbe:
         )
 
 
-def _supervisor(record: RunRecord | None) -> ComponentStatus:
+def _supervisor(layout: Layout, record: RunRecord | None) -> ComponentStatus:
     if record is None:
-        todo = "start it by `meshpki provision --platform local`, or `meshpki run --platform local`"
+        todo = f"start it by {layout.command('provision')}, or {layout.command('run')}"
         return ComponentStatus(control.SUPERVISOR, Health.STOPPED, todo)
     if record.problems:
         return ComponentStatus(control.SUPERVISOR, Health.FAILED, "; ".join(record.problems))

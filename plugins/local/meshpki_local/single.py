@@ -50,7 +50,7 @@ def _take(descriptor: int, lock: Path) -> None:
             raise MachineError(
                 f"a supervisor with pid {pid} runs this installation already ({lock} is locked)",
                 wanted="one at a time",
-                todo=f"end it with `kill {pid}`, or leave it to its work: `meshpki status` says how it is",
+                todo=f"end it with `kill {pid}`, or leave it to its work",
             ) from error
         return
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from meshpki.errors import MeshpkiError
+
 
 def foreign(detail: str) -> Observation:
     """Something that we did not make is in the way; `detail` says what, and what to do."""
@@ -31,6 +33,11 @@ class Kind(Enum):
     SOCKET = ("socket", stat.S_ISSOCK, 0)
     LINK = ("symbolic link", stat.S_ISLNK, 0)
     """Of a set of files that an agent writes."""
+
+
+def damaged(error: MeshpkiError) -> Observation:
+    """What is ours is not as we made it; the error says how, and what to do."""
+    return Observation(EffectState.DAMAGED, str(error))
 
 
 def obstacle(path: Path, kind: Kind = Kind.FILE) -> str:

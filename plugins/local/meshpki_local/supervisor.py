@@ -45,9 +45,7 @@ def supervise(layout: Layout, begun: Callable[[], None] = lambda: None) -> int:
     children, it leaves them at work, and the next one adopts them.
     """
     if installation.read(layout.installation) is None:
-        raise UsageError(
-            f"{layout.state} holds no local installation", todo="run `meshpki provision --platform local` first"
-        )
+        raise UsageError(f"{layout.state} holds no local installation", todo=f"run {layout.command('provision')} first")
     check_private_directory(layout.state)
     for directory in (layout.run, layout.logs):
         private_directory(directory)
@@ -143,7 +141,7 @@ class Supervisor:
         ports = read_ports(read_capped(self._layout.ca_config, limit=_LIMIT))
         if settings is None or ports is None:
             missing = self._layout.installation if settings is None else self._layout.ca_config
-            raise UsageError(f"{missing} is missing or not ours", todo="run `meshpki provision --platform local`")
+            raise UsageError(f"{missing} is missing or not ours", todo=f"run {self._layout.command('provision')}")
         wanted = wanted_children(self._layout, settings, ports)
         self._stamps, self._settings, self._ports = stamps, settings, ports
         self._wanted, self._wanted_since = wanted, time.monotonic()

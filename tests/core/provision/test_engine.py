@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meshpki.errors import ExitCode, MachineError, OperatorNeededError, PluginError
-from meshpki.hooks import EffectState, Mode
+from meshpki.hooks import EffectState, Mode, Observation
 from meshpki.provision import engine, journal, status
 from meshpki.provision.base import Base
-from meshpki.provision.engine import Deed, InterruptedRunError, Report, Standing
+from meshpki.provision.engine import Deed, InterruptedRunError, Report
 from meshpki.provision.journal import Outcome
+from meshpki.provision.standing import Standing
 from meshpki.provision.status import Installed
 from meshpki.testing import failpoints
 from meshpki.testing.platform import MARK, NAME
@@ -95,12 +96,30 @@ def test_something_foreign_is_refused_before_anything_is_changed(world: World) -
     world.state_dir.chmod(0o700)
     for name in ("a", "b"):
         (world.state_dir / "files" / name).write_text("somebody's")
-    with pytest.raises(OperatorNeededError, match="file a: something that meshpki did not make") as caught:
+    with pytest.raises(OperatorNeededError, match="2 of 3 parts: something that meshpki did not make") as caught:
         world.apply()
-    assert caught.value.evidence == ("also in the way: file b",)
+    assert [line.partition(":")[0] for line in caught.value.evidence] == ["file a", "file b"]
     assert caught.value.exit_code is ExitCode.OPERATOR_NEEDED
     assert world.platform.calls == []
     assert world.files() == {"a": "somebody's", "b": "somebody's"}
+
+
+def test_what_is_ours_and_damaged_is_refused_and_not_called_foreign(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from meshpki.testing import platform
+
+    world.apply()
+    plan = world.plan("a=other", "b=second")
+    seen = Observation(EffectState.DAMAGED, "half of it is gone; to do: put it back")
+    monkeypatch.setattr(platform._File, "observe", lambda self: seen)
+    with pytest.raises(OperatorNeededError, match=r"2 of 3 parts: what meshpki made is damaged; wanted") as caught:
+        world.apply(plan)
+    assert caught.value.todo == "look at it, put right what is damaged, then run the same command again"
+    assert caught.value.evidence[0] == "file a: half of it is gone; to do: put it back"
+    assert world.files() == {"a": "first", "b": "second"}
+    standings = engine.survey(world.plugins, plan)
+    assert [(one.pending, one.blocked) for one in standings] == [(False, False), (True, True), (True, True)]
 
 
 def test_what_stood_there_already_is_used_and_left_in_the_end(world: World) -> None:
@@ -146,7 +165,7 @@ def test_a_change_that_cannot_be_taken_back_stays_in_the_journal(world: World, t
     with pytest.raises(MachineError, match=r"gate of file\.a fails") as caught:
         world.apply()
     assert "could not be taken back" in caught.value.evidence[0]
-    assert "deprovision" in caught.value.evidence[1]
+    assert f"`meshpki deprovision --state-dir {world.state_dir}`" in caught.value.evidence[1]
     assert world.made() == ["root", "file.a"]
     world.platform.faults.clear()
     assert deeds(world.apply())[1] == ("file.a", Deed.PROVEN)
@@ -187,6 +206,7 @@ def test_ctrl_c_leaves_a_journal_to_go_on_with(world: World) -> None:
     with pytest.raises(InterruptedRunError, match="interrupted at step 3 of 3: file b") as caught:
         world.apply()
     assert "same command again" in caught.value.todo
+    assert f"`meshpki deprovision --state-dir {world.state_dir}`" in caught.value.todo
     assert world.outcome() == (Outcome.INTERRUPTED, "step 3 of 3: file b")
     world.platform.faults.clear()
     report = world.apply()

@@ -30,7 +30,7 @@ from meshpki_local.settings import Agents, Settings
 from support import killed_effects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from meshpki.hooks import Effect, Params
@@ -213,18 +213,41 @@ def test_a_key_that_is_none_is_never_replaced(layout: Layout, damage: bytes) -> 
     effect = TokenIssuer(layout)
     effect.apply(silent)
     layout.token_key.write_bytes(damage)
-    assert state_of(effect) is EffectState.FOREIGN
+    assert state_of(effect) is EffectState.DAMAGED
     with pytest.raises(MeshpkiError):
         effect.apply(silent)
     assert layout.token_key.read_bytes() == damage
 
 
-def test_a_key_that_others_can_read_is_foreign(layout: Layout) -> None:
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda ca: (ca / "root-cert.pem").unlink(), "lacks root-cert.pem"),
+        (lambda ca: (ca / "issuer-key.pem").chmod(0o644), "chmod 600"),
+        (lambda ca: (ca / "issuer-cert.pem").write_text("no certificate"), "issuer-cert.pem"),
+    ],
+    ids=["a file is gone", "others can read the key", "garbage"],
+)
+def test_an_authority_that_is_damaged_is_told_as_ours_with_what_to_do(
+    layout: Layout, damage: Callable[[Path], object], said: str
+) -> None:
+    effect = CaMaterial(layout, "mesh.local")
+    record = effect.undo_record()
+    effect.apply(silent)
+    damage(layout.ca)
+    seen = effect.observe()
+    assert seen.state is EffectState.DAMAGED
+    assert said in seen.detail
+    effect.undo(record, silent)
+    assert list(layout.state.iterdir()) == []
+
+
+def test_a_key_that_others_can_read_is_damaged(layout: Layout) -> None:
     effect = TokenIssuer(layout)
     effect.apply(silent)
     layout.token_key.chmod(0o640)
     assert "chmod 600" in effect.observe().detail
-    assert state_of(effect) is EffectState.FOREIGN
+    assert state_of(effect) is EffectState.DAMAGED
 
 
 @pytest.mark.parametrize("damage", ["missing", "of another key"])
@@ -472,9 +495,9 @@ def test_a_removal_that_was_broken_off_is_finished(layout: Layout) -> None:
     assert state_of(effect) is EffectState.DONE
 
 
-def test_a_local_json_of_another_version_is_foreign(layout: Layout) -> None:
+def test_a_local_json_of_another_version_is_left_alone(layout: Layout) -> None:
     layout.installation.write_text('{"version": 9}')
-    assert state_of(Workloads(layout, SETTINGS)) is EffectState.FOREIGN
+    assert state_of(Workloads(layout, SETTINGS)) is EffectState.DAMAGED
 
 
 def test_a_changed_life_is_said(layout: Layout) -> None:

@@ -11,7 +11,7 @@ from meshpki.errors import MeshpkiError
 from meshpki.hooks import EffectState, Observation
 from meshpki.identity import TrustDomain
 from meshpki_local import belongings
-from meshpki_local.standing import Kind, foreign, obstacle
+from meshpki_local.standing import Kind, damaged, foreign, obstacle
 
 if TYPE_CHECKING:
     from meshpki.hooks import Params, Progress
@@ -26,7 +26,7 @@ class CaMaterial:
     trust_domain: str
 
     def observe(self) -> Observation:
-        """DONE for a whole authority of this trust domain; FOREIGN for anything else but nothing."""
+        """DONE for a whole authority of this trust domain, DAMAGED for what is none; FOREIGN for anything else."""
         if found := obstacle(self.layout.ca, Kind.DIRECTORY):
             return foreign(found)
         try:
@@ -34,7 +34,7 @@ class CaMaterial:
                 return self._if_empty()
             found_domain = material.describe(self.layout.ca, time.time()).trust_domain
         except MeshpkiError as error:
-            return foreign(str(error))
+            return damaged(error)
         if str(found_domain) != self.trust_domain:
             return foreign(
                 f"{self.layout.ca} holds the authority of {found_domain}, wanted: {self.trust_domain}; "

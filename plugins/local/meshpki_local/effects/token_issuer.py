@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from meshpki.errors import MeshpkiError
 from meshpki.hooks import EffectState, Observation
 from meshpki_local import belongings, issuer_key
-from meshpki_local.standing import first_obstacle, foreign, sweep
+from meshpki_local.standing import damaged, first_obstacle, foreign, sweep
 
 if TYPE_CHECKING:
     from meshpki.hooks import Params, Progress
@@ -31,7 +31,7 @@ class TokenIssuer:
         try:
             complete = issuer_key.is_complete(self.layout)
         except MeshpkiError as error:
-            return foreign(str(error))
+            return damaged(error)
         return (
             Observation(EffectState.DONE)
             if complete

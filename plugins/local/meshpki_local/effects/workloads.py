@@ -12,7 +12,7 @@ from meshpki_local import belongings, control, installation, processes
 from meshpki_local.children import STOP_SECONDS
 from meshpki_local.layout import NODE_AGENT, WorkloadPaths, account_of, agent_name
 from meshpki_local.settings import Agents
-from meshpki_local.standing import Kind, first_obstacle, foreign, is_directory, remove_file, remove_if_empty
+from meshpki_local.standing import Kind, damaged, first_obstacle, foreign, is_directory, remove_file, remove_if_empty
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ class Workloads:
         try:
             installed = installation.read(layout.installation)
         except MeshpkiError as error:
-            return foreign(str(error))
+            return damaged(error)
         if layout.installation.read_bytes() != installation.render(self.settings):
             return Observation(EffectState.DIFFERENT, _difference(installed, self.settings))
         missing = [path.name for path in directories if not path.is_dir()]
