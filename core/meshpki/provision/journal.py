@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -69,6 +69,8 @@ class Outcome(StrEnum):
     DONE = "done"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    KILLED = "killed"
+    """It stands as running, and no process is at it. Never written: whoever only reads sees it so."""
     ABANDONED = "abandoned"
     """It was killed, or failed, and another one was begun after it."""
 
@@ -163,7 +165,20 @@ def read(state_dir: Path) -> History:
         return History()
     files.check_private_directory(state_dir)
     with contextlib.closing(journal_file.connect(state_dir / FILE)) as connection:
-        return Journal(state_dir, connection).history()
+        journal = Journal(state_dir, connection)
+        history = journal.history()
+        if not history.runs or history.runs[-1].outcome is not Outcome.RUNNING:
+            return history
+        with journal_file.at_rest(state_dir) as rests:
+            return _killed(journal.history()) if rests else history
+
+
+def _killed(history: History) -> History:
+    """The history at rest: what stands as running is not."""
+    *earlier, last = history.runs
+    if last.outcome is not Outcome.RUNNING:
+        return history
+    return replace(history, runs=(*earlier, replace(last, outcome=Outcome.KILLED)))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import fcntl
 import os
 import sqlite3
 import stat
+import time
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,6 +31,8 @@ APPLICATION_ID: Final = 0x6D70_6B69
 OUR_FILES: Final = frozenset({FILE, f"{FILE}-wal", f"{FILE}-shm"})
 BUSY_SECONDS: Final = 5.0
 MAX_OTHERS: Final = 100
+PATIENCE: Final = 1.0
+"""Seconds: longer than anybody who only looks holds the lock."""
 
 _TABLES: Final = (
     "CREATE TABLE installation (one INTEGER PRIMARY KEY CHECK (one = 1), made_directory INTEGER NOT NULL,"
@@ -82,16 +85,36 @@ def lock(directory: Path, state_dir: Path) -> Iterator[None]:
     with files.machine_errors("could not lock", directory):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _busy(directory, state_dir) from error
+        deadline = time.monotonic() + PATIENCE
+        while not _take(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise _busy(directory, state_dir)
+            time.sleep(0.02)
         here, there = os.fstat(descriptor), _stat(directory)
         if there is None or (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
             raise _busy(directory, state_dir)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def at_rest(directory: Path) -> Iterator[bool]:
+    """Say whether no run is at work; if so, none begins during the body."""
+    with files.machine_errors("could not open", directory):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield _take(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,39 @@ def test_a_second_run_is_refused_with_the_process_id_of_the_first(state_dir: Pat
         other.wait()
         other.stdout.close()
         other.stdin.close()
+
+
+def test_a_run_whose_process_is_gone_is_told_as_killed(state_dir: Path) -> None:
+    with journal.locked(state_dir) as opened:
+        opened.begin_run(RunKind.PROVISION, a_plan(state_dir))
+        (run,) = journal.read(state_dir).runs
+        assert run.outcome is Outcome.RUNNING, "by us, at this moment"
+    history = journal.read(state_dir)
+    assert [run.outcome for run in history.runs] == [Outcome.KILLED]
+    assert history.unfinished == history.plan
+    with journal.locked(state_dir) as opened:
+        opened.begin_run(RunKind.PROVISION, a_plan(state_dir))
+        assert [run.outcome for run in journal.read(state_dir).runs] == [Outcome.ABANDONED, Outcome.RUNNING]
+
+
+def test_whoever_only_looks_keeps_no_run_out(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with journal.locked(state_dir):
+        pass
+    monkeypatch.setattr(journal_file, "PATIENCE", 30.0)
+    begun, ended = threading.Event(), threading.Event()
+
+    def look() -> None:
+        with journal_file.at_rest(state_dir) as rests:
+            assert rests
+            begun.set()
+            ended.wait(0.2)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    assert begun.wait(30)
+    with journal.locked(state_dir), journal_file.at_rest(state_dir) as rests:
+        assert not rests
+    looker.join()
 
 
 def test_a_run_that_is_just_beginning_keeps_others_out_too(state_dir: Path) -> None:
