@@ -50,6 +50,12 @@ class Prospect:
         return tuple(removal for removal in self.plan.removals if removal.id in made)
 
     @property
+    def found(self) -> tuple[Standing, ...]:
+        """What stands as planned, though no journal says that we made it."""
+        made = {one.id for one in self.history.made}
+        return tuple(one for one in self.standings if not one.pending and one.change.id not in made)
+
+    @property
     def pending(self) -> bool:
         """Whether applying the plan would change anything."""
         return bool(self.removals) or any(one.pending for one in self.standings)
@@ -188,6 +194,11 @@ def _show_after(
     else:
         page.blank()
         page.line(Cell(f"Applied: {_deeds(report)}.", GOOD))
+    if ahead.found:
+        page.line(
+            f"{len(ahead.found)} of them stood there before, and no journal says that meshpki made them: "
+            f"deprovision will leave them ({', '.join(one.change.id for one in ahead.found)})."
+        )
     if checked is not None:
         page.blank()
         show_checks(page, checked)

@@ -12,18 +12,17 @@ if TYPE_CHECKING:
 
 
 def show_checks(page: Page, report: VerifyReport) -> None:
-    """Write one line per check, and the sum; what was seen in a passed check only where there is room for it."""
-    page.checks(
-        [
-            Check(
-                "FAILED" if check in report.failed else check.verdict,
-                check.name,
-                check.detail if check.passed else "; ".join((check.detail, *check.evidence)),
-                optional=check.passed,
-            )
-            for check in report.checks
-        ]
-    )
+    """Write one line per check, and the sum; what was seen in a passed check only where there is room for it.
+
+    What made several fail, as an outage does, is written once.
+    """
+    lines: list[Check] = []
+    for check in report.checks:
+        mark = "FAILED" if check in report.failed else check.verdict
+        text = check.detail if check.passed else "; ".join((check.detail, *check.evidence))
+        again = not check.passed and any((line.mark, line.text) == (mark, text) for line in lines)
+        lines.append(Check(mark, check.name, "as above" if again else text, optional=check.passed))
+    page.checks(lines)
     page.blank()
     passed = sum(check.passed for check in report.checks)
     text = f"{passed} of {len(report.checks)} checks passed, {len(report.failed)} failed."

@@ -119,7 +119,7 @@ def test_documents_have_stable_keys(run: Callable[..., Ran], form: str) -> None:
     checks = read(run("verify", "-o", form).out)
     assert list(checks) == ["passed", "checks"]
     removed = read(run("deprovision", "--yes", "-o", form).out)
-    assert list(removed) == ["state_dir", "removed", "left"]
+    assert list(removed) == ["state_dir", "removed", "left", "running"]
 
 
 def test_a_failed_verification_is_an_exit_status(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +266,26 @@ def test_deprovision_shows_what_goes_and_takes_a_word(run: Callable[..., Ran], t
     assert "Removed: 3 parts" in ran.out
     assert "mine" in ran.out
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["mine"]
+
+
+def test_of_a_lost_journal_every_command_says_what_it_means(run: Callable[..., Ran], tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    run("provision", "--yes")
+    (state / "journal.db").unlink()
+    status = run("status")
+    assert status.code == 1
+    assert "no journal is there, and yet there are files/a, files/b: if meshpki made them" in status.out
+    removed = run("deprovision", "--yes")
+    assert "Nothing was provisioned" in removed.out
+    assert "Left there, because no journal says that meshpki made it: files/a, files/b" in removed.out
+    for _ in range(2):
+        again = run("provision", "--yes")
+        assert "Nothing to change: all 3 parts stand as planned" in again.out
+        assert "3 of them stood there before, and no journal says that meshpki made them" in again.out
+        assert "deprovision will leave them (root, file.a, file.b)" in again.out
+    removed = run("deprovision", "--yes")
+    assert "Still running, for the same reason: file.a, file.b" in removed.out
+    assert sorted(path.name for path in (state / "files").iterdir()) == ["a", "b"]
 
 
 def test_nothing_provisioned(run: Callable[..., Ran]) -> None:

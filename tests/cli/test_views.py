@@ -152,6 +152,16 @@ def test_checks_show_what_failed_in_full(terminal: Terminal) -> None:
     assert "1 of 3 checks passed, 1 failed." in shown
 
 
+def test_what_made_several_checks_fail_is_written_once(terminal: Terminal) -> None:
+    page = Page(terminal)
+    why = "the CA at 127.0.0.1:15100 does not answer"
+    away = [Check(f"number {number}", Verdict.FAILED, why) for number in range(3)]
+    show_checks(page, VerifyReport((*away, Check("the last", Verdict.FAILED, "another reason"))))
+    shown = fits(terminal, page)
+    assert shown.count(why) == 1
+    assert "FAILED number 1 as above FAILED number 2 as above FAILED the last another reason" in shown
+
+
 def test_a_command_to_type_names_the_directory_only_where_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
     assert command_for("status", "/xdg/meshpki") == "meshpki status"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshpki_cli import consent, progress
 from meshpki_cli.failures import InterruptedRun
@@ -11,13 +11,18 @@ from meshpki_cli.options import OutputOption, StateDirOption, StrictPluginsOptio
 from meshpki_cli.output import Output, emit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from meshpki.hooks import ComponentStatus
     from meshpki.plugins import PluginSet
     from meshpki.provision.base import Base
     from meshpki.provision.engine import Report
     from meshpki.provision.journal import History
     from meshpki_cli.page import Page
+
+SHOWN: Final = 10
+"""So many of the files that are left are named to people; programs get all that were met."""
 
 
 def run(
@@ -36,12 +41,14 @@ def run(
 
     loaded = plugins.load(strict=strict_plugins)
     history = journal.read(state_dir)
+    unknown = () if history.made else _running(loaded, history)
     if history.made:
         if output is Output.TABLE or sys.stderr.isatty():
             _announce(history, state_dir)
         consent.obtain("Remove all of this?", yes=yes, otherwise="once you agree with what will be removed")
     report = _remove(loaded, state_dir, Base.of(history))
-    emit(output, {"state_dir": str(state_dir), **_plain(report)}, lambda page: _show(page, report, state_dir))
+    document = {"state_dir": str(state_dir), "removed": report.results, "left": report.left, "running": unknown}
+    emit(output, document, lambda page: _show(page, report, unknown, state_dir))
 
 
 def _announce(history: History, state_dir: Path) -> None:
@@ -66,14 +73,31 @@ def _remove(loaded: PluginSet, state_dir: Path, shown: Base) -> Report:
         raise InterruptedRun(error.seen.removeprefix("interrupted "), error.todo) from error
 
 
-def _plain(report: Report) -> dict[str, object]:
-    return {"removed": report.results, "left": report.left}
+def _running(loaded: PluginSet, history: History) -> tuple[ComponentStatus, ...]:
+    """What runs of an installation of which no journal says that we made it, as when that was lost."""
+    from meshpki.errors import MeshpkiError
+    from meshpki.hooks import Health
+    from meshpki.plugins import isolated
+    from meshpki.provision.status import probe_of
+
+    if history.plan is None:
+        return ()
+    try:
+        plugin, probe = loaded.plugin(history.plan.platform), probe_of(loaded, history.plan)
+        components = isolated(plugin, "components of the probe", probe.components)
+    except MeshpkiError:
+        return ()
+    return tuple(one for one in components if one.health is Health.RUNNING)
 
 
-def _show(page: Page, report: Report, state_dir: Path) -> None:
+def _show(page: Page, report: Report, running: Sequence[ComponentStatus], state_dir: Path) -> None:
     if not report.results:
         page.line(f"Nothing was provisioned in {state_dir}.")
     else:
         page.line(f"Removed: {len(report.results)} parts, all that provision made in {state_dir}.")
     if report.left:
-        page.line(f"Left there, because meshpki did not make it: {', '.join(report.left)}")
+        some = [*report.left[:SHOWN], *(["..."] if len(report.left) > SHOWN else [])]
+        page.line(f"Left there, because no journal says that meshpki made it: {', '.join(some)}")
+    if running:
+        names = ", ".join(f"{one.name} ({one.detail})" if one.detail else one.name for one in running)
+        page.line(f"Still running, for the same reason: {names}")

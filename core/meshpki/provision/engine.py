@@ -151,7 +151,7 @@ def deprovision(
     state_dir = absolute(state_dir)
     journal_file.sweep(state_dir)
     if not journal_file.exists(state_dir / journal_file.FILE):
-        return Report(())
+        return Report((), journal_file.others(state_dir))
     with locked(state_dir, checkpoint=checkpoint) as journal:
         return remove(plugins, journal, base=base, progress=progress, checkpoint=checkpoint)
 

@@ -280,8 +280,10 @@ def remove(state_dir: Path, *, whole: bool, checkpoint: Callable[[str], None]) -
 def others(state_dir: Path) -> tuple[str, ...]:
     """Return what a state directory holds beside the journal: its files, and the directories with nothing in them.
 
-    Relative to it, sorted; of many the first hundred that are met.
+    Relative to it, sorted; of many the first hundred that are met. Nothing where there is no directory.
     """
+    if not state_dir.is_dir():
+        return ()
     with files.machine_errors("could not read", state_dir):
         found = (path.relative_to(state_dir) for path in islice(_leaves(state_dir), MAX_OTHERS))
         return tuple(sorted(name for path in found if (name := str(path)) not in OUR_FILES))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from meshpki.errors import MeshpkiError, OperatorNeededError
 from meshpki.hooks import Health, NotPossible
 from meshpki.plugins import isolated
+from meshpki.provision import codec, journal_file
+from meshpki.provision.facts import absolute
 from meshpki.provision.journal import Outcome
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def status(plugins: PluginSet, state_dir: Path, history: History) -> Installatio
     """Say how an installation stands. Raises nothing of the plugin's: that it cannot be examined is part of it."""
     plan, last = history.plan, history.runs[-1] if history.runs else None
     if plan is None or not (history.made or history.installed):
-        return InstallationStatus(str(state_dir), Installed.ABSENT, last_run=last)
+        return InstallationStatus(str(state_dir), Installed.ABSENT, last_run=last, problem=_lost(state_dir, history))
     try:
         plugin, probe = plugins.plugin(plan.platform), probe_of(plugins, plan)
         components = tuple(isolated(plugin, "components of the probe", probe.components))
@@ -90,6 +92,18 @@ def status(plugins: PluginSet, state_dir: Path, history: History) -> Installatio
         components=components,
         workloads=workloads,
         problem=problem,
+    )
+
+
+def _lost(state_dir: Path, history: History) -> str:
+    """Say that files are there and no journal is, as when that was lost; empty otherwise."""
+    found = () if history.runs else journal_file.others(absolute(state_dir))
+    if not found:
+        return ""
+    some = codec.names(found[:3]) + (", ..." if len(found) > 3 else "")
+    return (
+        f"no journal is there, and yet there are {some}: if meshpki made them, put back a copy of {journal_file.FILE}; "
+        "without it nothing of that is known to be ours, and deprovision will leave it"
     )
 
 

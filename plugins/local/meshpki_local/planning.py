@@ -17,6 +17,7 @@ from meshpki_local.settings import (
     Settings,
     renewal_bound,
     settle,
+    show_count,
     show_duration,
 )
 
@@ -108,7 +109,7 @@ def workloads(settings: Settings) -> Change:
     return Change(
         id="workloads",
         kind=Kind.WORKLOADS,
-        title=f"Give {len(settings.workloads)} workloads an identity",
+        title=f"Give {show_count(len(settings.workloads), 'workload')} an identity",
         why=f"Each gets {life}, {'which' if settings.agent is Agents.NODE else 'and'} {agents}.",
         params=settings.params("trust_domain", "mode", "certificate_ttl", "token_ttl", "workloads", "agent"),
         diff=tuple(f"+ {account}: workloads/{account.namespace}.{account.name}" for account in settings.workloads),
@@ -120,7 +121,9 @@ def workloads(settings: Settings) -> Change:
 def supervisor(settings: Settings) -> Change:
     """The process that keeps it all running."""
     count = len(settings.workloads)
-    agents = "1 agent for all workloads" if settings.agent is Agents.NODE else f"{count} agents" if count else ""
+    agents = (f"+ {show_count(count, 'agent')}",) if count else ()
+    if settings.agent is Agents.NODE:
+        agents = ("+ 1 agent for all workloads",)
     return Change(
         id="supervisor",
         kind=Kind.SUPERVISOR,
@@ -128,7 +131,7 @@ def supervisor(settings: Settings) -> Change:
         why="One process rewrites tokens and restarts what dies. It runs in the background until deprovision or "
         "reboot; after a reboot run provision again, or have your service manager `meshpki run --platform local`.",
         params=settings.params(),
-        diff=("+ 1 supervisor", "+ 1 CA", *((f"+ {agents}",) if agents else ())),
+        diff=("+ 1 supervisor", "+ 1 CA", *agents),
         precondition="the CA's ports are free",
         undo="stop it and all that it started, remove its logs",
         gate="the CA is ready, and every workload has its certificate",

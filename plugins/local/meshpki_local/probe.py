@@ -13,7 +13,7 @@ from meshpki_local import control, issuer_key, processes, statuses
 from meshpki_local.children import STABLE_SECONDS, Phase
 from meshpki_local.issuer import TokenRequest, mint
 from meshpki_local.ports import read_ports
-from meshpki_local.settings import AUDIENCE, SERVER_NAME, Agents
+from meshpki_local.settings import AUDIENCE, SERVER_NAME, Agents, show_count
 from meshpki_local.specs import CA, agent_of
 from meshpki_local.token_keeper import node_name
 
@@ -113,7 +113,7 @@ def _supervisor(layout: Layout, record: RunRecord | None) -> ComponentStatus:
 def _child(name: str, child: ChildRecord | None, now: float) -> ComponentStatus:
     if child is None:
         return ComponentStatus(name, Health.STOPPED)
-    restarts = f", {child.restarts} restarts" if child.restarts else ""
+    restarts = f", {show_count(child.restarts, 'restart')}" if child.restarts else ""
     # One that dies over and over is alive whenever it was just started again: that is not running.
     flaps = child.failures > 1 and now - child.since < STABLE_SECONDS
     if child.phase == Phase.WAITING or flaps:

@@ -197,6 +197,11 @@ def show_duration(seconds: int) -> str:
     return f"{seconds // _UNITS[unit]}{unit}"
 
 
+def show_count(number: int, noun: str) -> str:
+    """Write `1 agent`, `2 agents`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _bounded(name: str, seconds: int) -> int:
     lowest, highest = _LIMITS[name]
     if not lowest <= seconds <= highest:

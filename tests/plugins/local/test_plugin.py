@@ -69,6 +69,20 @@ def test_a_workload_more_changes_only_what_runs(tmp_path: Path) -> None:
     assert [one.id for one, other in zip(before, after, strict=True) if one != other] == ["workloads", "supervisor"]
 
 
+@pytest.mark.parametrize(
+    ("given", "title", "agents"),
+    [
+        (("a/b",), "Give 1 workload an identity", "+ 1 agent"),
+        (("a/b", "a/c"), "Give 2 workloads an identity", "+ 2 agents"),
+    ],
+    ids=["one", "two"],
+)
+def test_one_is_not_told_as_many(tmp_path: Path, given: tuple[str, ...], title: str, agents: str) -> None:
+    *_, workloads, supervisor = changes(tmp_path / "s", workload=given)
+    assert workloads.title == title
+    assert supervisor.diff[-1] == agents
+
+
 def test_a_short_token_is_said_to_be_shorter_than_kubernetes_grants() -> None:
     assert "shorter than the 10m" in planning.workloads(Settings(token_ttl=60)).why
     assert "shorter" not in planning.workloads(Settings(token_ttl=600)).why

@@ -87,6 +87,14 @@ def test_a_child_that_dies_over_and_over_does_not_run(
     assert LocalProbe(layout, SETTINGS).components()[1].health is health
 
 
+@pytest.mark.parametrize(("restarts", "told"), [(0, "pid 5"), (1, "pid 5, 1 restart"), (2, "pid 5, 2 restarts")])
+def test_restarts_are_counted(layout: Layout, monkeypatch: pytest.MonkeyPatch, restarts: int, told: str) -> None:
+    child = ChildRecord("ca", "running", 5, 6, "f", int(time.time()) - 60, restarts, 0, "")
+    said = RunRecord(1, 2, boot_id(), "1", 0, (child,))
+    monkeypatch.setattr("meshpki_local.control.record", lambda _: said)
+    assert LocalProbe(layout, SETTINGS).components()[1].detail == told
+
+
 def test_the_supervisors_problems_are_its_health(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     said = RunRecord(1, 2, boot_id(), "1", 0, (), ("token of default/web: disk full",))
     monkeypatch.setattr("meshpki_local.control.record", lambda _: said)

@@ -14,6 +14,7 @@ from meshpki_local import belongings, control, disk, processes, readiness, statu
 from meshpki_local.judgement import Seen, is_hopeless, not_healthy
 from meshpki_local.ports import Ports, check_free, read_ports
 from meshpki_local.processes import ProcessRef
+from meshpki_local.settings import show_count
 from meshpki_local.specs import CA, agent_of, wanted_children
 from meshpki_local.standing import first_obstacle, foreign
 
@@ -87,7 +88,7 @@ class SupervisorProcess:
                 said = missing[0]
                 progress(f"waiting: {said}")
             time.sleep(_POLL)
-        progress(f"the CA is ready, {len(self.settings.workloads)} workloads have their certificates")
+        progress(f"the CA is ready, certificates: {show_count(len(self.settings.workloads), 'workload')}")
 
     def undo(self, record: Params, progress: Progress) -> None:
         """Stop it and all that it started; if it ran before, keep it at work on what the other changes restore."""
