@@ -76,6 +76,9 @@ def _show_change(page: Page, standing: Standing) -> None:
     page.item(f"{verb.text:8}", Cell(f"{change.title} ({change.id})", verb.style), indent=2)
     if not standing.pending:
         return
+    if standing.blocked:
+        page.pairs([("seen", seen.detail)], indent=11)
+        return
     page.pairs(
         [
             ("seen", seen.detail),

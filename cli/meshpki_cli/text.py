@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import textwrap
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 UNLIMITED: Final = 100_000
 """Columns of something that is no terminal: its reader is a program, which wants whole lines."""
+USUAL: Final = 80
+"""Of a terminal that does not say."""
 NARROWEST: Final = 30
 """Below this, wrapped text is worse than a line that the terminal breaks."""
 
@@ -25,10 +27,18 @@ def _visible(char: str) -> str:
 
 
 def columns(stream: TextIO) -> int:
-    """Columns to fill on `stream`: those of its terminal, or as many as a line has."""
+    """Columns to fill on `stream`: those of its terminal, or as many as a line has.
+
+    Of its own terminal: `shutil.get_terminal_size` asks that of stdout, which may be a pipe while stderr is none.
+    """
     if not stream.isatty():
         return UNLIMITED
-    return max(shutil.get_terminal_size().columns, NARROWEST)
+    told = os.environ.get("COLUMNS", "")
+    try:
+        width = int(told) if told.isdecimal() else os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        width = 0
+    return max(width or USUAL, NARROWEST)
 
 
 def wrap(text: str, width: int) -> list[str]:

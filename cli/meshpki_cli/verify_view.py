@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshpki_cli.page import BAD, GOOD, Cell, Check
 
 if TYPE_CHECKING:
     from meshpki.provision.verify import VerifyReport
     from meshpki_cli.page import Page
+
+SHORT: Final = 40
+"""Characters that may well be read twice."""
 
 
 def show_checks(page: Page, report: VerifyReport) -> None:
@@ -20,7 +23,7 @@ def show_checks(page: Page, report: VerifyReport) -> None:
     for check in report.checks:
         mark = "FAILED" if check in report.failed else check.verdict
         text = check.detail if check.passed else "; ".join((check.detail, *check.evidence))
-        again = not check.passed and any((line.mark, line.text) == (mark, text) for line in lines)
+        again = len(text) > SHORT and not check.passed and any((line.mark, line.text) == (mark, text) for line in lines)
         lines.append(Check(mark, check.name, "as above" if again else text, optional=check.passed))
     page.checks(lines)
     page.blank()

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
+import pty
+import struct
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -74,6 +79,18 @@ def test_a_table_without_rows_is_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     drawn, stream = page(80, monkeypatch)
     drawn.table(("NAME",), [])
     assert stream.getvalue() == ""
+
+
+def test_each_stream_is_as_wide_as_its_own_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is one of the two may be a pipe, or another terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 57, 0, 0))
+    with os.fdopen(theirs, "w") as stream:
+        assert columns(stream) == 57
+        monkeypatch.setenv("COLUMNS", "91")
+        assert columns(stream) == 91
+    os.close(ours)
 
 
 def test_what_is_no_terminal_gets_whole_lines() -> None:

@@ -154,12 +154,13 @@ def test_checks_show_what_failed_in_full(terminal: Terminal) -> None:
 
 def test_what_made_several_checks_fail_is_written_once(terminal: Terminal) -> None:
     page = Page(terminal)
-    why = "the CA at 127.0.0.1:15100 does not answer"
+    why = "the CA at 127.0.0.1:15100 does not answer: see that it runs"
     away = [Check(f"number {number}", Verdict.FAILED, why) for number in range(3)]
-    show_checks(page, VerifyReport((*away, Check("the last", Verdict.FAILED, "another reason"))))
+    short = [Check(name, Verdict.FAILED, "stopped") for name in ("a", "b")]
+    show_checks(page, VerifyReport((*away, *short, Check("the last", Verdict.FAILED, "another reason"))))
     shown = fits(terminal, page)
     assert shown.count(why) == 1
-    assert "FAILED number 1 as above FAILED number 2 as above FAILED the last another reason" in shown
+    assert "FAILED number 1 as above FAILED number 2 as above FAILED a stopped FAILED b stopped" in shown
 
 
 def test_a_command_to_type_names_the_directory_only_where_it_must(monkeypatch: pytest.MonkeyPatch) -> None:

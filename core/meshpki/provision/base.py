@@ -93,9 +93,15 @@ def _read_part(value: Json, where: str) -> Part:
 
 def moved(base: Base, history: History) -> tuple[str, ...]:
     """Say what stands otherwise than `base` says, one line each, and which run came last; empty when nothing does."""
-    now = Base.of(history)
-    lines = tuple(str(difference) for difference in compare.between(to_json(base), to_json(now)))
+    lines = tuple(str(difference) for difference in compare.between(_in_words(base), _in_words(Base.of(history))))
     return (*_last_run(history), *lines) if lines else ()
+
+
+def _in_words(base: Base) -> Json:
+    made = to_json(base)
+    assert isinstance(made, dict)
+    mode: dict[str, Json] = {"mode": f"{base.mode}, by {base.by}"} if base.mode else {}
+    return {**mode, "made": made["made"]}
 
 
 def _last_run(history: History) -> tuple[str, ...]:

@@ -212,7 +212,7 @@ def test_another_mode_in_between_makes_it_stale(world: World) -> None:
     world.apply(world.plan(word=Mode.FILE_MOUNT))
     with pytest.raises(OperatorNeededError) as caught:
         check(world, plan)
-    assert "mode: sds -> file-mount" in caught.value.evidence
+    assert "mode: sds, by evidence -> file-mount, by operator" in caught.value.evidence
 
 
 def test_provision_goes_on_with_the_plan_of_a_broken_run(world: World) -> None:
