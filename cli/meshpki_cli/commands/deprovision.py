@@ -97,7 +97,8 @@ def _show(page: Page, report: Report, running: Sequence[ComponentStatus], state_
         page.line(f"Removed: {len(report.results)} parts, all that provision made in {state_dir}.")
     if report.left:
         some = [*report.left[:SHOWN], *(["..."] if len(report.left) > SHOWN else [])]
-        page.line(f"Left there, because no journal says that meshpki made it: {', '.join(some)}")
+        why = "meshpki did not make it" if report.results else "no journal says that meshpki made it"
+        page.line(f"Left there, because {why}: {', '.join(some)}")
     if running:
         names = ", ".join(f"{one.name} ({one.detail})" if one.detail else one.name for one in running)
         page.line(f"Still running, for the same reason: {names}")
