@@ -45,6 +45,7 @@ StateDirOption: TypeAlias = Annotated[
         callback=_absolute,
         metavar="DIRECTORY",
         show_default=False,
+        readable=False,  # whether it is, and whose, is for us to say
         help="Where the journal, keys and logs of this installation live, by default $XDG_STATE_HOME/meshpki.",
     ),
 ]

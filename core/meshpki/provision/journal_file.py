@@ -49,8 +49,9 @@ _TABLES: Final = (
 
 
 def exists(path: Path) -> bool:
-    """Say whether anything stands there, be it a dangling link."""
-    return os.path.lexists(path)
+    """Say whether anything stands there, be it a dangling link. Raises MachineError when that cannot be told."""
+    with files.machine_errors("could not examine", path):
+        return _stat(path) is not None
 
 
 def aside(state_dir: Path) -> Path:
@@ -120,7 +121,7 @@ def _take(descriptor: int, kind: int) -> bool:
 def _stat(path: Path) -> os.stat_result | None:
     try:
         return path.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -282,7 +283,7 @@ def others(state_dir: Path) -> tuple[str, ...]:
 
     Relative to it, sorted; of many the first hundred that are met. Nothing where there is no directory.
     """
-    if not state_dir.is_dir():
+    if not exists(state_dir):
         return ()
     with files.machine_errors("could not read", state_dir):
         found = (path.relative_to(state_dir) for path in islice(_leaves(state_dir), MAX_OTHERS))

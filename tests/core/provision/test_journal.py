@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -9,13 +10,14 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from meshpki.errors import IntegrityError, MachineError, OperatorNeededError
 from meshpki.hooks import Change
-from meshpki.provision import facts, journal, journal_file
+from meshpki.provision import engine, facts, journal, journal_file
 from meshpki.provision import plan as plans
 from meshpki.provision.journal import Outcome, RunKind
 from meshpki.provision.plan import Plan
@@ -276,6 +278,41 @@ def test_a_symbolic_link_for_a_directory(tmp_path: Path, state_dir: Path) -> Non
     state_dir.symlink_to(tmp_path / "nowhere")
     with pytest.raises(MachineError, match="symbolic link"):
         locks(state_dir)
+
+
+@contextlib.contextmanager
+def locked_away(place: Path) -> Iterator[None]:
+    """A directory that we cannot enter; as root, that another user cannot, as whom we act meanwhile."""
+    place.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    else:
+        place.chmod(0)
+    try:
+        yield
+    finally:
+        os.seteuid(os.getuid())
+        place.chmod(0o700)
+
+
+@pytest.mark.parametrize("below", ["", "state"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        journal.read,
+        locks,
+        lambda place: engine.deprovision(plugin_set(), place, progress=lambda _: None),
+        journal_file.others,
+    ],
+    ids=["read", "lock", "deprovision", "what else is there"],
+)
+def test_what_cannot_be_looked_at_is_not_taken_for_nothing(
+    use: Callable[[Path], object], below: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "away"
+    with locked_away(place), pytest.raises(MachineError, match="Permission denied") as caught:
+        use(place / below)
+    assert "run as the user who owns it" in caught.value.todo
 
 
 def test_a_full_disk_is_said_and_the_journal_stays_whole(state_dir: Path) -> None:
