@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from meshpki.provision import codec
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from meshpki.provision.codec import Json
     from meshpki.provision.plan import Plan
 
-    Path = tuple[str, ...]
+    Where = tuple[str, ...]
 
 MAX_SHOWN: Final = 120
 _BEFORE: Final = 30
@@ -33,7 +32,7 @@ class _Records:
     """The member that says in a word what one is that is there on one side only."""
 
 
-_RECORDS: Final[dict[Path, _Records]] = {
+_RECORDS: Final[dict[Where, _Records]] = {
     ("facts", "evidence"): _Records("evidence", "evidence", "question", "answer"),
     ("changes",): _Records("change", "changes", "id", "title"),
     ("removals",): _Records("removal", "removals", "id", "title"),
@@ -67,7 +66,7 @@ def between(old: Json, new: Json) -> tuple[Difference, ...]:
     return tuple(_differences((), old, new))
 
 
-def _differences(path: Path, old: Json | None, new: Json | None) -> Iterator[Difference]:
+def _differences(path: Where, old: Json | None, new: Json | None) -> Iterator[Difference]:
     if isinstance(old, dict) and isinstance(new, dict):
         for name in dict.fromkeys([*old, *new]):
             yield from _differences((*path, name), old.get(name), new.get(name))
@@ -98,8 +97,11 @@ def _by_name(told: _Records, items: Json | None) -> dict[str, dict[str, Json]]:
     assert isinstance(items, list)
     for item in items:
         assert isinstance(item, dict)
-        name = str(item[told.name])
-        free = next(one for number in count(1) if (one := name if number == 1 else f"{name} ({number})") not in found)
+        name = free = str(item[told.name])
+        number = 1
+        while free in found:
+            number += 1
+            free = f"{name} ({number})"
         found[free] = {member: item[member] for member in item if member != told.name}
     return found
 

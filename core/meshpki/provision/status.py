@@ -73,7 +73,7 @@ def status(plugins: PluginSet, state_dir: Path, history: History) -> Installatio
     """Say how an installation stands. Raises nothing of the plugin's: that it cannot be examined is part of it."""
     plan, last = history.plan, history.runs[-1] if history.runs else None
     if plan is None or not (history.made or history.installed):
-        return InstallationStatus(str(state_dir), Installed.ABSENT, last_run=last, problem=_lost(state_dir, history))
+        return InstallationStatus(str(state_dir), Installed.ABSENT, last_run=last, problem=_lost(state_dir))
     try:
         plugin, probe = plugins.plugin(plan.platform), probe_of(plugins, plan)
         components = tuple(isolated(plugin, "components of the probe", probe.components))
@@ -95,9 +95,10 @@ def status(plugins: PluginSet, state_dir: Path, history: History) -> Installatio
     )
 
 
-def _lost(state_dir: Path, history: History) -> str:
+def _lost(state_dir: Path) -> str:
     """Say that files are there and no journal is, as when that was lost; empty otherwise."""
-    found = () if history.runs else journal_file.others(absolute(state_dir))
+    place = absolute(state_dir)
+    found = () if journal_file.exists(place / journal_file.FILE) else journal_file.others(place)
     if not found:
         return ""
     some = codec.names(found[:3]) + (", ..." if len(found) > 3 else "")

@@ -325,6 +325,14 @@ class TestStatus:
     def test_absent(self, world: World) -> None:
         assert self.look(world).installed is Installed.ABSENT
         assert not self.look(world).healthy
+        assert self.look(world).problem == ""
+
+    def test_a_journal_without_a_run_is_no_lost_one(self, world: World) -> None:
+        with journal.locked(world.state_dir):
+            (world.state_dir / "mine").touch()
+        assert self.look(world).problem == ""
+        (world.state_dir / "journal.db").unlink()
+        assert "no journal is there, and yet there are mine" in self.look(world).problem
 
     def test_complete_and_healthy_then_sick(self, world: World) -> None:
         world.apply()
