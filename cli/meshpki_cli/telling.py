@@ -60,7 +60,22 @@ def of_bug(error: BaseException) -> Told:
 
 
 def tell(told: Told, form: Form) -> None:
-    """Write it to stderr, with whatever looks like a secret cut out."""
+    """Write it to stderr, with whatever looks like a secret cut out.
+
+    Of each text by itself: half a key has no end, and what is cut out must not take the end of a document with it.
+    """
+    from meshpki.runtime.logs import redact
+
+    told = Told(
+        name=told.name,
+        label=told.label,
+        seen=redact(told.seen),
+        status=told.status,
+        wanted=redact(told.wanted),
+        todo=redact(told.todo),
+        evidence=tuple(map(redact, told.evidence)),
+        traceback=redact(told.traceback),
+    )
     match form:
         case Form.JSON:
             from meshpki_cli.documents import as_json_line
@@ -100,16 +115,13 @@ def _log(told: Told) -> None:
 
 def _lines(*parts: tuple[str, str]) -> None:
     """Write `label: text` lines, aligned and wrapped on a terminal, on one line each elsewhere."""
-    from meshpki.runtime.logs import redact
     from meshpki_cli.text import clean, columns, labelled
 
     for label, text in parts:
         if text:
-            _echo("\n".join(labelled(label, clean(redact(text)), columns(sys.stderr))))
+            _echo("\n".join(labelled(label, clean(text), columns(sys.stderr))))
 
 
 def _echo(text: str) -> None:
-    from meshpki.runtime.logs import redact
-
     if text:
-        typer.echo(redact(text), err=True)
+        typer.echo(text, err=True)

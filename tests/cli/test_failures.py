@@ -107,6 +107,16 @@ def test_so_is_everything_else_that_ends_a_command(
     assert ("Traceback" in document.get("traceback", "")) == (debug and code == 1)
 
 
+@pytest.mark.parametrize("form", READ)
+def test_half_a_key_takes_nothing_with_it(failing: Callable[[BaseException], None], form: str) -> None:
+    failing(MachineError("seen -----BEGIN PRIVATE KEY-----\nMIIE", todo="look", evidence=("a", "b")))
+    ran = command_line.invoke("--debug", "plugins", "-o", form)
+    document = READ[form](ran.err)
+    assert (document["seen"], document["todo"], document["evidence"]) == ("seen [redacted]", "look", ["a", "b"])
+    assert "Traceback" in document["traceback"]
+    assert "MIIE" not in ran.err
+
+
 @pytest.mark.parametrize(
     "args",
     [
