@@ -31,6 +31,12 @@ _STANDING: Final = {
     Standing.UNKNOWN: Cell("Could not tell whether sds is possible, which is not a no.", WARN),
     Standing.DANGER: Cell("Do not go on: a token of the mesh opens this cluster's API server.", BAD),
 }
+_WITHOUT_SDS: Final = {
+    Standing.PROVEN: Cell("Proven: pods can get certificates by themselves. sds is not possible.", GOOD),
+    Standing.UNKNOWN: Cell(
+        "sds is not possible; could not tell whether pods can get certificates by themselves.", WARN
+    ),
+}
 _STEP: Final = {Standing.DANGER: "to do first", Standing.UNKNOWN: "to find out"}
 
 
@@ -40,7 +46,7 @@ def show_ladder(page: Page, ladder: Ladder, server: str) -> None:
     page.blank()
     page.checks(list(_checks(ladder)))
     page.blank()
-    page.line(_STANDING[ladder.standing])
+    page.line(_standing(ladder))
     page.blank()
     page.pairs(
         [
@@ -49,6 +55,11 @@ def show_ladder(page: Page, ladder: Ladder, server: str) -> None:
             *_steps(ladder),
         ]
     )
+
+
+def _standing(ladder: Ladder) -> Cell:
+    words = _STANDING | _WITHOUT_SDS if ladder.sds is Answer.NO else _STANDING
+    return words[ladder.standing]
 
 
 def _checks(ladder: Ladder) -> Iterator[Check]:
@@ -64,5 +75,10 @@ def _steps(ladder: Ladder) -> Iterator[tuple[str, str]]:
     if not ladder.lift:
         yield "one rung up", "there is none above"
     for number, step in enumerate(ladder.lift):
-        label = _STEP.get(ladder.standing, "one rung up")
-        yield ("" if number else label), f"{step.mode}: {step.todo}"
+        yield ("" if number else _label(ladder)), f"{step.mode}: {step.todo}"
+
+
+def _label(ladder: Ladder) -> str:
+    if ladder.standing is Standing.PROVEN and ladder[Rung.CERTIFICATES].answer is Answer.UNKNOWN:
+        return _STEP[Standing.UNKNOWN]
+    return _STEP.get(ladder.standing, "one rung up")

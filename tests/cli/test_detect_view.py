@@ -22,6 +22,16 @@ CLUSTERS = {
     "to find out sds: see whether the API server is up": FakeCluster(
         certificate_kinds={}, scripted={"POST /apis/authentication.k8s.io/v1/tokenreviews": away()}
     ),
+    "Could not tell whether sds is possible, which is not a no.": FakeCluster(
+        scripted={"POST /apis/authentication.k8s.io/v1/tokenreviews": away()}
+    ),
+    "Proven: pods can get certificates by themselves. sds is not possible.": FakeCluster(claims={"exp": 1}),
+    "sds is not possible; could not tell whether pods can get certificates by themselves.": FakeCluster(
+        claims={"exp": 1}, scripted={"GET /apis/certificates.k8s.io/v1": away()}
+    ),
+    "to find out pod-certificate: see whether the API server is up": FakeCluster(
+        scripted={"GET /apis/certificates.k8s.io/v1": away()}
+    ),
     "to find out sds: apply deploy/kubernetes/detect-rbac.yaml": FakeCluster(
         certificate_kinds={},
         denied=("create serviceaccounts",),

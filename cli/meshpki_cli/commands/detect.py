@@ -48,8 +48,9 @@ def run(
     Changes nothing that lasts: a ServiceAccount meshpki-detect is made in the namespace, gets one token of 600 s that
     is neither stored nor shown, and is removed again, after Ctrl-C too. What a killed run left, the next one removes.
 
-    Exit status 0: sds or better is possible. 3: only file-mount, which takes the operator's word. 1: could not tell,
-    or a mesh token would open the API server. What detect must be allowed to do: deploy/kubernetes/detect-rbac.yaml
+    Exit status 0: sds is proven, or pod-certificate where sds is not possible. 3: only file-mount, which takes the
+    operator's word. 1: could not tell, or a mesh token would open the API server. What detect must be allowed to do:
+    deploy/kubernetes/detect-rbac.yaml
     """
     from meshpki.provision.cluster.question import Canary, Question
 

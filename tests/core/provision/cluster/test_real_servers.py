@@ -125,6 +125,9 @@ def test_1_37_that_a_mesh_token_opens(shared_api_servers: ApiServerPool, kube_13
     token = server.token("default", made_account(server), audiences=["istio-ca"])
     assert server.request("GET", "/api", token=token)[0] == 200, "the danger is real"
     assert look(server, Question(audience="another")).standing is Standing.PROVEN
+    stranger = look(server, config=server.kubeconfig("stranger", token=server.stranger_token))
+    assert stranger.standing is Standing.UNKNOWN, "who may not look has not seen that there is no danger"
+    assert stranger[Rung.API_SERVER].answer is Answer.NOT_ASKED
 
 
 def made_account(server: ApiServer) -> str:
