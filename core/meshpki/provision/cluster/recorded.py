@@ -54,7 +54,10 @@ class Recorded:
     @property
     def asked(self) -> Asked:
         """What the token was asked for."""
-        return Asked(self.namespace, (self.audience, FOREIGN), self.release, self.resources.found)
+        needed = permission.needed(self.namespace, canary=self.canary_wanted)
+        reviews = dict(zip(needed, self.permissions, strict=True))
+        may_remove = reviews[permission.remove_account(self.namespace)]
+        return Asked(self.namespace, (self.audience, FOREIGN), self.release, self.resources.found, may_remove)
 
 
 def judge(recorded: Recorded) -> Iterator[Verdict]:

@@ -252,6 +252,58 @@ def test_servers_with_other_flags_behind_one_address() -> None:
     assert "may differ" in other[Rung.TOKEN].seen
 
 
+PAGE = answer(404, b"<html>404 page</html>")
+
+
+@pytest.mark.parametrize("rung", QUESTIONS)
+def test_a_404_that_is_no_api_servers_is_never_a_no(rung: Rung) -> None:
+    cluster = FakeCluster(scripted={QUESTIONS[rung]: PAGE}, discovered=False)
+    found = climb(cluster, Question())
+    reason = Reason.ISSUER_HIDDEN if rung is Rung.ISSUER else Reason.UNREADABLE
+    assert (found[rung].answer, found[rung].reason) == (UNKNOWN, reason)
+    assert "address" in found[rung].todo
+    assert cluster.objects == {}
+
+
+def test_an_outage_with_an_error_page_lowers_no_mode() -> None:
+    cluster = FakeCluster(certificate_kinds={})
+    cluster.scripted |= {f"POST {ACCOUNT}/token": PAGE, "GET /api/v1": failure(503)}
+    found = climb(cluster, Question())
+    assert (found.sds, found.standing) == (UNKNOWN, Standing.UNKNOWN)
+
+
+def test_a_wrong_path_in_the_servers_address_lowers_nothing() -> None:
+    class Lost(FakeCluster):
+        """Every path leads nowhere, as behind a wrong prefix."""
+
+        def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> FakeAnswer:
+            self.asked.append((method, path, body))
+            return answer(404, b"404 page not found\n")
+
+    found = climb(Lost(), Question())
+    assert {verdict.answer for verdict in found.verdicts} == {UNKNOWN, NOT_ASKED}
+    assert found.standing is Standing.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict", "reason"),
+    [
+        ("v1.13.0", NO, Reason.TOKEN_REQUEST_OFF),
+        ("v1.19.16", NO, Reason.TOKEN_REQUEST_OFF),
+        ("v1.20.0", UNKNOWN, Reason.TOKEN_REQUEST_HIDDEN),
+        ("v1.37.2", UNKNOWN, Reason.TOKEN_REQUEST_HIDDEN),
+        ("unknown", UNKNOWN, Reason.NOT_FOUND),
+    ],
+)
+def test_token_request_can_be_off_until_1_20(version: str, verdict: Answer, reason: Reason) -> None:
+    cluster = FakeCluster(version={"gitVersion": version}, token_requests=False, certificate_kinds={})
+    found = climb(cluster, Question())
+    assert (found[Rung.TOKEN].answer, found[Rung.TOKEN].reason) == (verdict, reason)
+    assert found[Rung.TOKEN].todo
+    assert found.sds is verdict
+    assert ("legacy tokens only" in found[Rung.TOKEN_REQUEST].seen) is (verdict is NO)
+
+
 def test_an_account_that_vanishes_is_no_missing_token_request() -> None:
     cluster = FakeCluster(discovered=False)
     gone = failure(404, 'serviceaccounts "meshpki-detect" not found', kind="serviceaccounts", name="meshpki-detect")
@@ -370,7 +422,11 @@ def test_an_audience_beside_is_no_issuer_beside() -> None:
     ("cluster", "verdict", "reason"),
     [
         (FakeCluster(published_issuer="https://other.test"), NO, Reason.ISSUER_DIFFERS),
-        (FakeCluster(published=False), NO, Reason.ISSUER_HIDDEN),
+        (FakeCluster(published=False), UNKNOWN, Reason.ISSUER_HIDDEN),
+        (FakeCluster(published=False, version={"gitVersion": "v1.19.16"}), NO, Reason.ISSUER_TOO_OLD),
+        (FakeCluster(published=False, version={"gitVersion": "v1.17.3"}), NO, Reason.ISSUER_TOO_OLD),
+        (FakeCluster(published=False, scripted={"GET /version": failure(500)}), UNKNOWN, Reason.ISSUER_HIDDEN),
+        (FakeCluster(published=False, maker=TokenMaker("https://a.test?b")), NO, Reason.ISSUER_NOT_HTTPS),
         (FakeCluster(published=False, maker=TokenMaker("k3s")), NO, Reason.ISSUER_NOT_HTTPS),
         (FakeCluster(scripted={"GET /openid/v1/jwks": answer(200, {"keys": []})}), NO, Reason.KEY_NOT_PUBLISHED),
         (FakeCluster(scripted={"GET /openid/v1/jwks": answer(200, {"keys": 1})}), UNKNOWN, Reason.UNREADABLE),
@@ -429,18 +485,22 @@ def test_what_is_not_granted_is_named(denied: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cluster",
+    ("cluster", "todo"),
     [
-        FakeCluster(denied=("delete serviceaccounts",)),
-        FakeCluster(scripted={f"POST {permission.REVIEW_PATH}": failure(500)}),
-        FakeCluster(scripted={f"POST {permission.REVIEW_PATH}": away()}),
+        (FakeCluster(denied=("delete serviceaccounts",)), "delete serviceaccounts meshpki-detect"),
+        (FakeCluster(scripted={f"POST {permission.REVIEW_PATH}": failure(500)}), "the API server's log"),
+        (FakeCluster(scripted={f"POST {permission.REVIEW_PATH}": away()}), "is up and reachable"),
+        (FakeCluster(scripted={f"POST {permission.REVIEW_PATH}": PAGE}), "the server's address"),
     ],
+    ids=["may not", "500", "away", "no API server's"],
 )
-def test_what_might_not_be_removed_is_not_made(cluster: FakeCluster) -> None:
+def test_what_might_not_be_removed_is_not_made(cluster: FakeCluster, todo: str) -> None:
+    """And nobody is sent for a permission that he may have: what hides whether he has is what has to be mended."""
     found = climb(cluster, Question())
     assert f"POST {ACCOUNTS}" not in cluster.requests
     assert (found[Rung.TOKEN].answer, found[Rung.TOKEN].reason) == (UNKNOWN, Reason.WOULD_STAY_BEHIND)
-    assert "delete serviceaccounts meshpki-detect" in found[Rung.TOKEN].todo
+    assert todo in found[Rung.TOKEN].todo
+    assert ("granted" in found[Rung.TOKEN].todo) is ("delete" in todo)
 
 
 @pytest.mark.parametrize("namespace", ["", "a/b", "../kube-system", "A", "x" * 64])

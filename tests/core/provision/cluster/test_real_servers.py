@@ -115,6 +115,31 @@ def test_1_37_with_two_issuers(kube_137_issuers: ApiServer) -> None:
 
 
 @pytest.mark.xdist_group("kube-137")
+def test_1_37_with_an_issuer_that_is_no_url(shared_api_servers: ApiServerPool, kube_137: ApiServer) -> None:
+    """It answers 404 in plain text, as anybody could: that it is a no says the issuer."""
+    found = look(shared_api_servers(kube_137.release, issuers=(OLD_ISSUER,)))
+    assert answers(found) == {**YES, Rung.ISSUER: Answer.NO}
+    assert found[Rung.ISSUER].reason is Reason.ISSUER_NOT_HTTPS
+    assert found[Rung.ISSUER].evidence[0].status == 404
+
+
+@pytest.mark.parametrize("age", ["kube_113", "kube_130", "kube_137"])
+@pytest.mark.parametrize("who", ["admin", "stranger"])
+def test_a_wrong_path_in_the_servers_address(
+    age: str, who: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    server: ApiServer = request.getfixturevalue(age)
+    token = server.admin_token if who == "admin" else server.stranger_token
+    config = json.loads(server.kubeconfig(who, token=token).read_text())
+    config["clusters"][0]["cluster"]["server"] += "/k8s/clusters/c-1"
+    (tmp_path / "config").write_text(json.dumps(config))
+    found = look(server, config=tmp_path / "config")
+    assert set(answers(found).values()) == {Answer.UNKNOWN, Answer.NOT_ASKED}
+    assert found.standing is Standing.UNKNOWN
+    assert all("address" in verdict.todo for verdict in found.verdicts if verdict.answer is Answer.UNKNOWN)
+
+
+@pytest.mark.xdist_group("kube-137")
 def test_1_37_that_a_mesh_token_opens(shared_api_servers: ApiServerPool, kube_137: ApiServer) -> None:
     server = shared_api_servers(kube_137.release, f"--api-audiences={kube_137.service_account_issuer},istio-ca")
     found = look(server)

@@ -219,7 +219,7 @@ def test_a_signal_waits_until_the_tidying_up_is_done(number: signal.Signals) -> 
 @pytest.mark.usefixtures("_signals")
 def test_a_signal_while_the_pod_is_removed_does_not_leave_the_account() -> None:
     pod = "/api/v1/namespaces/default/pods/meshpki-detect"
-    cluster = FakeCluster(pod_status={"phase": "Running"})
+    cluster = FakeCluster(pod_status={"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]})
 
     def delete(_body: Mapping[str, object]) -> FakeAnswer | None:
         assert set(cluster.objects) == {pod, ACCOUNT}
