@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -46,3 +47,9 @@ def access(kubeconfig: Path | None, context: str | None, allow_exec: Sequence[Pa
                 wanted="the program's place from / on, so that no other of that name is run",
             )
     return kubeconfigs.load(kubeconfig, context, allow_exec=allowed)
+
+
+def kubectl(access: Access, kubeconfig: Path | None) -> str:
+    """How kubectl reaches the same cluster, whatever its current context is by then."""
+    words = ["kubectl", *(["--kubeconfig", str(kubeconfig)] if kubeconfig else []), "--context", access.context]
+    return shlex.join(words)

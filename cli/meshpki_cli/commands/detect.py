@@ -15,6 +15,7 @@ from meshpki_cli.output import Output, emit
 
 if TYPE_CHECKING:
     from meshpki.kube.access import Access
+    from meshpki.provision.cluster.climb import LeftBehindError
     from meshpki.provision.cluster.ladder import Ladder
     from meshpki.provision.cluster.question import Question
     from meshpki_cli.page import Page
@@ -57,7 +58,7 @@ def run(
     wanted = Canary(canary_image, float(canary_timeout)) if canary else None
     question = Question(namespace, audience, wanted)
     access = cluster_options.access(kubeconfig, context, allow_exec)
-    ladder = _climb(access, question, timeout)
+    ladder, left = _climb(access, question, timeout, cluster_options.kubectl(access, kubeconfig))
     document = _document(access, question, ladder)
 
     def view(page: Page) -> None:
@@ -66,12 +67,15 @@ def run(
         show_ladder(page, ladder, str(access))
 
     emit(output, document, view)
+    if left is not None:
+        raise left
     return _status(ladder)
 
 
-def _climb(access: Access, question: Question, timeout: int) -> Ladder:
+def _climb(access: Access, question: Question, timeout: int, kubectl: str) -> tuple[Ladder, LeftBehindError | None]:
+    """The ladder, and what is to be told after it. Raises LeftBehindError when there is none, InterruptedRun."""
     from meshpki.kube.client import KubeClient
-    from meshpki.provision.cluster.climb import climb
+    from meshpki.provision.cluster.climb import LeftBehindError, climb
     from meshpki.provision.cluster.uninterrupted import stoppable
 
     try:
@@ -80,8 +84,14 @@ def _climb(access: Access, question: Question, timeout: int) -> Ladder:
             KubeClient(access, field_manager="meshpki-detect", timeout_seconds=timeout) as client,
             progress.patient() as told,
         ):
-            return climb(client, question, progress=told)
+            return climb(client, question, progress=told, kubectl=kubectl), None
+    except LeftBehindError as error:
+        if error.ladder is None:
+            raise
+        return error.ladder, error
     except KeyboardInterrupt as error:
+        if isinstance(error.__context__, LeftBehindError):  # it was on its way to us when another signal came
+            raise error.__context__ from None
         raise InterruptedRun("nothing of detection is left on the cluster") from error
 
 
@@ -100,6 +110,8 @@ def _status(ladder: Ladder) -> ExitCode:
 def _document(access: Access, question: Question, ladder: Ladder) -> dict[str, object]:
     return {
         "server": access.server,
+        "context": access.context,
+        "kubeconfig": access.kubeconfig,
         "namespace": question.namespace,
         "audience": question.audience,
         "version": ladder.git_version,

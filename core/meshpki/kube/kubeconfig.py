@@ -43,7 +43,7 @@ def load(
     """
     environment = os.environ if environment is None else environment
     whole = merge([parse(read_capped(file, limit=MAX_KUBECONFIG_BYTES), file) for file in _files(path, environment)])
-    chosen = _context(whole, context)
+    name, chosen = _context(whole, context)
     cluster = _named(chosen, "cluster", whole.clusters)
     user = _named(chosen, "user", whole.users)
     server, tls_server_name = _server(cluster)
@@ -54,6 +54,8 @@ def load(
         credential=kubeconfig_user.credential(user, allow_exec=allow_exec, allow_files=allow_files),
         tls_server_name=tls_server_name,
         where=chosen.where,
+        context=name,
+        kubeconfig=whole.names,
         ca_file=ca_file,
     )
 
@@ -92,7 +94,7 @@ def _present(path: Path, why: str) -> Path:
     return path
 
 
-def _context(whole: Kubeconfig, name: str | None) -> Entry:
+def _context(whole: Kubeconfig, name: str | None) -> tuple[str, Entry]:
     wanted = whole.current_context if name is None else name
     if not wanted:
         raise UsageError(f"{whole.names} has no current-context", todo=f"choose one with --context: {_choice(whole)}")
@@ -104,7 +106,7 @@ def _context(whole: Kubeconfig, name: str | None) -> Entry:
             todo=f"choose one with --context: {_choice(whole)}",
         )
     chosen.only(_CONTEXT_KEYS)
-    return chosen
+    return wanted, chosen
 
 
 def _choice(whole: Kubeconfig) -> str:

@@ -26,6 +26,8 @@ from meshpki.provision.cluster.token import Account, AccountSeen
 from meshpki.provision.cluster.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from meshpki.hooks import Progress
     from meshpki.provision.cluster.evidence import Asker, Members
     from meshpki.provision.cluster.ladder import Ladder
@@ -35,20 +37,29 @@ POLL_SECONDS: Final = 0.5
 
 
 class LeftBehindError(MeshpkiError):
-    """Something that detection made could not be removed."""
+    """Something that detection made could not be removed, or nobody knows whether it was."""
+
+    def __init__(self, left: Sequence[str], *, todo: str, ladder: Ladder | None = None) -> None:
+        """`ladder` is what was found out all the same; None when the run was broken off."""
+        super().__init__("; ".join(left), wanted="nothing of detection left on the cluster", todo=todo)
+        self.ladder = ladder
 
 
-def climb(asker: Asker, question: Question, *, progress: Progress | None = None) -> Ladder:
+def climb(asker: Asker, question: Question, *, progress: Progress | None = None, kubectl: str = "kubectl") -> Ladder:
     """Ask everything and judge it. Leaves nothing on the cluster, after Ctrl-C neither.
 
-    Raises what the asker raises when the first question brings no answer at all, RefusedError when the cluster does
-    not accept the credential, LeftBehindError when the throw-away account could not be removed.
+    `kubectl` is how kubectl reaches this cluster, for messages. Raises what the asker raises when the first question
+    brings no answer at all, RefusedError when the cluster does not accept the credential, LeftBehindError when the
+    throw-away account could not be removed: then also in place of KeyboardInterrupt.
     """
-    return ladder.build(_Climb(asker, question, progress or (lambda _: None)).all())
+    run = _Climb(asker, question, progress or (lambda _: None), kubectl)
+    found = ladder.build(run.all())
+    run.demand_nothing_left(found)
+    return found
 
 
 class _Climb:
-    def __init__(self, asker: Asker, question: Question, progress: Progress) -> None:
+    def __init__(self, asker: Asker, question: Question, progress: Progress, kubectl: str) -> None:
         self._asking = Asking(asker)
         self._question = question
         self._say = progress
@@ -59,21 +70,41 @@ class _Climb:
         self._account = ThrowAway(asker, f"{self._core}/serviceaccounts", "ServiceAccount", run)
         self._pod = ThrowAway(asker, f"{self._core}/pods", "Pod", run)
         self._token = ""
+        self._kubectl = kubectl
+        self._left: tuple[str, ...] | None = None
+        """What could not be removed, and why; None until the removal came to its end."""
 
     def all(self) -> Recorded:
-        """Ask in order; take away what was made, whatever happens."""
+        """Ask in order; take away what was made, whatever happens. Raises LeftBehindError only for a broken run."""
         try:
-            return self._ask_all()
-        finally:
-            self._token = ""
-            with uninterrupted():  # both: a Ctrl-C while the first is removed must not leave the second
-                left = [*filter(None, (self._pod.remove(), self._account.remove()))]
-            if left:
-                raise LeftBehindError(
-                    "; ".join(left),
-                    wanted="nothing of detection left on the cluster",
-                    todo=f"kubectl -n {self._question.namespace} delete serviceaccount,pod {permission.NAME}",
-                )
+            try:
+                return self._ask_all()
+            finally:
+                self._remove()
+        except BaseException:
+            try:
+                self._remove()  # if a second Ctrl-C came before the first removal had begun
+            finally:
+                self.demand_nothing_left()
+            raise
+
+    def _remove(self) -> None:
+        """Both, once: a Ctrl-C while the first is removed must not leave the second, and is heard when it is known."""
+        self._token = ""
+        if self._left is None:
+            with uninterrupted():
+                self._left = tuple(filter(None, (self._pod.remove(), self._account.remove())))
+
+    def demand_nothing_left(self, found: Ladder | None = None) -> None:
+        """Raise LeftBehindError unless it is known that nothing is left."""
+        if self._left == ():
+            return
+        where = f"{self._question.namespace}/{permission.NAME}"
+        raise LeftBehindError(
+            self._left or (f"ServiceAccount and Pod {where} may be left: the removal was broken off",),
+            todo=f"{self._kubectl} -n {self._question.namespace} delete serviceaccount,pod {permission.NAME}",
+            ladder=found,
+        )
 
     def _ask_all(self) -> Recorded:
         question, get = self._question, self._asking.get

@@ -516,10 +516,13 @@ def test_an_audience_that_is_none(audience: str) -> None:
 
 
 def test_what_cannot_be_removed_is_told_with_the_command_that_removes_it() -> None:
-    cluster = FakeCluster(scripted={f"DELETE {ACCOUNT}": failure(500, "etcd is away")})
+    place = "/api/v1/namespaces/other/serviceaccounts/meshpki-detect"
+    cluster = FakeCluster(scripted={f"DELETE {place}": failure(500, "etcd is away")})
     with pytest.raises(LeftBehindError, match="etcd is away") as told:
-        climb(cluster, Question())
-    assert told.value.todo == "kubectl -n default delete serviceaccount,pod meshpki-detect"
+        climb(cluster, Question(namespace="other"), kubectl="kubectl --context prod")
+    assert told.value.todo == "kubectl --context prod -n other delete serviceaccount,pod meshpki-detect"
+    assert told.value.ladder is not None
+    assert told.value.ladder.standing is Standing.PROVEN, "what was found out is not lost"
 
 
 def test_progress_is_told_before_each_rung() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
 from meshpki.errors import RefusedError
 from meshpki.provision.cluster import throw_away
-from meshpki.provision.cluster.climb import climb
+from meshpki.provision.cluster.climb import LeftBehindError, climb
 from meshpki.provision.cluster.question import Canary, Question
 from meshpki.provision.cluster.throw_away import LABELS, MARK, STALE_SECONDS, Run, Standing, is_left_over, this_run
 from meshpki.provision.cluster.uninterrupted import stoppable, uninterrupted
@@ -230,6 +232,73 @@ def test_a_signal_while_the_pod_is_removed_does_not_leave_the_account() -> None:
     with pytest.raises(KeyboardInterrupt):
         climb(cluster, Question(canary=Canary(seconds=0.0)))
     assert cluster.objects == {}
+
+
+def removal_that_fails(cluster: FakeCluster, *signals: signal.Signals) -> None:
+    """While the signals come."""
+
+    def delete(_body: Mapping[str, object]) -> FakeAnswer:
+        for number in signals:
+            signal.raise_signal(number)
+        raise away()
+
+    cluster.scripted[f"DELETE {ACCOUNT}"] = delete
+
+
+@pytest.mark.usefixtures("_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_removal_fails_does_not_hide_what_is_left(number: signal.Signals) -> None:
+    cluster = FakeCluster()
+    removal_that_fails(cluster, number)
+    with pytest.raises(LeftBehindError, match="could not be removed") as told, stoppable():
+        climb(cluster, Question())
+    assert told.value.ladder is None
+    assert list(cluster.objects) == [ACCOUNT]
+
+
+@pytest.mark.usefixtures("_signals")
+def test_ctrl_c_and_another_while_the_removal_fails() -> None:
+    cluster = FakeCluster(scripted={"GET /openid/v1/jwks": KeyboardInterrupt()})
+    removal_that_fails(cluster, signal.SIGINT, signal.SIGTERM, signal.SIGINT)
+    with pytest.raises(LeftBehindError, match="could not be removed"), stoppable():
+        climb(cluster, Question())
+    assert cluster.requests.count(f"DELETE {ACCOUNT}") == 1, "whoever presses Ctrl-C is not made to wait twice"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_just_before_the_removal(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At an instant that no signal of a test can be sure to meet: before signals are held back."""
+    before = iter([True] * times)
+
+    @contextlib.contextmanager
+    def too_late() -> Iterator[None]:
+        if next(before, False):
+            raise KeyboardInterrupt
+        with uninterrupted():
+            yield
+
+    monkeypatch.setattr("meshpki.provision.cluster.climb.uninterrupted", too_late)
+    cluster = FakeCluster()
+    with pytest.raises(KeyboardInterrupt if times == 1 else LeftBehindError) as told:
+        climb(cluster, Question())
+    assert list(cluster.objects) == ([] if times == 1 else [ACCOUNT])
+    assert times == 1 or "may be left" in str(told.value)
+
+
+@pytest.mark.usefixtures("_signals")
+def test_a_signal_that_comes_while_handlers_are_put_back_leaves_them_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put, calls = signal.signal, iter(range(9))
+
+    def another_comes(number: signal.Signals, handler: Any) -> Any:  # Any: as signal.signal has it
+        put(number, handler)
+        if next(calls) == 3:  # three were set; this is the first that is put back
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "signal", another_comes)
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        pass
 
 
 @pytest.mark.usefixtures("_signals")
