@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support import kubeconfigs
 from support.command_line import invoke
 from support.kube.authority import ClusterAuthority
 from support.kube.everything import everything
@@ -46,8 +47,8 @@ def spoilt(kind: str, document: dict[str, object], directory: Path) -> tuple[str
             return arguments
         case "wrong context":
             arguments = (*arguments, "--context", "nowhere")
-        case "expired":
-            user["token"] = "a-token-that-was-good-once"
+        case "unknown token":
+            user["token"] = "a-token-that-nobody-knows"
         case "unreachable":
             with socket.create_server(("127.0.0.1", 0)) as nobody:
                 cluster["server"] = f"https://127.0.0.1:{nobody.getsockname()[1]}"
@@ -85,7 +86,7 @@ BAD = {
     "malformed": (2, "config", ""),
     "no mapping": (2, "config", ""),
     "wrong context": (2, "has no context 'nowhere'", "admin"),
-    "expired": (1, "does not accept the credential", "log in again"),
+    "unknown token": (1, "does not accept the credential", "or log in again: the token in it is not good; or choose"),
     "unreachable": (1, "nothing listens there", "API server"),
     "unknown host": (1, "its name is not known", "DNS"),
     "plain http": (2, "without TLS", "https"),
@@ -117,6 +118,20 @@ def test_bad_input_is_one_line_and_what_to_do(
     assert ran.code == code, ran.err
     assert "meshpki itself failed" not in ran.err
     assert everything(kube_137) == before
+
+
+@pytest.mark.parametrize("age", ["kube_113", "kube_130", "kube_137"])
+@pytest.mark.parametrize("kind", ["certificate", "token"])
+def test_a_credential_that_has_expired_is_told_with_its_time(
+    age: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    server: ApiServer = request.getfixturevalue(age)
+    ran = invoke("detect", "--kubeconfig", str(kubeconfigs.expired(server, tmp_path, kind)), "--timeout", "60")
+    assert (ran.code, ran.out) == (1, "")
+    todo = next(line for line in ran.err.splitlines() if line.startswith("to do: "))
+    assert todo.startswith("to do: fetch context 'late' of ")
+    assert f"its client {kind} is not good (it expired at 20" in todo or "is not good (it expired at 2023-11-14" in todo
+    assert "choose another context (--context)" in todo
 
 
 def test_a_server_that_never_answers(config: dict[str, object], tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def _climb(access: Access, question: Question, timeout: int, kubectl: str) -> tu
             KubeClient(access, field_manager="meshpki-detect", timeout_seconds=timeout) as client,
             progress.patient() as told,
         ):
-            return climb(client, question, progress=told, kubectl=kubectl), None
+            return climb(client, question, progress=told, login=client.login_advice, kubectl=kubectl), None
     except LeftBehindError as error:
         if error.ladder is None:
             raise

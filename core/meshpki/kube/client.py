@@ -140,12 +140,16 @@ class KubeClient:
         """Follow a collection: see `Watch.poll`. Nothing is asked before the first poll."""
         return Watch(self, self._transport, path, query or {})
 
+    def login_advice(self) -> str:
+        """What to do when the server says 401: the next step, and since when what was presented is expired."""
+        return self._transport.login_advice()
+
     def check(self, answer: Answer, method: str, path: str, query: Mapping[str, str] | None = None) -> Answer:
         """The same answer if it is a success. Raises KubeError that says what was asked and what to do."""
         if 200 <= answer.status < 300:
             return answer
         needed = permission(method, path, query)
-        login = self._transport.login_advice() if answer.status == 401 else ""
+        login = self.login_advice() if answer.status == 401 else ""
         doing = f"{needed} at {self.access.server}"
         raise statuses.error_for(answer, doing=doing, permission=needed, login=login)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from meshpki.errors import MeshpkiError, RefusedError
 from meshpki.provision.cluster.evidence import Exchange, Outcome, record, unanswered
@@ -11,9 +11,12 @@ from meshpki.provision.cluster.evidence import Exchange, Outcome, record, unansw
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from meshpki.provision.cluster.evidence import Answer, Asker, Members
+    from meshpki.provision.cluster.evidence import Answer, Asker, Members, Seen
 
 F = TypeVar("F")
+Login: TypeAlias = "Callable[[], str]"
+"""Says what to do after a 401: `KubeClient.login_advice`."""
+LOGIN: Final = "log in again"
 
 TRIES: Final = 3
 """For an answer of 200 and no byte, as 1.13.0 gives at times (kubernetes#71696, mended in 1.13.3)."""
@@ -22,8 +25,9 @@ TRIES: Final = 3
 class Asking:
     """Asks what changes nothing, so that it may be asked again."""
 
-    def __init__(self, asker: Asker) -> None:
+    def __init__(self, asker: Asker, login: Login = lambda: LOGIN) -> None:
         self._asker = asker
+        self._login = login
         self._stand_ins: dict[str, str] = {}
 
     def hide(self, text: str, stand_in: str) -> None:
@@ -67,12 +71,17 @@ class Asking:
         """Keep what is no secret. Raises RefusedError for 401: no other question would be answered."""
         seen = record(request, _Cleaned(answer, self.clean), read)
         if seen.outcome is Outcome.UNAUTHORIZED:
-            raise RefusedError(
-                f"the API server does not accept the credential: {request} was answered by {seen.short}",
-                wanted="a credential of this cluster that has not expired",
-                todo="log in again, or choose another context (--context)",
-            )
+            raise not_accepted(seen, self._login())
         return seen
+
+
+def not_accepted(seen: Seen, login: str) -> RefusedError:
+    """The error for a 401. `login` is the next step, as whoever knows the credential says it."""
+    return RefusedError(
+        f"the API server does not accept the credential: {seen.request} was answered by {seen.short}",
+        wanted="a credential of this cluster that has not expired",
+        todo=f"{login}; or choose another context (--context)",
+    )
 
 
 @dataclass(frozen=True, slots=True)

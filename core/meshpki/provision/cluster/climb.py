@@ -18,7 +18,7 @@ from meshpki.provision.cluster import (
     token,
     version,
 )
-from meshpki.provision.cluster.asking import Asking
+from meshpki.provision.cluster.asking import LOGIN, Asking
 from meshpki.provision.cluster.evidence import Exchange, Outcome, record, unanswered
 from meshpki.provision.cluster.recorded import Recorded
 from meshpki.provision.cluster.throw_away import ThrowAway, this_run
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meshpki.hooks import Progress
+    from meshpki.provision.cluster.asking import Login
     from meshpki.provision.cluster.evidence import Asker, Members
     from meshpki.provision.cluster.ladder import Ladder
     from meshpki.provision.cluster.question import Question
@@ -45,22 +46,30 @@ class LeftBehindError(MeshpkiError):
         self.ladder = ladder
 
 
-def climb(asker: Asker, question: Question, *, progress: Progress | None = None, kubectl: str = "kubectl") -> Ladder:
+def climb(
+    asker: Asker,
+    question: Question,
+    *,
+    progress: Progress | None = None,
+    login: Login = lambda: LOGIN,
+    kubectl: str = "kubectl",
+) -> Ladder:
     """Ask everything and judge it. Leaves nothing on the cluster, after Ctrl-C neither.
 
-    `kubectl` is how kubectl reaches this cluster, for messages. Raises what the asker raises when the first question
-    brings no answer at all, RefusedError when the cluster does not accept the credential, LeftBehindError when the
-    throw-away account could not be removed: then also in place of KeyboardInterrupt.
+    For messages: `login` says what to do after a 401, `kubectl` is how kubectl reaches this cluster. Raises what the
+    asker raises when the first question brings no answer at all, RefusedError when the cluster does not accept the
+    credential, LeftBehindError when the throw-away account could not be removed: then also in place of
+    KeyboardInterrupt.
     """
-    run = _Climb(asker, question, progress or (lambda _: None), kubectl)
+    run = _Climb(Asking(asker, login), asker, question, progress or (lambda _: None), kubectl)
     found = ladder.build(run.all())
     run.demand_nothing_left(found)
     return found
 
 
 class _Climb:
-    def __init__(self, asker: Asker, question: Question, progress: Progress, kubectl: str) -> None:
-        self._asking = Asking(asker)
+    def __init__(self, asking: Asking, asker: Asker, question: Question, progress: Progress, kubectl: str) -> None:
+        self._asking = asking
         self._question = question
         self._say = progress
         self._foreign = f"{permission.NAME}.{secrets.token_hex(8)}"

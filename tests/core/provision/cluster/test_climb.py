@@ -200,8 +200,15 @@ def test_401_ends_it_with_one_sentence_and_leaves_nothing(question: str) -> None
     cluster = FakeCluster(scripted={question: failure(401, "Unauthorized")})
     with pytest.raises(RefusedError, match="does not accept the credential") as told:
         climb(cluster, Question())
-    assert "--context" in told.value.todo
+    assert told.value.todo == "log in again; or choose another context (--context)"
     assert cluster.objects == {}
+
+
+def test_401_is_told_with_what_is_known_of_the_credential() -> None:
+    cluster = FakeCluster(scripted={"GET /version": failure(401, "Unauthorized")})
+    with pytest.raises(RefusedError) as told:
+        climb(cluster, Question(), login=lambda: "fetch it again (it expired at noon)")
+    assert told.value.todo.startswith("fetch it again (it expired at noon); or choose")
 
 
 # ---- 1.13, and what else there is between yes and no
