@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util import Retry, Timeout
@@ -20,6 +20,8 @@ from meshpki.kube.authenticator import Authenticator
 from meshpki.kube.errors import KubeAnswerError, Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import urllib3
 
     from meshpki.kube.access import Access
@@ -43,7 +45,19 @@ NO_RETRY: Final = Retry(0, redirect=False, other=0)
 FAILURES: Final = (HTTPError, OSError, http.client.HTTPException)
 
 
-@dataclass(frozen=True, slots=True)
+class Answering(Protocol):
+    """What has the status of an HTTP answer."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+
+R = TypeVar("R", bound=Answering)
+
+
+@dataclass(slots=True)
 class Request:
     """One request as it is sent, once or several times."""
 
@@ -52,11 +66,20 @@ class Request:
     body: bytes | None = field(repr=False)
     content_type: str
     deadline: float
-    """Monotonic seconds: all tries end by then."""
+    """Monotonic seconds: all tries end by then. What a credential program takes is added: it has a limit of its own."""
 
     def left(self) -> float:
         """Seconds until the deadline."""
         return self.deadline - time.monotonic()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let the clock of the request stand still."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.deadline += time.monotonic() - began
 
 
 class Transport:
@@ -88,7 +111,7 @@ class Transport:
         """
         while True:
             try:
-                answer = self._once(request)
+                answer = self.asked(request, self._answered)
             except FAILURES as error:
                 policy = self._after_failure(request, policy, error)
                 continue
@@ -98,10 +121,26 @@ class Transport:
             if pause is None or not self._pause(request, pause):
                 return answer
 
-    def _once(self, request: Request) -> Answer:
+    def asked(self, request: Request, send: Callable[[Request, Presented], R]) -> R:
+        """Send with the credential; after a 401 once more, if there is another one by then.
+
+        Raises what `send` raises, and KubeCredentialError.
+        """
+        with request.paused():
+            presented = self._authenticator.presented()
+        answer = send(request, presented)
+        if answer.status != 401:
+            return answer
+        with request.paused():
+            if not self._authenticator.renewed(presented):
+                return answer
+            presented = self._authenticator.presented()
+        return send(request, presented)
+
+    def _answered(self, request: Request, presented: Presented) -> Answer:
         with guard.until(request.deadline) as guarded:
             try:
-                with contextlib.closing(self.open(request)) as response:
+                with contextlib.closing(self.open(request, presented)) as response:
                     answer = read_answer(response, request)
             except FAILURES as error:
                 if guarded.is_over:
@@ -111,15 +150,6 @@ class Transport:
             raise TimeoutError("no answer by the deadline")
         return answer
 
-    def open(self, request: Request) -> urllib3.BaseHTTPResponse:
-        """Send once, twice after a 401; the body is still to be read. Raises errors of urllib3 and OSError."""
-        presented = self._authenticator.presented()
-        response = self._open(request, presented)
-        if response.status == 401 and self._authenticator.renewed(presented):
-            response.close()
-            response = self._open(request, self._authenticator.presented())
-        return response
-
     def login_advice(self) -> str:
         """What to do when the server says 401, from what was presented last."""
         try:
@@ -127,7 +157,8 @@ class Transport:
         except MeshpkiError as error:
             return error.todo
 
-    def _open(self, request: Request, presented: Presented) -> urllib3.BaseHTTPResponse:
+    def open(self, request: Request, presented: Presented) -> urllib3.BaseHTTPResponse:
+        """Send once; the body is still to be read. Raises errors of urllib3 and OSError."""
         # Not JSON alone: /openid/v1/jwks has a media type of its own, and answers 406 to those who do not take it.
         headers = {"Accept": "application/json, */*;q=0.8", "Accept-Encoding": "identity", "User-Agent": "meshpki"}
         if presented.token:
