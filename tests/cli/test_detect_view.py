@@ -35,7 +35,7 @@ CLUSTERS = {
     "to find out sds: apply deploy/kubernetes/detect-rbac.yaml": FakeCluster(
         certificate_kinds={},
         denied=("create serviceaccounts",),
-        scripted={"POST /api/v1/namespaces/default/serviceaccounts": failure(403, "User cannot")},
+        scripted={"POST /api/v1/namespaces/default/serviceaccounts": failure(403, 'User "jo" cannot do it')},
     ),
 }
 

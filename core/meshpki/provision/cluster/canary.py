@@ -181,9 +181,7 @@ def _looked_at(seen: Exchange[CanarySeen], found: CanarySeen) -> Verdict:
 def _not_looked_at(seen: Exchange[CanarySeen], namespace: str) -> Verdict:
     needs = {one.verb: one for one in permission.canary_permissions(namespace) if one.resource == "pods"}
     verb = "create" if seen.request.startswith("POST ") else "get"
-    # An admission plugin refuses by 403 too; RBAC's own refusal says that the user cannot.
-    refused = seen.outcome is Outcome.INVALID or (seen.outcome is Outcome.FORBIDDEN and " cannot " not in seen.message)
-    if verb == "create" and refused:
+    if verb == "create" and seen.outcome is Outcome.INVALID:
         text = f"the pod was not admitted: {seen.short}"
         todo = "name a namespace that takes such a pod (--namespace), or look without --canary"
         return Verdict(Rung.CANARY, Answer.UNKNOWN, Reason.NOT_ADMITTED, text, todo, (seen,))

@@ -45,7 +45,10 @@ class Reason(StrEnum):
 
     # Any rung
     FORBIDDEN = "forbidden"
+    NOT_ADMITTED = "not-admitted"
+    """By a quota, a webhook, a namespace that is being removed: not by RBAC."""
     NOT_FOUND = "not-found"
+    NO_NAMESPACE = "no-namespace"
     CONFLICT = "conflict"
     INVALID = "invalid"
     THROTTLED = "throttled"
@@ -104,7 +107,6 @@ class Reason(StrEnum):
     MOUNTED = "mounted"
     FAILED_MOUNT = "failed-mount"
     NO_KUBELET = "no-kubelet"
-    NOT_ADMITTED = "not-admitted"
     POD_ENDED = "pod-ended"
     MOUNT_HELD_UP = "mount-held-up"
     TOO_SLOW = "too-slow"
@@ -143,18 +145,28 @@ _TODO = {
 
 def could_not_tell(rung: Rung, seen: Seen, permission: Permission) -> Verdict:
     """The verdict on a request that brought no usable answer; `permission` is what the request needs."""
+    reason, todo = Reason(seen.outcome.value), _TODO.get(seen.outcome, "")
+    text = f"{seen.request}: {seen.short}"
     if seen.outcome is Outcome.FORBIDDEN:
-        if prefix := _prefix(seen):
-            text = f"the API server was asked for {prefix}{seen.path}, of which it knows nothing"
-            todo = (
-                f"take {prefix} out of the server's address in the kubeconfig, if no gateway serves the cluster there"
-            )
-            return Verdict(rung, Answer.UNKNOWN, Reason.FORBIDDEN, text, todo, (seen,))
-        text = f"not allowed to {permission}"
-        return Verdict(rung, Answer.UNKNOWN, Reason.FORBIDDEN, text, permission.todo, (seen,))
-    return Verdict(
-        rung, Answer.UNKNOWN, Reason(seen.outcome.value), f"{seen.request}: {seen.short}", _TODO[seen.outcome], (seen,)
-    )
+        reason, text, todo = _refused(seen, permission)
+    elif seen.outcome is Outcome.NOT_FOUND and seen.about.startswith("namespaces "):
+        reason, text = Reason.NO_NAMESPACE, f"there is no {seen.about.replace('namespaces', 'namespace')}"
+        todo = "name a namespace that is there (--namespace)"
+    return Verdict(rung, Answer.UNKNOWN, reason, text, todo, (seen,))
+
+
+def _refused(seen: Seen, permission: Permission) -> tuple[Reason, str, str]:
+    """What a 403 says. Whoever authorizes says that the user cannot; all others have rules that no role changes."""
+    if prefix := _prefix(seen):
+        text = f"the API server was asked for {prefix}{seen.path}, of which it knows nothing"
+        todo = f"take {prefix} out of the server's address in the kubeconfig, if no gateway serves the cluster there"
+        return Reason.FORBIDDEN, text, todo
+    if " cannot " in seen.message:
+        return Reason.FORBIDDEN, f"not allowed to {permission}", permission.todo
+    todo = "have the rule behind this changed"
+    if permission.namespace:
+        todo = "name a namespace that takes such an object (--namespace), or have the rule behind this changed"
+    return Reason.NOT_ADMITTED, f"{seen.request} was not admitted: {seen.short}", todo
 
 
 def _prefix(seen: Seen) -> str:

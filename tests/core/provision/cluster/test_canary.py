@@ -116,9 +116,9 @@ def test_the_pod_is_restricted_and_its_token_is_for_the_mesh() -> None:
         ("POST /api/v1/namespaces/default/pods", failure(422, "bad image"), "not-admitted"),
         ("POST /api/v1/namespaces/default/pods", failure(500), "server-error"),
         ("POST /api/v1/namespaces/default/pods", away(), "no-answer"),
-        (f"GET {POD}", failure(403, "cannot get"), "forbidden"),
+        (f"GET {POD}", failure(403, 'User "jo" cannot get it'), "forbidden"),
         (f"GET {POD}", failure(500), "server-error"),
-        ("GET /api/v1/namespaces/default/events", failure(403, "cannot list"), "too-slow"),
+        ("GET /api/v1/namespaces/default/events", failure(403, 'User "jo" cannot list it'), "too-slow"),
     ],
 )
 def test_what_cannot_be_looked_at_is_no_no(step: str, said: FakeAnswer | BaseException, reason: str) -> None:

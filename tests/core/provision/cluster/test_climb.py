@@ -124,7 +124,8 @@ QUESTIONS = {
     Rung.CERTIFICATES: "GET /apis/certificates.k8s.io/v1",
 }
 WAYS: dict[Reason, FakeAnswer | BaseException] = {
-    Reason.FORBIDDEN: failure(403, "RBAC: no"),
+    Reason.FORBIDDEN: failure(403, 'User "jo" cannot do it'),
+    Reason.NOT_ADMITTED: failure(403, 'admission webhook "policy.test" denied the request: label team is required'),
     Reason.THROTTLED: failure(429, "too many requests"),
     Reason.SERVER_ERROR: failure(500, "it broke"),
     Reason.INVALID: failure(422, "that will not do"),
@@ -186,13 +187,32 @@ def test_garbage_is_never_a_no(rung: Rung, body: bytes) -> None:
     ],
 )
 def test_403_names_the_permission(question: str, rung: Rung, named: str) -> None:
-    cluster = FakeCluster(scripted={question: failure(403, "User cannot")})
+    cluster = FakeCluster(scripted={question: failure(403, 'User "jo" cannot do it')})
     found = climb(cluster, Question())
     assert (found[rung].answer, found[rung].reason) == (UNKNOWN, Reason.FORBIDDEN)
     assert named in found[rung].seen
     assert f"`{named}`" in found[rung].todo
     ours = named.startswith(("create serviceaccounts", "create tokenreviews", "get /.", "get /openid"))
     assert ("detect-rbac.yaml" in found[rung].todo) is ours
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'admission webhook "policy.test" denied the request: label team is required',
+        'serviceaccounts "meshpki-detect" is forbidden: exceeded quota: q, requested: count/serviceaccounts=1, used: 5',
+        'serviceaccounts "meshpki-detect" is forbidden: unable to create new content in namespace default because it '
+        "is being terminated",
+    ],
+    ids=["webhook", "quota", "terminating"],
+)
+def test_an_account_that_is_not_admitted_is_no_missing_permission(words: str) -> None:
+    found = climb(FakeCluster(scripted={f"POST {ACCOUNTS}": failure(403, words)}), Question())
+    verdict = found[Rung.TOKEN]
+    assert (verdict.answer, verdict.reason) == (UNKNOWN, Reason.NOT_ADMITTED)
+    assert words in verdict.seen
+    assert "rbac" not in verdict.todo
+    assert "--namespace" in verdict.todo
 
 
 @pytest.mark.parametrize("question", [*dict.fromkeys(QUESTIONS.values()), "GET /openid/v1/jwks"])

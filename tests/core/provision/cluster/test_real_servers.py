@@ -39,6 +39,7 @@ RBAC_API = "/apis/rbac.authorization.k8s.io/v1"
 BOUND_SECONDS = 60.0
 RUNGS = [rung for rung in Rung if rung is not Rung.CANARY]
 YES = dict.fromkeys(RUNGS, Answer.YES)
+AGES = ["kube_113", "kube_130", "kube_137"]
 
 
 def look(server: ApiServer, question: Question | None = None, *, config: Path | None = None) -> Ladder:
@@ -123,7 +124,7 @@ def test_1_37_with_an_issuer_that_is_no_url(shared_api_servers: ApiServerPool, k
     assert found[Rung.ISSUER].evidence[0].status == 404
 
 
-@pytest.mark.parametrize("age", ["kube_113", "kube_130", "kube_137"])
+@pytest.mark.parametrize("age", AGES)
 @pytest.mark.parametrize("who", ["admin", "stranger"])
 def test_a_wrong_path_in_the_servers_address(
     age: str, who: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -137,6 +138,42 @@ def test_a_wrong_path_in_the_servers_address(
     assert set(answers(found).values()) == {Answer.UNKNOWN, Answer.NOT_ASKED}
     assert found.standing is Standing.UNKNOWN
     assert all("address" in verdict.todo for verdict in found.verdicts if verdict.answer is Answer.UNKNOWN)
+
+
+@pytest.mark.parametrize("age", AGES)
+def test_a_namespace_that_is_not_there(age: str, request: pytest.FixtureRequest) -> None:
+    found = look(request.getfixturevalue(age), Question(namespace="nosuch"))
+    assert found[Rung.TOKEN].reason is Reason.NO_NAMESPACE
+    assert found[Rung.TOKEN].seen == "there is no namespace nosuch"
+    assert [step.todo for step in found.lift] == ["name a namespace that is there (--namespace)"]
+
+
+@pytest.mark.parametrize("age", AGES)
+def test_a_namespace_that_is_being_removed(age: str, request: pytest.FixtureRequest) -> None:
+    """Without the controller that would remove it at last."""
+    server: ApiServer = request.getfixturevalue(age)
+    server.create_namespace("term")
+    server.request("DELETE", "/api/v1/namespaces/term")
+    found = look(server, Question(namespace="term"))
+    assert (found[Rung.TOKEN].answer, found[Rung.TOKEN].reason) == (Answer.UNKNOWN, Reason.NOT_ADMITTED)
+    assert "is being terminated" in found[Rung.TOKEN].seen
+    assert "--namespace" in found[Rung.TOKEN].todo
+    assert found[Rung.PERMISSIONS].good
+
+
+@pytest.mark.parametrize("age", AGES)
+def test_a_quota_that_leaves_no_account(age: str, request: pytest.FixtureRequest) -> None:
+    server: ApiServer = request.getfixturevalue(age)
+    server.create_namespace("full")
+    none = {"count/serviceaccounts": "0"}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": none}}
+    path = "/api/v1/namespaces/full/resourcequotas"
+    server.create(path, quota)
+    # What its controller would write.
+    server._done("PUT", f"{path}/q/status", {**quota, "status": {"hard": none, "used": none}})
+    found = look(server, Question(namespace="full"))
+    assert found[Rung.TOKEN].reason is Reason.NOT_ADMITTED
+    assert "exceeded quota: q" in found[Rung.TOKEN].seen
 
 
 @pytest.mark.xdist_group("kube-137")

@@ -91,7 +91,9 @@ def test_an_account_of_somebody_else_is_left_alone_however_old(labels: dict[str,
     assert not [one for one in cluster.requests if one.startswith("DELETE")]
 
 
-@pytest.mark.parametrize("said", [failure(403, "cannot get"), failure(500), away(), answer(200, b"<html>")])
+@pytest.mark.parametrize(
+    "said", [failure(403, 'User "jo" cannot get it'), failure(500), away(), answer(200, b"<html>")]
+)
 def test_an_account_that_cannot_be_looked_at_is_left_alone(said: FakeAnswer | BaseException) -> None:
     cluster = FakeCluster(objects={ACCOUNT: account("elsewhere.1.x")}, scripted={f"GET {ACCOUNT}": said})
     found = climb(cluster, Question())
@@ -104,7 +106,9 @@ def test_an_account_that_cannot_be_looked_at_is_left_alone(said: FakeAnswer | Ba
 
 def test_a_left_over_that_may_not_be_removed_is_told() -> None:
     left = account(f"{this_run().place}.{DEAD_PROCESS}.x")
-    cluster = FakeCluster(objects={ACCOUNT: left}, scripted={f"DELETE {ACCOUNT}": failure(403, "cannot delete")})
+    cluster = FakeCluster(
+        objects={ACCOUNT: left}, scripted={f"DELETE {ACCOUNT}": failure(403, 'User "jo" cannot delete it')}
+    )
     climb_into(cluster, "could not be removed")
 
 
