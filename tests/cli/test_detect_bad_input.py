@@ -144,5 +144,5 @@ def test_a_server_that_never_answers(config: dict[str, object], tmp_path: Path) 
         path.write_text(json.dumps(config))
         ran = invoke("detect", "--kubeconfig", str(path), "--timeout", "1")
     assert (ran.code, ran.out) == (1, "")
-    assert "no answer in time" in ran.err
+    assert "no answer in time from https://127.0.0.1:" in ran.err
     assert "to do: check the network" in ran.err

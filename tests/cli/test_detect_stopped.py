@@ -175,6 +175,28 @@ def test_ctrl_c_while_a_silent_server_is_asked_for_the_removal(
 
 
 @pytest.mark.xdist_group("kube-137")
+def test_an_api_server_that_falls_silent_for_good(api_server: ApiServerPool) -> None:
+    """It is asked twice more, not eleven times; and what is to be found out is whether it is up, not who may what."""
+    server = api_server()
+    before = everything(server)
+    process = halted(server, "after", "GET /version", "--timeout", "2")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        out, err = process.communicate(timeout=BOUND_SECONDS)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert process.returncode == 1, err
+    document = json.loads(out)
+    assert [step["todo"] for step in document["lift"]] == [
+        "see whether the API server is up and reachable from here, and try again"
+    ]
+    requests = {seen["request"]: seen["message"] for rung in document["rungs"] for seen in rung["evidence"]}
+    assert sum(said.startswith("no answer in time") for said in requests.values()) == 2
+    assert sum(said.startswith("not asked: ") for said in requests.values()) > 8
+    assert everything(server) == before
+
+
+@pytest.mark.xdist_group("kube-137")
 def test_an_api_server_that_falls_asleep_under_it(api_server: ApiServerPool) -> None:
     """Too slow is no no; and what was made is removed once it is awake."""
     server = api_server()

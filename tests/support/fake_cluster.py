@@ -212,5 +212,5 @@ def not_found() -> FakeAnswer:
     return failure(404, "the server could not find the requested resource")
 
 
-def away(text: str = "no answer from https://10.0.0.1:6443: no answer in time") -> UnavailableError:
+def away(text: str = "no answer in time from https://10.0.0.1:6443") -> UnavailableError:
     return UnavailableError(text, todo="see whether it is up")

@@ -36,11 +36,11 @@ def run(
         str, typer.Option(metavar="IMAGE", help="Image of that pod; anything that starts.")
     ] = "registry.k8s.io/pause:3.10",
     canary_timeout: Annotated[
-        int, typer.Option(metavar="SECONDS", min=1, max=600, help="How long to wait for that pod.")
+        int, typer.Option(metavar="SECONDS", min=1, max=180, help="How long to wait for that pod.")
     ] = 60,
     allow_exec: AllowExecOption = None,
     timeout: Annotated[
-        int, typer.Option(metavar="SECONDS", min=1, max=300, help="How long one request may take, retries included.")
+        int, typer.Option(metavar="SECONDS", min=1, max=60, help="How long one request may take, retries included.")
     ] = 10,
     output: OutputOption = Output.TABLE,
 ) -> int:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 IMAGE: Final = "registry.k8s.io/pause:3.10"
 SECONDS: Final = 60.0
+MAX_SECONDS: Final = 180.0
+"""What is left of a run's time when all else takes long (`climb.BUDGET_SECONDS`)."""
 _OFF: Final = (
     "the API server does not have TokenRequest endpoints enabled",
     "failed to fetch token: the server could not find the requested resource",

@@ -99,6 +99,8 @@ class Exchange(Generic[F_co]):
     @property
     def short(self) -> str:
         """The outcome in a few words, for a sentence."""
+        if not self.status and self.message.startswith(("no answer", "not asked")):
+            return self.message
         head = f"HTTP {self.status}" if self.status else "no answer"
         return f"{head}: {self.message}" if self.message else head
 

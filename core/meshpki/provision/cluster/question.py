@@ -18,7 +18,11 @@ class Canary:
 
     image: str = canary.IMAGE
     seconds: float = canary.SECONDS
-    """How long to wait for a kubelet."""
+    """How long to wait for a kubelet; at most `canary.MAX_SECONDS`."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seconds <= canary.MAX_SECONDS:
+            raise UsageError(f"{self.seconds:.0f} s for the canary pod", wanted=f"0 to {canary.MAX_SECONDS:.0f} s")
 
 
 @dataclass(frozen=True, slots=True)

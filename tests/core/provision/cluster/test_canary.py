@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from meshpki.errors import UsageError
 from meshpki.hooks import Mode
 from meshpki.provision.cluster.climb import climb
 from meshpki.provision.cluster.ladder import Standing
@@ -83,7 +84,7 @@ def test_a_pod_that_ended_is_not_waited_for() -> None:
     cluster = FakeCluster(
         node="n", pod_status={"phase": "Failed", "reason": "NodeAffinity", "message": "no such label"}
     )
-    found = climb(cluster, Question(canary=Canary(seconds=3600)))[Rung.CANARY]
+    found = climb(cluster, Question(canary=Canary(seconds=180)))[Rung.CANARY]
     assert "its container did not run: NodeAffinity: no such label" in found.seen
 
 
@@ -140,6 +141,12 @@ def test_a_kubelet_is_waited_for() -> None:
     cluster.scripted[f"GET {POD}"] = look
     found = climb(cluster, Question(canary=Canary(seconds=30)))[Rung.CANARY]
     assert found.reason is Reason.RUNNING
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 181.0, float("nan")])
+def test_no_canary_is_waited_for_longer_than_what_a_run_makes_may_stand(seconds: float) -> None:
+    with pytest.raises(UsageError, match="for the canary pod"):
+        Canary(seconds=seconds)
 
 
 def test_without_a_token_no_pod_is_made() -> None:

@@ -14,7 +14,8 @@ from meshpki.hooks import Mode
 from meshpki.provision.cluster import permission
 from meshpki.provision.cluster.climb import LeftBehindError, climb
 from meshpki.provision.cluster.ladder import Standing
-from meshpki.provision.cluster.question import Question
+from meshpki.provision.cluster.question import Canary, Question
+from meshpki.provision.cluster.throw_away import STALE_SECONDS
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung
 from meshpki_cli.documents import as_json
 from support.fake_cluster import FOUNDING, FakeAnswer, FakeCluster, answer, away, failure
@@ -528,6 +529,83 @@ def test_what_might_not_be_removed_is_not_made(cluster: FakeCluster, todo: str) 
     assert (found[Rung.TOKEN].answer, found[Rung.TOKEN].reason) == (UNKNOWN, Reason.WOULD_STAY_BEHIND)
     assert todo in found[Rung.TOKEN].todo
     assert ("granted" in found[Rung.TOKEN].todo) is ("delete" in todo)
+
+
+# ---- a server that falls silent, or takes its time
+
+
+class Silent(FakeCluster):
+    """Answers the first requests, then none."""
+
+    answered = 1
+
+    def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> FakeAnswer:
+        if len(self.asked) < self.answered:
+            return super().request(method, path, body)
+        self.asked.append((method, path, body))
+        raise away()
+
+
+@pytest.mark.parametrize("answered", range(1, 15))
+def test_a_server_that_falls_silent_is_not_asked_again_and_again(answered: int) -> None:
+    cluster = Silent()
+    cluster.answered = answered
+    try:
+        found = climb(cluster, Question())
+    except LeftBehindError as error:
+        assert error.ladder is not None
+        found = error.ladder
+    asked = [one for one in cluster.requests[answered:] if "serviceaccounts/meshpki-detect" not in one]
+    assert len(asked) <= 2
+    whole = FakeCluster()
+    climb(whole, Question())
+    if answered < len(whole.asked) - 4:
+        assert found.standing is Standing.UNKNOWN
+        assert [step.todo for step in found.lift] == [
+            "see whether the API server is up and reachable from here, and try again"
+        ]
+        left_out = [seen for one in found.verdicts for seen in one.evidence if seen.message.startswith("not asked: ")]
+        assert left_out
+        assert "no answer: " not in str([verdict.seen for verdict in found.verdicts])
+
+
+def test_a_question_without_an_answer_now_and_then_ends_nothing() -> None:
+    cluster = FakeCluster()
+    for path in ("GET /api/v1", f"POST {ACCOUNT}/token", "GET /openid/v1/jwks"):
+        cluster.scripted[path] = away()
+    found = climb(cluster, Question())
+    assert "not asked: the API server" not in as_json(found)
+    assert found[Rung.CERTIFICATES].good
+
+
+@pytest.mark.parametrize("canary", [None, Canary(seconds=180.0)])
+@pytest.mark.parametrize("slow", [1.0, 20.0, 59.0])
+def test_nothing_stands_so_long_that_another_machine_takes_it_for_left(slow: float, canary: Canary | None) -> None:
+    now = 0.0
+
+    class Slow(FakeCluster):
+        def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> FakeAnswer:
+            nonlocal now
+            began = now
+            now += slow
+            if method == "POST" and path == ACCOUNTS:
+                self.born = began
+            if method == "DELETE" and path == ACCOUNT:
+                self.died = now
+            return super().request(method, path, body)
+
+        born = died = 0.0
+
+    cluster = Slow(node="n", pod_status={"phase": "Pending"})
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    found = climb(cluster, Question(canary=canary), monotonic=lambda: now, sleep=sleep)
+    assert cluster.objects == {}
+    assert 0 < cluster.died - cluster.born < STALE_SECONDS
+    assert ("not asked: the other questions took too long" in as_json(found)) is (slow > 50)
 
 
 @pytest.mark.parametrize("namespace", ["", "a/b", "../kube-system", "A", "x" * 64])
