@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from meshpki.kube import listing, statuses
 from meshpki.kube.answer import Answer, JsonObject, read_object
-from meshpki.kube.paths import permission
+from meshpki.kube.paths import is_review, permission
 from meshpki.kube.transport import NO_RETRY, RETRY, Request, Transport
 from meshpki.kube.watch import Watch
 
@@ -79,11 +79,11 @@ class KubeClient:
     ) -> Answer:
         """Send one request and return its answer, whatever its status.
 
-        It is sent again (if `retry`) when that is safe: the method says so, or the caller does by `repeatable`.
+        It is sent again (if `retry`) when that is safe: the method or the path says so, or the caller by `repeatable`.
         Raises KubeUnreachableError, KubeCredentialError, and KubeAnswerError for an answer that is too large.
         """
         policy = self._retry if retry else NO_RETRY
-        if repeatable:
+        if retry and (repeatable or is_review(path)):
             policy = policy.new(allowed_methods=None)
         request = Request(
             method=method,

@@ -40,7 +40,10 @@ RETRY: Final = Retry(
     backoff_factor=0.1,
     backoff_jitter=0.1,
 )
-"""Requests that may be sent twice are, after 429 and 5xx and when the connection failed; Retry-After is kept to."""
+"""Requests that may be sent twice are, after 429 and 5xx and when the connection failed; Retry-After is kept to.
+
+All are after a 429 with Retry-After: it was not acted upon.
+"""
 NO_RETRY: Final = Retry(0, redirect=False, other=0)
 FAILURES: Final = (HTTPError, OSError, http.client.HTTPException)
 
@@ -115,7 +118,7 @@ class Transport:
             except FAILURES as error:
                 policy = self._after_failure(request, policy, error)
                 continue
-            if not policy.is_retry(request.method, answer.status, "retry-after" in answer.headers):
+            if not _again(request, policy, answer):
                 return answer
             pause, policy = _after_status(request, policy, answer)
             if pause is None or not self._pause(request, pause):
@@ -220,6 +223,12 @@ class Transport:
     def _pause(self, request: Request, seconds: float) -> bool:
         """Wait; false if that would go past the deadline, or the client was closed."""
         return seconds < request.left() and not self._closed.wait(seconds)
+
+
+def _again(request: Request, policy: Retry, answer: Answer) -> bool:
+    """Whether the policy wants it again. With Retry-After a 429 was not acted upon, whatever was asked (client-go)."""
+    says_when = "retry-after" in answer.headers
+    return policy.is_retry(request.method, answer.status, says_when) or (answer.status == 429 and says_when)
 
 
 def _after_status(request: Request, policy: Retry, answer: Answer) -> tuple[float | None, Retry]:

@@ -132,6 +132,34 @@ def test_what_may_not_be_is_sent_twice_only_where_asked(method: str, kube: FakeK
     assert client.request(method, "/x", {}, repeatable=True).status == 200
 
 
+def test_a_review_may_be_sent_twice(kube: FakeKube, client: KubeClient) -> None:
+    for path in (
+        "/apis/authentication.k8s.io/v1/tokenreviews",
+        "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+        "/apis/authorization.k8s.io/v1/namespaces/a/localsubjectaccessreviews",
+    ):
+        kube.answers(status(503), status(201))
+        assert client.request("POST", path, {}).status == 201
+        kube.answers(status(503), status(201))
+        assert client.request("POST", path, {}, retry=False).status == 503
+    for path in ("/apis/acme.test/v1/reviews", "/api/v1/namespaces/a/serviceaccounts/b/token"):
+        kube.answers(status(503), status(201))
+        assert client.request("POST", path, {}).status == 503
+
+
+def test_what_was_shed_is_sent_again_whatever_it_is(kube: FakeKube, client: KubeClient) -> None:
+    shed = status(429, Retry_After="0")
+    for method in ("POST", "PATCH"):
+        kube.answers(shed, shed, status(201))
+        assert client.request(method, "/x", {}).status == 201
+    kube.answers(status(429), status(201))
+    assert client.request("POST", "/x", {}).status == 429, "nobody says that it was shed before it was looked at"
+    kube.answers(shed, status(201))
+    assert client.request("POST", "/x", {}, retry=False).status == 429
+    kube.answers(shed)
+    assert client.request("POST", "/x", {}).status == 429, "not for ever"
+
+
 def test_without_retry_everything_is_sent_once(kube: FakeKube, client: KubeClient) -> None:
     kube.answers(status(503, Retry_After="0"), status(200))
     assert client.request("GET", "/x", retry=False).status == 503

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import ssl
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,7 @@ import yaml
 from meshpki.hooks import Mode
 from meshpki.kube import kubeconfig
 from meshpki.kube.client import KubeClient
+from meshpki.kube.transport import RETRY
 from meshpki.provision.cluster import permission
 from meshpki.provision.cluster.climb import climb
 from meshpki.provision.cluster.ladder import Standing, detection
@@ -265,6 +269,68 @@ def test_the_files_rights_are_enough_on_1_37(kube_137: ApiServer) -> None:
 
 def test_the_files_rights_are_enough_on_1_13(kube_113: ApiServer) -> None:
     detect_with_the_files_alone(kube_113)
+
+
+FLOW = "/apis/flowcontrol.apiserver.k8s.io/v1"
+
+
+@contextlib.contextmanager
+def level_for_one(server: ApiServer, *users: str) -> Iterator[None]:
+    """Let the server work off one creation of these users at a time, and shed all others (Priority and Fairness)."""
+    limited = {"nominalConcurrencyShares": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "Reject"}}
+    level = {"metadata": {"name": "one"}, "spec": {"type": "Limited", "limited": limited}}
+    rule = {"verbs": ["create"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": True, "namespaces": ["*"]}
+    subjects = [{"kind": "User", "user": {"name": user}} for user in users]
+    spec = {
+        "priorityLevelConfiguration": {"name": "one"},
+        "matchingPrecedence": 100,
+        "rules": [{"subjects": subjects, "resourceRules": [rule]}],
+    }
+    server.create(f"{FLOW}/prioritylevelconfigurations", {"kind": "PriorityLevelConfiguration", **level})
+    server.create(f"{FLOW}/flowschemas", {"kind": "FlowSchema", "metadata": {"name": "one"}, "spec": spec})
+    try:
+        yield
+    finally:
+        server.delete(f"{FLOW}/flowschemas/one")
+        server.delete(f"{FLOW}/prioritylevelconfigurations/one")
+
+
+def occupied(server: ApiServer) -> ssl.SSLSocket:
+    """A creation that the server is at work on, for it waits for the body; until this is closed."""
+    context = ssl.create_default_context(cafile=str(server.ca_file))
+    held = context.wrap_socket(socket.create_connection(("127.0.0.1", server.port)), server_hostname="127.0.0.1")
+    lines = (
+        f"POST {permission.REVIEW_PATH} HTTP/1.1",
+        "Host: kubernetes",
+        f"Authorization: Bearer {server.stranger_token}",
+        "Content-Type: application/json",
+        "Content-Length: 9",
+    )
+    held.sendall("\r\n".join((*lines, "", "")).encode())
+    return held
+
+
+def test_a_server_that_sheds_load_for_a_while_is_waited_for(kube_137: ApiServer) -> None:
+    with granted(kube_137, RBAC) as config:
+        for one in permission.needed("default"):
+            wait_until(config, one, True)
+        with level_for_one(kube_137, "detective", "stranger"), occupied(kube_137) as held:
+            wait_until_shed(config, permission.TOKEN_REVIEW)
+            relief = threading.Timer(2.0, held.close)
+            relief.start()
+            patient = RETRY.new(total=40)
+            with KubeClient(kubeconfig.load(config, None), timeout_seconds=60, retry=patient) as client:
+                found = climb(client, Question())
+            relief.join()
+    assert answers(found) == YES
+
+
+def wait_until_shed(config: Path, one: Permission) -> None:
+    deadline = time.monotonic() + BOUND_SECONDS
+    with KubeClient(kubeconfig.load(config, None), timeout_seconds=60) as client:
+        while client.request("POST", permission.REVIEW_PATH, one.review(), retry=False).status != 429:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def rules() -> list[tuple[str, int, str]]:
