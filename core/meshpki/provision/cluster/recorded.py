@@ -77,6 +77,6 @@ def judge(recorded: Recorded) -> Iterator[Verdict]:
         recorded.own_review.found if recorded.own_review else None,
     )
     yield issuer.judge(recorded.document, recorded.keys, known)
-    yield certificates.judge(recorded.certificates, release)
+    yield certificates.judge(recorded.certificates, recorded.version.found)
     if recorded.canary_wanted:
         yield canary.judge(recorded.canary, minted, recorded.namespace)

@@ -18,7 +18,7 @@ from meshpki.provision.cluster.question import Canary, Question
 from meshpki.provision.cluster.throw_away import STALE_SECONDS
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung
 from meshpki_cli.documents import as_json
-from support.fake_cluster import FOUNDING, FakeAnswer, FakeCluster, answer, away, failure
+from support.fake_cluster import FOUNDING, MODERN, FakeAnswer, FakeCluster, answer, away, failure
 from support.tokens import TokenMaker
 
 ACCOUNTS = "/api/v1/namespaces/default/serviceaccounts"
@@ -492,6 +492,23 @@ def test_certificates(kinds: dict[str, tuple[str, ...]], verdict: Answer, reason
     assert (found[Rung.CERTIFICATES].answer, found[Rung.CERTIFICATES].reason) == (verdict, reason)
     assert len([path for _, path, _ in cluster.asked if "certificates.k8s.io" in path]) == asked
     assert (Mode.POD_CERTIFICATE in found.modes) is (verdict is YES)
+
+
+@pytest.mark.parametrize(
+    ("version", "todo"),
+    [
+        ({"gitVersion": "v1.36.3"}, "upgrade to 1.37 or later"),
+        ({"gitVersion": "unknown"}, "upgrade to 1.37 or later"),
+        ({"gitVersion": "v1.37.2", "emulationMajor": "1", "emulationMinor": "36"}, "end the emulation of 1.36"),
+        ({"gitVersion": "v1.38.0", "emulationMajor": "1", "emulationMinor": "37"}, "see why this 1.38 does not"),
+        ({"gitVersion": "v1.36.3", "emulationMajor": "1", "emulationMinor": "35"}, "upgrade to 1.37 or later"),
+        (MODERN, "see why this 1.37 does not serve"),
+    ],
+    ids=str,
+)
+def test_the_way_up_is_by_the_binary_and_by_what_it_emulates(version: Mapping[str, object], todo: str) -> None:
+    found = climb(FakeCluster(version=version, certificate_kinds={}), Question())
+    assert found[Rung.CERTIFICATES].todo.startswith(todo)
 
 
 def test_a_beta_that_cannot_be_asked_for_is_no_no() -> None:

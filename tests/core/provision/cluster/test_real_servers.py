@@ -120,6 +120,21 @@ def test_1_37_with_two_issuers(kube_137_issuers: ApiServer) -> None:
 
 
 @pytest.mark.xdist_group("kube-137")
+def test_1_37_that_emulates_1_36(shared_api_servers: ApiServerPool, kube_137: ApiServer) -> None:
+    """As in the middle of an upgrade that can be taken back: a newer binary is not what it lacks."""
+    found = look(shared_api_servers(kube_137.release, "--emulated-version=kube=1.36"))
+    assert answers(found) == {**YES, Rung.CERTIFICATES: Answer.NO}
+    assert (found[Rung.VERSION].reason, found[Rung.VERSION].seen) == (
+        Reason.EMULATED,
+        "v1.37.2, which emulates 1.36",
+    )
+    (step,) = found.lift
+    assert step.mode is Mode.POD_CERTIFICATE
+    assert step.todo.startswith("end the emulation of 1.36 (--emulated-version) on every API server")
+    assert detection(found).emulated_version == "1.36"
+
+
+@pytest.mark.xdist_group("kube-137")
 def test_1_37_with_an_issuer_that_is_no_url(shared_api_servers: ApiServerPool, kube_137: ApiServer) -> None:
     """It answers 404 in plain text, as anybody could: that it is a no says the issuer."""
     found = look(shared_api_servers(kube_137.release, issuers=(OLD_ISSUER,)))
