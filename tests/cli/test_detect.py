@@ -35,9 +35,10 @@ def test_json_and_yaml_say_the_same(kube_137: ApiServer) -> None:
     document = json.loads(out)
     assert yaml.safe_load(detect(kube_137.admin_kubeconfig, "-o", "yaml")[1]) == document
     assert list(document) == [
-        *("server", "namespace", "audience", "version", "distribution", "features", "emulated"),
-        *("standing", "modes", "ca_policies", "lift", "facts", "rungs"),
+        *("server", "context", "kubeconfig", "namespace", "audience", "version", "distribution", "features"),
+        *("emulated", "standing", "modes", "ca_policies", "lift", "facts", "rungs"),
     ]
+    assert (document["context"], document["kubeconfig"]) == ("admin", str(kube_137.admin_kubeconfig))
     assert document["modes"] == ["pod-certificate", "sds", "file-mount"]
     assert [rung["answer"] for rung in document["rungs"]] == ["yes"] * 8
 
@@ -57,7 +58,7 @@ def test_what_could_not_be_told_is_an_error(age: str, request: pytest.FixtureReq
     assert (code, err) == (ExitCode.ERROR, "")
     assert "Could not tell whether sds is possible" in out
     assert "Proven" not in out
-    assert "to find out  sds: apply deploy/kubernetes/detect-rbac.yaml" in out
+    assert "to find out  sds: apply what `meshpki detect` prints" in out
 
 
 def test_a_namespace_that_is_not_there_is_an_error(kube_137: ApiServer) -> None:
@@ -66,9 +67,27 @@ def test_a_namespace_that_is_not_there_is_an_error(kube_137: ApiServer) -> None:
     assert "Proven" not in out
 
 
+@pytest.mark.parametrize("output", [(), ("-o", "yaml"), ("-o", "json")], ids=str)
+def test_the_rights_are_printed_without_asking_any_cluster(output: tuple[str, ...], tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "KUBECONFIG": str(tmp_path / "none")}
+    ran = invoke("detect", "--rbac", "jane", "--namespace", "mesh", *output, env=home)
+    assert (ran.code, ran.err) == (0, "")
+    items = yaml.safe_load(ran.out)["items"]
+    assert [item["kind"] for item in items] == ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]
+    assert items[1]["metadata"] == {"name": "meshpki-detect:jane", "namespace": "mesh"}
+    with_canary = invoke("detect", "--rbac", "jane", "--canary", *output, env=home)
+    assert "note: whoever may create pods in namespace default may use every Secret" in with_canary.err
+
+
+def test_rights_for_nobody() -> None:
+    ran = invoke("detect", "--rbac", "")
+    assert (ran.code, ran.out) == (2, "")
+    assert "to do: see `kubectl auth whoami`" in ran.err
+
+
 def test_the_help_says_what_the_exit_status_means() -> None:
     shown = " ".join(invoke("detect", "--help").out.split())
-    for said in ("Exit status 0:", "3: only file-mount", "1: could not tell", "detect-rbac.yaml", "--allow-exec"):
+    for said in ("Exit status 0:", "3: only file-mount", "1: could not tell", "printed by --rbac", "--allow-exec"):
         assert said in shown
 
 

@@ -32,7 +32,7 @@ CLUSTERS = {
     "to find out pod-certificate: see whether the API server is up": FakeCluster(
         scripted={"GET /apis/certificates.k8s.io/v1": away()}
     ),
-    "to find out sds: apply deploy/kubernetes/detect-rbac.yaml": FakeCluster(
+    "to find out sds: apply what `meshpki detect` prints": FakeCluster(
         certificate_kinds={},
         denied=("create serviceaccounts",),
         scripted={"POST /api/v1/namespaces/default/serviceaccounts": failure(403, 'User "jo" cannot do it')},

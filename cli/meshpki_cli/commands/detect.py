@@ -38,6 +38,14 @@ def run(
     canary_timeout: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, max=180, help="How long to wait for that pod.")
     ] = 60,
+    rbac: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Print the rights that detect needs, bound to this user or group:NAME, for `kubectl apply -f -`; "
+            "ask nothing.",
+        ),
+    ] = None,
     allow_exec: AllowExecOption = None,
     timeout: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, max=60, help="How long one request may take, retries included.")
@@ -50,13 +58,15 @@ def run(
     is neither stored nor shown, and is removed again, after Ctrl-C too. What a killed run left, the next one removes.
 
     Exit status 0: sds is proven, or pod-certificate where sds is not possible. 3: only file-mount, which takes the
-    operator's word. 1: could not tell, or a mesh token would open the API server. What detect must be allowed to do:
-    deploy/kubernetes/detect-rbac.yaml
+    operator's word. 1: could not tell, or a mesh token would open the API server. What detect must be allowed to do is
+    printed by --rbac.
     """
     from meshpki.provision.cluster.question import Canary, Question
 
     wanted = Canary(canary_image, float(canary_timeout)) if canary else None
     question = Question(namespace, audience, wanted)
+    if rbac is not None:
+        return _print_rights(question, rbac, output)
     access = cluster_options.access(kubeconfig, context, allow_exec)
     ladder, left = _climb(access, question, timeout, cluster_options.kubectl(access, kubeconfig))
     document = _document(access, question, ladder)
@@ -70,6 +80,20 @@ def run(
     if left is not None:
         raise left
     return _status(ladder)
+
+
+def _print_rights(question: Question, who: str, output: Output) -> ExitCode:
+    from meshpki.provision.cluster import rbac
+
+    rights = rbac.manifest(question.namespace, rbac.read_subject(who), canary=question.canary is not None)
+    emit(Output.YAML if output is Output.TABLE else output, rights, lambda _: None)
+    if question.canary is not None:
+        typer.echo(
+            f"note: whoever may create pods in namespace {question.namespace} may use every Secret and ServiceAccount "
+            "of it; --namespace names another",
+            err=True,
+        )
+    return ExitCode.DONE
 
 
 def _climb(access: Access, question: Question, timeout: int, kubectl: str) -> tuple[Ladder, LeftBehindError | None]:

@@ -194,7 +194,7 @@ def test_403_names_the_permission(question: str, rung: Rung, named: str) -> None
     assert named in found[rung].seen
     assert f"`{named}`" in found[rung].todo
     ours = named.startswith(("create serviceaccounts", "create tokenreviews", "get /.", "get /openid"))
-    assert ("detect-rbac.yaml" in found[rung].todo) is ours
+    assert ("--rbac NAME" in found[rung].todo) is ours
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_an_account_that_is_not_admitted_is_no_missing_permission(words: str) ->
     verdict = found[Rung.TOKEN]
     assert (verdict.answer, verdict.reason) == (UNKNOWN, Reason.NOT_ADMITTED)
     assert words in verdict.seen
-    assert "rbac" not in verdict.todo
+    assert "--rbac" not in verdict.todo
     assert "--namespace" in verdict.todo
 
 
@@ -526,7 +526,7 @@ def test_what_is_not_granted_is_named(denied: str) -> None:
     verdict = climb(FakeCluster(denied=(denied,)), Question())[Rung.PERMISSIONS]
     assert (verdict.answer, verdict.reason) == (NO, Reason.MISSING)
     assert denied in verdict.seen
-    assert "deploy/kubernetes/detect-rbac.yaml" in verdict.todo
+    assert "--rbac NAME" in verdict.todo
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -230,15 +230,19 @@ def test_a_canary_is_admitted_by_the_founding_age_too(kube_113: ApiServer) -> No
 # ---- the least rights
 
 
-@contextlib.contextmanager
-def granted(server: ApiServer, *files: Path) -> Iterator[Path]:
+def granted(server: ApiServer, *files: Path) -> contextlib.AbstractContextManager[Path]:
     """A kubeconfig of a user who may what the files grant, and no more; the grants are taken back."""
+    documents = [document for file in files for document in yaml.safe_load_all(file.read_text())]
+    return granted_by(server, documents)
+
+
+@contextlib.contextmanager
+def granted_by(server: ApiServer, documents: list[dict[str, Any]]) -> Iterator[Path]:
     made = []
-    for file in files:
-        for document in yaml.safe_load_all(file.read_text()):
-            collection = collection_of(document)
-            server.create(collection, document)
-            made.append(f"{collection}/{document['metadata']['name']}")
+    for document in documents:
+        collection = collection_of(document)
+        server.create(collection, document)
+        made.append(f"{collection}/{document['metadata']['name']}")
     try:
         yield server.kubeconfig("detective", user="detective", groups=["meshpki-detect"])
     finally:
@@ -348,6 +352,21 @@ def wait_until_shed(config: Path, one: Permission) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.parametrize("age", AGES)
+@pytest.mark.parametrize("who", ["detective", "group:meshpki-detect"])
+def test_the_printed_rights_are_enough_in_another_namespace(age: str, who: str, request: pytest.FixtureRequest) -> None:
+    server: ApiServer = request.getfixturevalue(age)
+    if server.request("GET", "/api/v1/namespaces/elsewhere")[0] == 404:
+        server.create_namespace("elsewhere")
+    ran = invoke("detect", "--rbac", who, "--namespace", "elsewhere", "--canary")
+    question = Question(namespace="elsewhere", canary=Canary(seconds=0.1))
+    wanted = answers(look(server, question))
+    with granted_by(server, yaml.safe_load(ran.out)["items"]) as config:
+        for one in permission.needed("elsewhere", canary=True):
+            wait_until(config, one, True)
+        assert answers(look(server, question, config=config)) == wanted
+
+
 def rules() -> list[tuple[str, int, str]]:
     """Every verb on every resource or path that the file grants: kind, rule, verb."""
     return [
@@ -385,7 +404,7 @@ def test_each_right_is_needed_and_missed_by_its_name(
     said = {rung["rung"]: rung for rung in document["rungs"]}
     assert str(missed) in said["permissions"]["seen"]
     assert said["permissions"]["answer"] == "no"
-    assert "deploy/kubernetes/detect-rbac.yaml" in said["permissions"]["todo"]
+    assert "--rbac NAME" in said["permissions"]["todo"]
     assert "no" not in {rung["answer"] for name, rung in said.items() if name != "permissions"}
     names_it = [name for name, rung in said.items() if rung["answer"] == "could not tell" and str(missed) in str(rung)]
     assert names_it or verb == "get", "without a left-over nothing has to be looked at"
