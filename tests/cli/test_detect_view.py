@@ -7,8 +7,9 @@ import io
 import pytest
 
 from meshpki.provision.cluster.climb import climb
+from meshpki.provision.cluster.findings import Findings
 from meshpki.provision.cluster.question import Question
-from meshpki_cli.detect_view import NAMES, show_ladder
+from meshpki_cli.detect_view import NAMES, show_findings
 from meshpki_cli.page import Page
 from support.command_line import plain, widest
 from support.fake_cluster import FOUNDING, FakeCluster, away, failure
@@ -51,7 +52,7 @@ def test_a_ladder(said: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("COLUMNS", str(columns))
     stream = Terminal()
     found = climb(CLUSTERS[said], Question())
-    show_ladder(Page(stream), found, "https://10.0.0.1:6443 (context 'prod' of ~/.kube/config)")
+    show_findings(Page(stream), Findings(found), "https://10.0.0.1:6443 (context 'prod' of ~/.kube/config)")
     shown = plain(stream.getvalue())
     words = " ".join(shown.split())
     assert said.removeprefix("pod-certificate: ") in words
