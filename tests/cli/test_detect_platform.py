@@ -72,6 +72,18 @@ def test_it_is_in_the_document(kube_137: ApiServer, installed: Mapping[str, str]
     assert yaml.safe_load(detect(kube_137, installed, "--context", "admin", "-o", "yaml").out) == document
 
 
+def test_an_option_of_both_is_for_both(kube_137: ApiServer, installed: Mapping[str, str], tmp_path: Path) -> None:
+    document = json.loads(kube_137.admin_kubeconfig.read_text())
+    del document["current-context"]
+    config = tmp_path / "config"
+    config.write_text(json.dumps(document))
+    ran = spawn(
+        *("detect", "--kubeconfig", str(config), "--platform", "acme", "--context", "admin", *PATIENT), env=installed
+    )
+    assert ran.code == 0, ran.err
+    assert "which context? admin (--context)" in " ".join(ran.out.split())
+
+
 @pytest.mark.parametrize(
     ("says", "code", "modes", "words"),
     [
@@ -137,7 +149,7 @@ def test_a_platform_that_is_not_there(tmp_path: Path) -> None:
 def test_the_help_has_its_options(installed: Mapping[str, str]) -> None:
     shown = " ".join(spawn("detect", "--platform", "acme", "--help", env=installed).out.split())
     assert "Options of the platform acme: --region NAME Where the cluster is." in shown
-    assert shown.count("--context NAME") == 1
+    assert shown.count("--context ") == 1
     assert "Options of the platform" not in spawn("detect", "--help", env=installed).out
 
 
