@@ -45,6 +45,20 @@ def spoilt(kind: str, document: dict[str, object], directory: Path) -> tuple[str
         case "no mapping":
             path.write_text("- a list")
             return arguments
+        case "empty":
+            path.touch()
+            return arguments
+        case "directory":
+            path.mkdir()
+            return arguments
+        case "no base64":
+            cluster["certificate-authority-data"] = "@@@"
+        case "no such user":
+            document["users"] = []
+        case "number for a name":
+            cluster["server"] = 6443
+        case "audience":
+            arguments = (*arguments, "--audience", "")
         case "wrong context":
             arguments = (*arguments, "--context", "nowhere")
         case "unknown token":
@@ -81,11 +95,17 @@ def spoilt(kind: str, document: dict[str, object], directory: Path) -> tuple[str
     return arguments
 
 
+MEND = "put it right in that kubeconfig, or name another one (--kubeconfig FILE)"
 BAD = {
     "missing": (1, "there is no kubeconfig at", "--kubeconfig"),
-    "malformed": (2, "config", ""),
-    "no mapping": (2, "config", ""),
-    "wrong context": (2, "has no context 'nowhere'", "admin"),
+    "malformed": (2, "config, line 1, column 12", MEND),
+    "no mapping": (2, "config is no kubeconfig", MEND),
+    "empty": (2, "config is empty", MEND),
+    "directory": (1, "config is a directory", "name the file in it"),
+    "no base64": (2, "'certificate-authority-data' of cluster 'admin'", MEND),
+    "no such user": (2, "names the user 'admin', which is not there", MEND),
+    "number for a name": (2, "'server' of cluster 'admin'", MEND),
+    "wrong context": (2, "has no context 'nowhere'", "choose one with --context: admin"),
     "unknown token": (1, "does not accept the credential", "or log in again: the token in it is not good; or choose"),
     "unreachable": (1, "nothing listens there", "API server"),
     "unknown host": (1, "its name is not known", "DNS"),
@@ -95,8 +115,9 @@ BAD = {
     "insecure": (2, "insecure-skip-tls-verify", "certificate-authority-data"),
     "path outside": (1, "ca.pem", "embed it"),
     "exec": (2, "/bin/true", "--allow-exec"),
-    "exec by name": (2, "is no absolute path", ""),
-    "namespace": (2, "namespace 'not/one'", ""),
+    "exec by name": (2, "is no absolute path", "give what `command -v true` shows"),
+    "namespace": (2, "namespace 'not/one'", "kubectl get namespaces"),
+    "audience": (2, "audience ''", "in the CA's configuration"),
 }
 
 
@@ -113,8 +134,9 @@ def test_bad_input_is_one_line_and_what_to_do(
     assert lines[0].startswith("error: "), ran.err
     assert said in lines[0]
     assert {line.split(":")[0] for line in lines[1:]} <= {"wanted", "to do"}
-    assert len(lines) >= 2
-    assert todo in ran.err
+    (advice,) = [line for line in lines if line.startswith("to do: ")]
+    assert todo
+    assert todo in advice
     assert ran.code == code, ran.err
     assert "meshpki itself failed" not in ran.err
     assert everything(kube_137) == before

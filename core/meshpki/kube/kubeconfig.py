@@ -41,8 +41,7 @@ def load(
     kubeconfig names must lie below its own directory or below one of `allow_files`; programs that it names run only
     if they are in `allow_exec`. Raises UsageError, MachineError, KubeCredentialError: one sentence each, no value.
     """
-    environment = os.environ if environment is None else environment
-    whole = merge([parse(read_capped(file, limit=MAX_KUBECONFIG_BYTES), file) for file in _files(path, environment)])
+    whole = _whole(path, environment)
     name, chosen = _context(whole, context)
     cluster = _named(chosen, "cluster", whole.clusters)
     user = _named(chosen, "user", whole.users)
@@ -62,9 +61,19 @@ def load(
 
 def contexts(path: Path | None, *, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """The names of all contexts, the current one first. Raises UsageError, MachineError."""
-    environment = os.environ if environment is None else environment
-    whole = merge([parse(read_capped(file, limit=MAX_KUBECONFIG_BYTES), file) for file in _files(path, environment)])
+    whole = _whole(path, environment)
     return tuple(sorted(whole.contexts, key=lambda name: (name != whole.current_context, name)))
+
+
+def _whole(path: Path | None, environment: Mapping[str, str] | None) -> Kubeconfig:
+    files = _files(path, os.environ if environment is None else environment)
+    return merge([parse(_content(file), file) for file in files])
+
+
+def _content(path: Path) -> bytes:
+    if path.is_dir():
+        raise MachineError(f"{path} is a directory", wanted="a kubeconfig", todo="name the file in it")
+    return read_capped(path, limit=MAX_KUBECONFIG_BYTES)
 
 
 def _files(path: Path | None, environment: Mapping[str, str]) -> list[Path]:

@@ -38,6 +38,14 @@ class Question:
         try:
             ServiceAccountRef(self.namespace, permission.NAME)
         except InvalidValueError as error:
-            raise UsageError(f"namespace {self.namespace!r:.80}", wanted="a namespace's name") from error
+            raise UsageError(
+                f"namespace {self.namespace!r:.80}",
+                wanted="a namespace's name",
+                todo="name one that `kubectl get namespaces` shows",
+            ) from error
         if not self.audience or not self.audience.isprintable():
-            raise UsageError(f"audience {self.audience!r:.80}", wanted="the audience that the CA accepts")
+            raise UsageError(
+                f"audience {self.audience!r:.80}",
+                wanted="the audience that the CA accepts",
+                todo="see `audiences` in the CA's configuration; by default it is istio-ca",
+            )
