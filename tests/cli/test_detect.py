@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,6 +106,37 @@ def test_what_is_over_soon_is_not_told_step_by_step(kube_137: ApiServer) -> None
     ran = spawn("detect", "--kubeconfig", str(kube_137.admin_kubeconfig), *PATIENT)
     assert ran.code == 0
     assert len(ran.err.splitlines()) <= 8
+
+
+def screen(written: str) -> list[str]:
+    """The lines that are left on a terminal on which this was written."""
+    lines, row = [""], 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        match part:
+            case "\n":
+                row += 1
+                lines += [""] * (row == len(lines))
+            case "\x1b[1A":
+                row -= 1
+            case "\x1b[2K":
+                lines[row] = ""
+            case str() if part.isprintable():
+                lines[row] += part
+    return lines
+
+
+def test_nothing_of_the_steps_stays_on_a_terminal(kube_137: ApiServer) -> None:
+    config = str(kube_137.admin_kubeconfig)
+    ran = on_terminal(
+        *("detect", "--kubeconfig", config, "--canary", "--canary-timeout", "2", *PATIENT),
+        columns=100,
+        env={"NO_COLOR": "1"},
+    )
+    assert ran.code == 0
+    assert "step 9: a canary pod, for at most 2 s (the pod is Pending)" in ran.out
+    left = screen(ran.out)
+    assert left[0].startswith("https://127.0.0.1:")
+    assert not [line for line in left if "step " in line]
 
 
 def test_what_takes_longer_than_a_second_is_told(kube_137: ApiServer) -> None:
