@@ -426,6 +426,19 @@ def test_a_mesh_token_that_opens_the_api_server_is_a_danger(cluster: FakeCluster
     assert found.lift[0].todo == verdict.todo
 
 
+@pytest.mark.parametrize(
+    "error",
+    ["", "[invalid bearer token]", "Post https://webhook.test: connection refused", "context deadline exceeded"],
+)
+def test_a_refusal_for_another_reason_than_the_audience_proves_nothing(error: str) -> None:
+    cluster = FakeCluster(scripted={REVIEWS: without_audiences(review(error=error))})
+    found = climb(cluster, Question())
+    verdict = found[Rung.API_SERVER]
+    assert (verdict.answer, verdict.reason) == (UNKNOWN, Reason.PROVES_NOTHING)
+    assert verdict.todo
+    assert found.standing is Standing.UNKNOWN
+
+
 def test_the_danger_is_about_the_audience_that_the_mesh_has() -> None:
     open_for = ("https://cluster.test", "vault")
     assert climb(FakeCluster(api_audiences=open_for), Question()).standing is Standing.PROVEN
