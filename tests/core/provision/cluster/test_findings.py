@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpki.errors import PluginError, UsageError
@@ -49,6 +49,7 @@ def test_evidence_that_is_missing_is_of_another_world() -> None:
 
 
 @pytest.mark.parametrize("kind", CLUSTERS)
+@settings(deadline=None)
 @given(modes=st.sets(st.sampled_from(Mode)).map(lambda modes: tuple(mode for mode in Mode if mode in modes)))
 def test_a_platform_lifts_nothing(kind: str, modes: tuple[Mode, ...]) -> None:
     ladder = CLUSTERS[kind]

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpki import records
@@ -73,6 +73,7 @@ def test_modes(answers: dict[str, Answer], modes: str, standing: Standing, lift:
 PROVEN_OR_NOT = st.sampled_from((YES, NO, UNKNOWN))
 
 
+@settings(deadline=None)
 @given(st.fixed_dictionaries({**dict.fromkeys(("token", "review", "api_server"), st.sampled_from(Answer)),
                               **dict.fromkeys(("version", "certificates", "permissions"), PROVEN_OR_NOT)}))  # fmt: skip
 def test_the_command_calls_nothing_settled_that_the_hook_calls_open(answers: dict[str, Answer]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpki.errors import UsageError
@@ -79,6 +79,7 @@ def test_nobody_is_no_subject(who: str) -> None:
     assert "kubectl auth whoami" in told.value.todo
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1).filter(lambda text: text.isprintable() and text == text.strip()))
 def test_any_name_can_be_written_down(name: str) -> None:
     items = printed("default", name)
