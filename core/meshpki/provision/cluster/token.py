@@ -181,7 +181,8 @@ def _without_account(account: Exchange[AccountSeen], state: Account, asked: Aske
             reason, text = Reason.ACCOUNT_IN_USE, f"{where} is in use: another `meshpki detect` is at work"
             todo = "run it again when that one is done; what a killed run left counts as left after ten minutes"
         case _ if asked.may_remove.found is None:
-            reason, text = Reason.WOULD_STAY_BEHIND, f"no token was asked for: may we remove {where} again?"
+            reason = Reason.WOULD_STAY_BEHIND
+            text = f"no token was asked for: whether we may remove {where} again is not known"
             todo = could_not_tell(Rung.TOKEN, asked.may_remove, permission.ACCESS_REVIEW).todo
             evidence = (account, asked.may_remove)
         case _:

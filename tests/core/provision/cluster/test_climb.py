@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from meshpki.errors import RefusedError, UnavailableError, UsageError
 from meshpki.hooks import Mode
+from meshpki.kube.errors import KubeCredentialError
 from meshpki.provision.cluster import permission
 from meshpki.provision.cluster.climb import LeftBehindError, climb
 from meshpki.provision.cluster.ladder import Standing
@@ -222,6 +223,15 @@ def test_401_ends_it_with_one_sentence_and_leaves_nothing(question: str) -> None
     with pytest.raises(RefusedError, match="does not accept the credential") as told:
         climb(cluster, Question())
     assert told.value.todo == "log in again; or choose another context (--context)"
+    assert cluster.objects == {}
+
+
+@pytest.mark.parametrize("question", ["GET /api/v1", f"POST {ACCOUNT}/token", "GET /openid/v1/jwks"])
+def test_a_credential_that_cannot_be_had_any_more_is_told_as_what_it_is(question: str) -> None:
+    lost = KubeCredentialError("aws failed with status 1", todo="log in with that tool")
+    cluster = FakeCluster(scripted={question: lost})
+    with pytest.raises(KubeCredentialError, match="aws failed"):
+        climb(cluster, Question())
     assert cluster.objects == {}
 
 
