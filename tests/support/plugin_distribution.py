@@ -52,7 +52,8 @@ def nodes(ref):
 
     with KubeClient(kubeconfig.load(ref.kubeconfig, ref.context, allow_exec=ref.allow_exec)) as client:
         items = client.list("/api/v1/nodes").items
-    return tuple(sorted({node["status"]["nodeInfo"]["kubeletVersion"] for node in items}))
+    versions = {node["status"]["nodeInfo"]["kubeletVersion"] for node in items}
+    return tuple(sorted(versions - {""}))  # no kubelet ever spoke for some
 
 import sys
 plugin = sys.modules[__name__]

@@ -69,7 +69,8 @@ class Request:
     body: bytes | None = field(repr=False)
     content_type: str
     deadline: float
-    """Monotonic seconds: all tries end by then. What a credential program takes is added: it has a limit of its own."""
+    """Monotonic seconds: all tries end by then. What is not the server's time is added: a credential program's, which
+    has a limit of its own, and that of imports."""
 
     def left(self) -> float:
         """Seconds until the deadline."""
@@ -131,6 +132,8 @@ class Transport:
         """
         with request.paused():
             presented = self._authenticator.presented()
+            if self._pool is None:
+                self._connections(presented.pair)  # imports the client, once: a busy machine may need seconds for it
         answer = send(request, presented)
         if answer.status != 401:
             return answer

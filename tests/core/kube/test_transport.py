@@ -15,13 +15,13 @@ import threading
 import time
 from email.utils import formatdate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from urllib3.util import Retry
 
-from meshpki.kube import authenticator, transport
+from meshpki.kube import authenticator, pool, transport
 from meshpki.kube.access import Access, explicit
 from meshpki.kube.client import KubeClient
 from meshpki.kube.credentials import ClientCertificate, ExecPlugin, NamedFile, TokenText
@@ -257,6 +257,20 @@ def test_a_slow_program_takes_nothing_from_the_requests_time(kube: FakeKube, slo
     with KubeClient(slow, timeout_seconds=REQUEST_SECONDS) as client:
         assert client.request("GET", "/x").status == 200
     assert kube.seen[0].token.startswith("Bearer 1")
+
+
+def test_a_slow_import_takes_nothing_from_the_requests_time(
+    kube: FakeKube, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = pool.make
+
+    def slow_make(*arguments: Any) -> Any:  # Any: passed on as they are
+        time.sleep(SLOW_SECONDS)
+        return make(*arguments)
+
+    monkeypatch.setattr(pool, "make", slow_make)
+    with KubeClient(access, timeout_seconds=REQUEST_SECONDS) as client:
+        assert client.request("GET", "/x").status == 200
 
 
 def test_a_slow_program_that_runs_again_after_a_401_takes_nothing_either(
