@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from meshpki.errors import UsageError
+from meshpki.errors import MeshpkiError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,5 +45,16 @@ def access(kubeconfig: Path | None, context: str | None, allow_exec: Sequence[Pa
             raise UsageError(
                 f"--allow-exec {str(program)!a} is no absolute path",
                 wanted="the program's place from / on, so that no other of that name is run",
+                todo=f"give what `command -v {program.name}` shows, if that is the one",
             )
-    return kubeconfigs.load(kubeconfig, context, allow_exec=allowed)
+    try:
+        return kubeconfigs.load(kubeconfig, context, allow_exec=allowed)
+    except MeshpkiError as error:
+        error.todo = error.todo or "put it right in that kubeconfig, or name another one (--kubeconfig FILE)"
+        raise
+
+
+def kubectl(access: Access, kubeconfig: Path | None) -> str:
+    """How kubectl reaches the same cluster, whatever its current context is by then."""
+    words = ["kubectl", *(["--kubeconfig", str(kubeconfig)] if kubeconfig else []), "--context", access.context]
+    return shlex.join(words)

@@ -109,7 +109,10 @@ def _prove(access: Access, other: Access | None, ca: CaEndpoint, wanted: Questio
             asker = opened.enter_context(client(access))
             other_asker = opened.enter_context(client(other)) if other is not None else None
             questions = CaQuestions(ca, default_sign(), new_request())
-            return prove(asker, questions, wanted, knock=_knock(access, timeout), other=other_asker, progress=told)
+            knock = _knock(access, timeout)
+            return prove(
+                asker, questions, wanted, knock=knock, login=asker.login_advice, other=other_asker, progress=told
+            )
     except KeyboardInterrupt as error:
         raise InterruptedRun("nothing of verify is left on the cluster") from error
 

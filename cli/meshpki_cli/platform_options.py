@@ -44,14 +44,22 @@ class Chosen:
 
 def chosen(ctx: typer.Context) -> Chosen:
     """What `PlatformCommand` found on the command line."""
-    found = ctx.meta[_META]
-    assert isinstance(found, Chosen)
+    found = chosen_if_any(ctx)
+    assert found is not None
+    return found
+
+
+def chosen_if_any(ctx: typer.Context) -> Chosen | None:
+    """What `MaybePlatformCommand` found on the command line; None without --platform."""
+    found = ctx.meta.get(_META)
+    assert found is None or isinstance(found, Chosen)
     return found
 
 
 class PlatformCommand(Command):
     """A command with `--platform NAME`, which offers that platform's options too."""
 
+    needs_one = True
     platform = ""
     brought: Sequence[Parameter] = ()
     """The parameters of the platform's own options."""
@@ -60,16 +68,20 @@ class PlatformCommand(Command):
         """Look for the platform first, add its options, then read the command line as a whole."""
         name = named_platform(args)
         if name is None:
-            if not {"-h", "--help"} & set(args):
+            if self.needs_one and not {"-h", "--help"} & set(args):
                 raise _no_platform(strict="--strict-plugins" in args)
             return super().parse_args(ctx, args)
         loaded = plugins.load(strict="--strict-plugins" in args)
         platform = loaded.platform(name)
-        self.brought = parameters(platform.options)
+        ours = {flag: parameter for parameter in self.params for flag in parameter.opts}
+        shared = {option.name: ours[flag] for option in platform.options if (flag := f"--{option.name}") in ours}
+        own = [option for option in platform.options if option.name not in shared]
+        self.brought = parameters(own)
         self.platform = name
         self.params = [*self.params, *self.brought]
         rest = super().parse_args(ctx, args)
-        options = {option.name: _value(option, ctx.params.pop(_key(option))) for option in platform.options}
+        options = {option.name: _value(option, ctx.params.pop(_key(option))) for option in own}
+        options |= {name: _plain(ctx.params[str(of.name)]) for name, of in shared.items() if _is_given(ctx, of)}
         ctx.meta[_META] = Chosen(loaded, platform, options)
         return rest
 
@@ -85,6 +97,27 @@ class PlatformCommand(Command):
             records = [parameter.get_help_record(ctx) for parameter in self.brought]
             with formatter.section(f"Options of the platform {self.platform}"):
                 formatter.write_dl([record for record in records if record is not None])
+
+
+class MaybePlatformCommand(PlatformCommand):
+    """A command that asks a platform only if it is named.
+
+    An option that it shares with the platform, such as --context, is given once and is for both.
+    """
+
+    needs_one = False
+
+
+def _is_given(ctx: Context, parameter: Parameter) -> bool:
+    source = ctx.get_parameter_source(str(parameter.name))
+    return source is not None and source.name != "DEFAULT"
+
+
+def _plain(parsed: object) -> Value:
+    """What our own parser made of an option, as a platform's option has it."""
+    if isinstance(parsed, list | tuple):
+        return tuple(str(item) for item in parsed)
+    return parsed if isinstance(parsed, bool | int) else str(parsed)
 
 
 def named_platform(args: Sequence[str]) -> str | None:

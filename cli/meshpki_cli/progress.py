@@ -22,10 +22,11 @@ STEP = "step "
 
 
 @contextlib.contextmanager
-def reported(doing: str = "") -> Iterator[Callable[[str], None]]:
+def reported(doing: str = "", *, passing: bool = False) -> Iterator[Callable[[str], None]]:
     """Yield the function to call with each line. It never raises: progress must not stop what it reports.
 
-    A program that reads stderr is told nothing: it wants one document there, or none.
+    A program that reads stderr is told nothing: it wants one document there, or none. Of what is `passing` nothing
+    stays on a terminal: the result that follows says it all.
     """
     if failures.heard_by_a_program():
         yield _say_nothing
@@ -39,29 +40,29 @@ def reported(doing: str = "") -> Iterator[Callable[[str], None]]:
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     with console.status(doing) as status:
-        yield _Live(status, columns(sys.stderr))
+        live = _Live(status, columns(sys.stderr))
+        yield live.passing if passing else live
 
 
 @contextlib.contextmanager
 def patient(seconds: float = 1.0) -> Iterator[Callable[[str], None]]:
     """Yield the function to call with each line. Nothing is shown of what is over within a second.
 
-    From then on every line is, and first the step that is in hand.
+    From then on every line is, and first the step that is in hand, with the latest word about it.
     """
     with contextlib.ExitStack() as opened:
-        lock, held = threading.Lock(), [""]
+        lock, held = threading.Lock(), list[str]()
         shown: list[Callable[[str], None]] = []
 
         def show() -> None:
             with lock:
-                shown.append(opened.enter_context(reported()))
-                if held[0]:
-                    shown[0](held[0])
+                shown.append(opened.enter_context(reported(passing=True)))
+                for line in held:
+                    shown[0](line)
 
         def tell(line: str) -> None:
             with lock:
-                if line.startswith(STEP):
-                    held[0] = line
+                held[0 if line.startswith(STEP) else 1 :] = [line]
                 if shown:
                     shown[0](line)
 
@@ -88,6 +89,7 @@ class _Live:
     def __init__(self, status: Status, width: int) -> None:
         self._status = status
         self._width = width
+        self._step = ""
 
     def __call__(self, line: str) -> None:
         text = clean(line)
@@ -96,6 +98,15 @@ class _Live:
             self._status.update(" ")  # Rich takes an empty text for none given
         else:
             self._status.update(_shortened(text, self._width - 4))
+
+    def passing(self, line: str) -> None:
+        """Show the step in hand, and the latest word about it, in the one line that is there."""
+        text = clean(line)
+        if text.startswith(STEP):
+            self._step = text
+        elif self._step:
+            text = f"{self._step} ({text})"
+        self._status.update(_shortened(text, self._width - 4))
 
 
 def _shortened(text: str, width: int) -> str:

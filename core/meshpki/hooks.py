@@ -82,11 +82,24 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterRef:
+    """Which cluster, and how it is reached: what `meshpki.kube.kubeconfig.load` takes. No secret is in it."""
+
+    kubeconfig: Path | None
+    """None: what the variable KUBECONFIG lists, or ~/.kube/config."""
+    context: str
+    allow_exec: tuple[Path, ...] = ()
+    """The credential programs that the operator allows."""
+
+
+@dataclass(frozen=True, slots=True)
 class DetectRequest:
-    """What `detect` may know: where this installation's state lives, and the operator's options."""
+    """What `detect` may know: where this installation's state lives, the operator's options, and which cluster."""
 
     state_dir: Path
     options: Params
+    cluster: ClusterSeen | None = None
+    """None where the operator named no cluster, as for a platform that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,14 @@ class Detection:
     facts: Params = field(default_factory=dict)
     emulated_version: str = ""
     node_versions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSeen:
+    """A cluster, and what it proved by itself before the platform was asked."""
+
+    ref: ClusterRef
+    found: Detection
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +348,9 @@ def detect(request: DetectRequest) -> Detection:
 
     May look, over the network too, and may mint throw-away tokens; changes nothing that lasts. Must tell "could
     not find out" (raise UnavailableError) from "no" (leave the mode out and say so in the evidence).
+
+    Where `request.cluster` is given, the answer adds to what that cluster proved: all of its evidence is in the answer,
+    and more; a mode that it did not prove is not. The platform may leave modes out, and say why in its evidence.
     Since API version 1.
     """
     raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -45,12 +46,12 @@ STEPS = [
 ]
 
 
-def halted(server: ApiServer, moment: str, step: str) -> subprocess.Popen[str]:
+def halted(server: ApiServer, moment: str, step: str, *more: str) -> subprocess.Popen[str]:
     """Detection with a canary, standing still at that step."""
     command = [sys.executable, "-m", "support.detect_halted", moment, step, "--", "detect"]
     config = str(server.admin_kubeconfig)
     process = subprocess.Popen(
-        [*command, "--kubeconfig", config, "--canary", "--canary-timeout", "1", "-o", "json", *PATIENT],
+        [*command, "--kubeconfig", config, "--canary", "--canary-timeout", "1", "-o", "json", *PATIENT, *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -66,6 +67,15 @@ def halted(server: ApiServer, moment: str, step: str) -> subprocess.Popen[str]:
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     _, err = process.communicate(timeout=BOUND_SECONDS)
     return process.returncode, err
+
+
+def ended_by_more_of_it(process: subprocess.Popen[str]) -> str:
+    """Press Ctrl-C twice more, while the server is waited for."""
+    for _ in range(2):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=0.5)[1]
+        process.send_signal(signal.SIGINT)
+    return ended(process)[1]
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -117,10 +127,72 @@ def test_an_api_server_that_dies_under_it(api_server: ApiServerPool) -> None:
     code, err = ended(process)
     assert code == 1
     assert "could not be removed" in err
-    assert "kubectl -n default delete serviceaccount,pod meshpki-detect" in err
+    config = server.admin_kubeconfig
+    removal = f"kubectl --kubeconfig {config} --context admin -n default delete serviceaccount,pod meshpki-detect"
+    assert removal in err
     server.start()
     assert {one.split()[1] for one in everything(server) - before} == {"default/meshpki-detect"}
+    assert invoke("detect", "--kubeconfig", str(config), *PATIENT).code == 0
+    assert everything(server) == before
+
+
+@pytest.mark.xdist_group("kube-137")
+def test_what_was_found_out_is_shown_though_the_account_could_not_be_removed(api_server: ApiServerPool) -> None:
+    server = api_server()
+    before = everything(server)
+    process = halted(server, "before", f"DELETE {ACCOUNT}")
+    server.kill()
+    out, err = process.communicate(timeout=BOUND_SECONDS)
+    assert process.returncode == 1
+    assert json.loads(out)["standing"] == "proven"
+    assert "could not be removed" in err
+    server.start()
+    assert {one.split()[1] for one in everything(server) - before} == {"default/meshpki-detect"}
+
+
+@pytest.mark.xdist_group("kube-137")
+@pytest.mark.parametrize(
+    ("moment", "step"), [("before", f"DELETE {ACCOUNT}"), ("after", f"POST {ACCOUNT}/token")], ids=["removal", "token"]
+)
+def test_ctrl_c_while_a_silent_server_is_asked_for_the_removal(
+    api_server: ApiServerPool, moment: str, step: str
+) -> None:
+    """Nobody is told that nothing is left; neither after one Ctrl-C nor after more."""
+    server = api_server()
+    before = everything(server)
+    process = halted(server, moment, step, "--timeout", "10")
+    os.kill(server.pid, signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    try:
+        err = ended_by_more_of_it(process)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert process.returncode == 1, err
+    assert "could not be removed" in err
+    assert "nothing of detection is left" not in err
     assert invoke("detect", "--kubeconfig", str(server.admin_kubeconfig), *PATIENT).code == 0
+    assert everything(server) == before
+
+
+@pytest.mark.xdist_group("kube-137")
+def test_an_api_server_that_falls_silent_for_good(api_server: ApiServerPool) -> None:
+    """It is asked twice more, not eleven times; and what is to be found out is whether it is up, not who may what."""
+    server = api_server()
+    before = everything(server)
+    process = halted(server, "after", "GET /version", "--timeout", "2")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        out, err = process.communicate(timeout=BOUND_SECONDS)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert process.returncode == 1, err
+    document = json.loads(out)
+    assert [step["todo"] for step in document["lift"]] == [
+        "see whether the API server is up and reachable from here, and try again"
+    ]
+    requests = {seen["request"]: seen["message"] for rung in document["rungs"] for seen in rung["evidence"]}
+    assert sum(said.startswith("no answer in time") for said in requests.values()) == 2
+    assert sum(said.startswith("not asked: ") for said in requests.values()) > 8
     assert everything(server) == before
 
 

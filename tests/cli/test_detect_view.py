@@ -7,8 +7,9 @@ import io
 import pytest
 
 from meshpki.provision.cluster.climb import climb
+from meshpki.provision.cluster.findings import Findings
 from meshpki.provision.cluster.question import Question
-from meshpki_cli.detect_view import NAMES, show_ladder
+from meshpki_cli.detect_view import NAMES, show_findings
 from meshpki_cli.page import Page
 from support.command_line import plain, widest
 from support.fake_cluster import FOUNDING, FakeCluster, away, failure
@@ -22,10 +23,20 @@ CLUSTERS = {
     "to find out sds: see whether the API server is up": FakeCluster(
         certificate_kinds={}, scripted={"POST /apis/authentication.k8s.io/v1/tokenreviews": away()}
     ),
-    "to find out sds: apply deploy/kubernetes/detect-rbac.yaml": FakeCluster(
+    "Could not tell whether sds is possible, which is not a no.": FakeCluster(
+        scripted={"POST /apis/authentication.k8s.io/v1/tokenreviews": away()}
+    ),
+    "Proven: pods can get certificates by themselves. sds is not possible.": FakeCluster(claims={"exp": 1}),
+    "sds is not possible; could not tell whether pods can get certificates by themselves.": FakeCluster(
+        claims={"exp": 1}, scripted={"GET /apis/certificates.k8s.io/v1": away()}
+    ),
+    "to find out pod-certificate: see whether the API server is up": FakeCluster(
+        scripted={"GET /apis/certificates.k8s.io/v1": away()}
+    ),
+    "to find out sds: apply what `meshpki detect` prints": FakeCluster(
         certificate_kinds={},
         denied=("create serviceaccounts",),
-        scripted={"POST /api/v1/namespaces/default/serviceaccounts": failure(403, "User cannot")},
+        scripted={"POST /api/v1/namespaces/default/serviceaccounts": failure(403, 'User "jo" cannot do it')},
     ),
 }
 
@@ -41,7 +52,7 @@ def test_a_ladder(said: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("COLUMNS", str(columns))
     stream = Terminal()
     found = climb(CLUSTERS[said], Question())
-    show_ladder(Page(stream), found, "https://10.0.0.1:6443 (context 'prod' of ~/.kube/config)")
+    show_findings(Page(stream), Findings(found), "https://10.0.0.1:6443 (context 'prod' of ~/.kube/config)")
     shown = plain(stream.getvalue())
     words = " ".join(shown.split())
     assert said.removeprefix("pod-certificate: ") in words

@@ -15,7 +15,7 @@ import pytest
 from meshpki.ca.config_clusters import Authentication
 from meshpki.hooks import CaEndpoint
 from meshpki.provision.proof.steps import ORDER
-from support import proofs
+from support import kubeconfigs, proofs
 from support.command_line import Ran, environment, invoke, spawn
 from support.detect_halted import HALTED
 from support.doc_pages import ROOT
@@ -157,6 +157,14 @@ def test_a_credential_that_is_not_accepted(ground: Ground, tmp_path: Path) -> No
     assert ran.out == ""
     assert "the API server does not accept the credential" in ran.err
     assert "log in again" in ran.err
+
+
+@pytest.mark.parametrize("kind", ["certificate", "token"])
+def test_a_credential_that_has_expired_is_told_with_its_time(ground: Ground, tmp_path: Path, kind: str) -> None:
+    ran = ground.verify("--kubeconfig", str(kubeconfigs.expired(ground.server, tmp_path, kind)))
+    assert (ran.code, ran.out) == (1, "")
+    assert "to do: fetch context 'late' of " in ran.err
+    assert "is not good (it expired at 20" in ran.err
 
 
 @pytest.mark.xdist_group("kube-137")

@@ -18,6 +18,7 @@ from support import proofs
 from support.doc_pages import ROOT
 from support.kube import ApiServer
 
+pytestmark = [pytest.mark.e2e, pytest.mark.kube]
 FILE = ROOT / "deploy" / "kubernetes" / "verify-rbac.yaml"
 NAMESPACE = "meshpki-verify"
 GROUP = "/apis/rbac.authorization.k8s.io/v1"

@@ -174,6 +174,7 @@ def test_envoy_reads_the_configurations_to_copy(tmp_path: Path) -> None:
 
 def test_the_plugin_to_copy_is_one() -> None:
     from meshpki import hooks, plugins
+    from meshpki.provision.cluster.findings import addition
 
     page = ROOT / "docs" / "plugins.md"
     (block,) = blocks(page, "python")
@@ -185,6 +186,12 @@ def test_the_plugin_to_copy_is_one() -> None:
     platform = namespace["platform"]
     assert callable(platform)
     assert platform().api_version == hooks.API_VERSION
+    seen = hooks.Detection("v1", "k", (hooks.Mode.SDS,), (hooks.Evidence("a?", "b", "c"),))
+    cluster = hooks.ClusterSeen(hooks.ClusterRef(None, "prod"), seen)
+    detect = namespace["detect"]
+    assert callable(detect)
+    answer = detect(hooks.DetectRequest(Path("/nowhere"), {"region": "moon-1"}, cluster))
+    assert addition("acme", "meshpki-acme 1.0", seen, answer).evidence[0].answer == "moon-1"
 
 
 def test_every_hook_is_in_the_page_on_plugins() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -29,6 +31,39 @@ PODS = "/api/v1/namespaces/default/pods"
 
 def flags(release: Release = Release.MODERN, issuers: tuple[str, ...] = ("https://a",), *extra: str) -> list[str]:
     return command_line(release, 6443, "http://e", FILES, issuers, extra)
+
+
+PICKY = """
+import pytest
+
+@pytest.mark.parametrize("age", ["kube_113", "kube_130"])
+def test_by_name(age, request):
+    request.getfixturevalue(age)
+
+def test_with_flags(shared_api_servers):
+    pass
+
+@pytest.mark.parametrize("word", ["kube", 7])
+def test_of_words(word):
+    pass
+"""
+
+
+def test_what_starts_servers_is_marked_and_grouped_however_it_asks_for_them(tmp_path: Path) -> None:
+    """Or `make test-fast` starts them, and two ages at once run where memory is for one."""
+    (tmp_path / "test_picky.py").write_text(PICKY)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "support.kube.plugin", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def collected(*more: str) -> list[str]:
+        run = subprocess.run(
+            [*command, "--collect-only", "-o", "markers=e2e\nkube", "-c", "/dev/null", *more, "test_picky.py"],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        return [line.partition("::")[2] for line in run.stdout.splitlines() if "::" in line]
+
+    assert collected("-m", "not e2e and not kube") == ["test_of_words[kube]", "test_of_words[7]"]
+    assert collected("-m", "e2e and kube") == ["test_by_name[kube_113]", "test_by_name[kube_130]", "test_with_flags"]
 
 
 def test_token_request_takes_issuer_key_and_audiences_together() -> None:

@@ -50,6 +50,10 @@ def test_a_restart_keeps_port_and_objects_and_takes_other_flags(api_server: ApiS
     assert server.flags == ("--event-ttl=5m0s",)
     assert issuer(server) == ISSUERS[0]
 
+    server.restart(plain=True)
+    assert not any(flag.startswith("--event-ttl") for flag in server.flags)
+    assert issuer(server) == ISSUERS[0]
+
 
 @pytest.mark.xdist_group("kube-130")
 def test_a_killed_server_is_away_until_it_is_started(api_server: ApiServerPool) -> None:

@@ -104,9 +104,9 @@ class FakeCluster:
                 return self._certificates(version)
             case "GET", [".well-known", _]:
                 document = {"issuer": self.published_issuer, "jwks_uri": "https://10.0.0.1:6443/openid/v1/jwks"}
-                return answer(200, document) if self.published else not_found()
+                return answer(200, document) if self.published else self._nowhere()
             case "GET", ["openid", "v1", "jwks"]:
-                return answer(200, self.maker.jwks()) if self.published else not_found()
+                return answer(200, self.maker.jwks()) if self.published else self._nowhere()
             case "POST", ["api", "v1", "namespaces", namespace, "serviceaccounts", name, "token"]:
                 return self._mint(namespace, name, body)
             case "GET", ["api", "v1", "namespaces", _, "events"]:
@@ -114,6 +114,10 @@ class FakeCluster:
                 return answer(200, {"kind": "EventList", "items": list(self.events)})
             case _:
                 return self._object(method, path, body)
+
+    def _nowhere(self) -> FakeAnswer:
+        """A path that leads nowhere, outside of /api and /apis: no Status, in no age."""
+        return answer(404, {"paths": ["/apis"]} if self.version == FOUNDING else b"404 page not found\n")
 
     def _core(self) -> FakeAnswer:
         listed = self.token_requests if self.discovered is None else self.discovered
@@ -208,5 +212,5 @@ def not_found() -> FakeAnswer:
     return failure(404, "the server could not find the requested resource")
 
 
-def away(text: str = "no answer from https://10.0.0.1:6443: no answer in time") -> UnavailableError:
+def away(text: str = "no answer in time from https://10.0.0.1:6443") -> UnavailableError:
     return UnavailableError(text, todo="see whether it is up")

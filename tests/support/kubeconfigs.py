@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from support.kube.api_server import ApiServer
+
 SECRET = "canary-5f1e0c37-secret"
 """Stands wherever a kubeconfig has a secret; no message, repr or log may ever show it."""
 CA_PEM = """-----BEGIN CERTIFICATE-----
@@ -28,6 +30,23 @@ AgNIADBFAiEAu5id/hP18PLBd2WzlCs7pZ6GTzyNr8pi1aX1ZO0h5WACIG9hjNzK
 
 def encoded(text: str | bytes) -> str:
     return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()
+
+
+def expired(server: ApiServer, directory: Path, kind: str) -> Path:
+    """The administrator's way to a real server, with a "certificate" or a "token" that was good until lately."""
+    config = json.loads(server.kubeconfig("late", user="late").read_text())
+    user = config["users"][0]["user"]
+    if kind == "certificate":
+        pair = server.client_certificate("late")
+        late = server.cluster.authority.expired(pair.certificate.read_bytes())
+        user["client-certificate-data"] = encoded(late)
+    else:
+        user.clear()
+        user["token"] = ".".join(
+            base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+            for part in (b'{"alg":"RS256"}', b'{"exp":1700000000,"iss":"https://idp.test"}', b"signed")
+        )
+    return write(directory / f"expired-{kind}", config)
 
 
 def document(

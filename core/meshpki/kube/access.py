@@ -31,6 +31,10 @@ class Access:
     """The name to find in the server's certificate instead of the host's."""
     where: str = ""
     """What named all this, for messages: `context prod of ~/.kube/config`."""
+    context: str = ""
+    """The name of the kubeconfig's context; empty when there is none."""
+    kubeconfig: str = ""
+    """The kubeconfig, or all that were put together, with colons between them."""
     ca_file: NamedFile | None = None
     """Where `ca_pem` came from; read again when the server's certificate does not fit any more."""
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from meshpki.kube import listing, statuses
 from meshpki.kube.answer import Answer, JsonObject, read_object
-from meshpki.kube.paths import permission
+from meshpki.kube.paths import is_review, permission
 from meshpki.kube.transport import NO_RETRY, RETRY, Request, Transport
 from meshpki.kube.watch import Watch
 
@@ -79,11 +79,11 @@ class KubeClient:
     ) -> Answer:
         """Send one request and return its answer, whatever its status.
 
-        It is sent again (if `retry`) when that is safe: the method says so, or the caller does by `repeatable`.
+        It is sent again (if `retry`) when that is safe: the method or the path says so, or the caller by `repeatable`.
         Raises KubeUnreachableError, KubeCredentialError, and KubeAnswerError for an answer that is too large.
         """
         policy = self._retry if retry else NO_RETRY
-        if repeatable:
+        if retry and (repeatable or is_review(path)):
             policy = policy.new(allowed_methods=None)
         request = Request(
             method=method,
@@ -140,12 +140,16 @@ class KubeClient:
         """Follow a collection: see `Watch.poll`. Nothing is asked before the first poll."""
         return Watch(self, self._transport, path, query or {})
 
+    def login_advice(self) -> str:
+        """What to do when the server says 401: the next step, and since when what was presented is expired."""
+        return self._transport.login_advice()
+
     def check(self, answer: Answer, method: str, path: str, query: Mapping[str, str] | None = None) -> Answer:
         """The same answer if it is a success. Raises KubeError that says what was asked and what to do."""
         if 200 <= answer.status < 300:
             return answer
         needed = permission(method, path, query)
-        login = self._transport.login_advice() if answer.status == 401 else ""
+        login = self.login_advice() if answer.status == 401 else ""
         doing = f"{needed} at {self.access.server}"
         raise statuses.error_for(answer, doing=doing, permission=needed, login=login)
 

@@ -52,8 +52,9 @@ def run(plugin: ExecPlugin, access: Access, *, timeout_seconds: float = TIMEOUT_
     with process:
         try:
             output, complaint = _output(process, plugin, time.monotonic() + timeout_seconds)
-        except KubeCredentialError:
-            os.killpg(process.pid, signal.SIGKILL)  # not reaped yet: the group is still its own
+        except BaseException:  # Ctrl-C too: nothing waits for a credential any more
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)  # not reaped yet: the group is still its own
             raise
     if process.returncode != 0:
         raise KubeCredentialError(

@@ -41,9 +41,8 @@ def load(
     kubeconfig names must lie below its own directory or below one of `allow_files`; programs that it names run only
     if they are in `allow_exec`. Raises UsageError, MachineError, KubeCredentialError: one sentence each, no value.
     """
-    environment = os.environ if environment is None else environment
-    whole = merge([parse(read_capped(file, limit=MAX_KUBECONFIG_BYTES), file) for file in _files(path, environment)])
-    chosen = _context(whole, context)
+    whole = _whole(path, environment)
+    name, chosen = _context(whole, context)
     cluster = _named(chosen, "cluster", whole.clusters)
     user = _named(chosen, "user", whole.users)
     server, tls_server_name = _server(cluster)
@@ -54,15 +53,27 @@ def load(
         credential=kubeconfig_user.credential(user, allow_exec=allow_exec, allow_files=allow_files),
         tls_server_name=tls_server_name,
         where=chosen.where,
+        context=name,
+        kubeconfig=whole.names,
         ca_file=ca_file,
     )
 
 
 def contexts(path: Path | None, *, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """The names of all contexts, the current one first. Raises UsageError, MachineError."""
-    environment = os.environ if environment is None else environment
-    whole = merge([parse(read_capped(file, limit=MAX_KUBECONFIG_BYTES), file) for file in _files(path, environment)])
+    whole = _whole(path, environment)
     return tuple(sorted(whole.contexts, key=lambda name: (name != whole.current_context, name)))
+
+
+def _whole(path: Path | None, environment: Mapping[str, str] | None) -> Kubeconfig:
+    files = _files(path, os.environ if environment is None else environment)
+    return merge([parse(_content(file), file) for file in files])
+
+
+def _content(path: Path) -> bytes:
+    if path.is_dir():
+        raise MachineError(f"{path} is a directory", wanted="a kubeconfig", todo="name the file in it")
+    return read_capped(path, limit=MAX_KUBECONFIG_BYTES)
 
 
 def _files(path: Path | None, environment: Mapping[str, str]) -> list[Path]:
@@ -92,7 +103,7 @@ def _present(path: Path, why: str) -> Path:
     return path
 
 
-def _context(whole: Kubeconfig, name: str | None) -> Entry:
+def _context(whole: Kubeconfig, name: str | None) -> tuple[str, Entry]:
     wanted = whole.current_context if name is None else name
     if not wanted:
         raise UsageError(f"{whole.names} has no current-context", todo=f"choose one with --context: {_choice(whole)}")
@@ -104,7 +115,7 @@ def _context(whole: Kubeconfig, name: str | None) -> Entry:
             todo=f"choose one with --context: {_choice(whole)}",
         )
     chosen.only(_CONTEXT_KEYS)
-    return chosen
+    return wanted, chosen
 
 
 def _choice(whole: Kubeconfig) -> str:

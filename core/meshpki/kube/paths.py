@@ -39,6 +39,11 @@ def _segment(text: str) -> str:
     return quote(text, safe=":@+~")
 
 
+def is_review(path: str) -> bool:
+    """Whether what is created there is a question and its answer, which no server keeps (TokenReview and the like)."""
+    return path.endswith("reviews") and path.startswith(("/apis/authentication.k8s.io/", "/apis/authorization.k8s.io/"))
+
+
 def permission(method: str, path: str, query: Mapping[str, str] | None = None) -> Permission:
     """What the RBAC of the cluster must allow for this request (Kubernetes' RequestInfo)."""
     parts = [unquote(part) for part in path.split("/") if part]

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util import Retry, Timeout
@@ -20,6 +20,8 @@ from meshpki.kube.authenticator import Authenticator
 from meshpki.kube.errors import KubeAnswerError, Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import urllib3
 
     from meshpki.kube.access import Access
@@ -38,12 +40,27 @@ RETRY: Final = Retry(
     backoff_factor=0.1,
     backoff_jitter=0.1,
 )
-"""Requests that may be sent twice are, after 429 and 5xx and when the connection failed; Retry-After is kept to."""
+"""Requests that may be sent twice are, after 429 and 5xx and when the connection failed; Retry-After is kept to.
+
+All are after a 429 with Retry-After: it was not acted upon.
+"""
 NO_RETRY: Final = Retry(0, redirect=False, other=0)
 FAILURES: Final = (HTTPError, OSError, http.client.HTTPException)
 
 
-@dataclass(frozen=True, slots=True)
+class Answering(Protocol):
+    """What has the status of an HTTP answer."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+
+R = TypeVar("R", bound=Answering)
+
+
+@dataclass(slots=True)
 class Request:
     """One request as it is sent, once or several times."""
 
@@ -52,11 +69,21 @@ class Request:
     body: bytes | None = field(repr=False)
     content_type: str
     deadline: float
-    """Monotonic seconds: all tries end by then."""
+    """Monotonic seconds: all tries end by then. What is not the server's time is added: a credential program's, which
+    has a limit of its own, and that of imports."""
 
     def left(self) -> float:
         """Seconds until the deadline."""
         return self.deadline - time.monotonic()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let the clock of the request stand still."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.deadline += time.monotonic() - began
 
 
 class Transport:
@@ -88,20 +115,38 @@ class Transport:
         """
         while True:
             try:
-                answer = self._once(request)
+                answer = self.asked(request, self._answered)
             except FAILURES as error:
                 policy = self._after_failure(request, policy, error)
                 continue
-            if not policy.is_retry(request.method, answer.status, "retry-after" in answer.headers):
+            if not _again(request, policy, answer):
                 return answer
             pause, policy = _after_status(request, policy, answer)
             if pause is None or not self._pause(request, pause):
                 return answer
 
-    def _once(self, request: Request) -> Answer:
+    def asked(self, request: Request, send: Callable[[Request, Presented], R]) -> R:
+        """Send with the credential; after a 401 once more, if there is another one by then.
+
+        Raises what `send` raises, and KubeCredentialError.
+        """
+        with request.paused():
+            presented = self._authenticator.presented()
+            if self._pool is None:
+                self._connections(presented.pair)  # imports the client, once: a busy machine may need seconds for it
+        answer = send(request, presented)
+        if answer.status != 401:
+            return answer
+        with request.paused():
+            if not self._authenticator.renewed(presented):
+                return answer
+            presented = self._authenticator.presented()
+        return send(request, presented)
+
+    def _answered(self, request: Request, presented: Presented) -> Answer:
         with guard.until(request.deadline) as guarded:
             try:
-                with contextlib.closing(self.open(request)) as response:
+                with contextlib.closing(self.open(request, presented)) as response:
                     answer = read_answer(response, request)
             except FAILURES as error:
                 if guarded.is_over:
@@ -111,15 +156,6 @@ class Transport:
             raise TimeoutError("no answer by the deadline")
         return answer
 
-    def open(self, request: Request) -> urllib3.BaseHTTPResponse:
-        """Send once, twice after a 401; the body is still to be read. Raises errors of urllib3 and OSError."""
-        presented = self._authenticator.presented()
-        response = self._open(request, presented)
-        if response.status == 401 and self._authenticator.renewed(presented):
-            response.close()
-            response = self._open(request, self._authenticator.presented())
-        return response
-
     def login_advice(self) -> str:
         """What to do when the server says 401, from what was presented last."""
         try:
@@ -127,7 +163,8 @@ class Transport:
         except MeshpkiError as error:
             return error.todo
 
-    def _open(self, request: Request, presented: Presented) -> urllib3.BaseHTTPResponse:
+    def open(self, request: Request, presented: Presented) -> urllib3.BaseHTTPResponse:
+        """Send once; the body is still to be read. Raises errors of urllib3 and OSError."""
         # Not JSON alone: /openid/v1/jwks has a media type of its own, and answers 406 to those who do not take it.
         headers = {"Accept": "application/json, */*;q=0.8", "Accept-Encoding": "identity", "User-Agent": "meshpki"}
         if presented.token:
@@ -189,6 +226,12 @@ class Transport:
     def _pause(self, request: Request, seconds: float) -> bool:
         """Wait; false if that would go past the deadline, or the client was closed."""
         return seconds < request.left() and not self._closed.wait(seconds)
+
+
+def _again(request: Request, policy: Retry, answer: Answer) -> bool:
+    """Whether the policy wants it again. With Retry-After a 429 was not acted upon, whatever was asked (client-go)."""
+    says_when = "retry-after" in answer.headers
+    return policy.is_retry(request.method, answer.status, says_when) or (answer.status == 429 and says_when)
 
 
 def _after_status(request: Request, policy: Retry, answer: Answer) -> tuple[float | None, Retry]:

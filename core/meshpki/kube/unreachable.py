@@ -23,7 +23,7 @@ _CLIENT_ALERT: Final = re.compile(r"ALERT_.*(CERTIFICATE|UNKNOWN_CA|ACCESS_DENIE
 _SAYS: Final = {
     Unreachable.NAME: ("its name is not known", "check the server's name in the kubeconfig, and this machine's DNS"),
     Unreachable.REFUSED: ("nothing listens there", "check that the API server runs, and its address and port"),
-    Unreachable.TIMEOUT: ("no answer in time", "check the network between here and there: firewalls, VPN, routes"),
+    Unreachable.TIMEOUT: ("", "check the network between here and there: firewalls, VPN, routes"),
     Unreachable.TLS_CA: (
         "its certificate is by an authority that was not named to us",
         "fetch the kubeconfig again; if it is new, somebody else may answer at that address",
@@ -50,9 +50,8 @@ def explain(error: Exception, access: Access) -> KubeUnreachableError:
     if why in {Unreachable.NAME, Unreachable.REFUSED, Unreachable.TIMEOUT} and _proxied():
         todo += "; HTTPS_PROXY is set, but proxies are not used"
     detail = "" if why is Unreachable.TIMEOUT else _detail(error)
-    return KubeUnreachableError(
-        f"no answer from {access}: {sentence}" + (f" ({detail})" if detail else ""), why=why, todo=todo
-    )
+    seen = f"no answer from {access}: {sentence}" if sentence else f"no answer in time from {access}"
+    return KubeUnreachableError(seen + (f" ({detail})" if detail else ""), why=why, todo=todo)
 
 
 def classify(error: BaseException) -> Unreachable:

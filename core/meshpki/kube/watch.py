@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
 from meshpki.kube import guard, unreachable
+from meshpki.kube.answer import Answer
 from meshpki.kube.errors import KubeAnswerError, KubeGoneError, KubeUnreachableError, Unreachable
 from meshpki.kube.observed import NOTHING, WatchFailedError, after_events, after_listing
 from meshpki.kube.transport import FAILURES, MAX_BODY_BYTES, Request, read_answer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     import urllib3
 
+    from meshpki.kube.authenticator import Presented
     from meshpki.kube.client import KubeClient
     from meshpki.kube.observed import Observed
     from meshpki.kube.transport import Transport
@@ -144,18 +146,24 @@ class Watch:
         return stream
 
     def _connected(self, request: Request, query: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        answered = self._transport.asked(request, self._head)
+        if not isinstance(answered, Answer):
+            return answered
+        self._client.check(answered, "GET", self._path, query)
+        raise KubeAnswerError(f"a watch was answered with {answered.status}", wanted="200 and events")
+
+    def _head(self, request: Request, presented: Presented) -> urllib3.BaseHTTPResponse | Answer:
+        """The stream of events; or the whole answer, if it is no stream."""
         with guard.until(request.deadline) as guarded:
             try:
-                stream = self._transport.open(request)
+                stream = self._transport.open(request, presented)
                 if stream.status == 200:
                     return stream
                 with contextlib.closing(stream):
-                    answer = read_answer(stream, request)
+                    return read_answer(stream, request)
             except FAILURES as error:
                 late = TimeoutError("no answer by the deadline") if guarded.is_over else error
                 raise unreachable.explain(late, self._client.access) from error
-        self._client.check(answer, "GET", self._path, query)
-        raise KubeAnswerError(f"a watch was answered with {answer.status}", wanted="200 and events")
 
     def _read(self, stream: urllib3.BaseHTTPResponse) -> tuple[list[bytes], bool]:
         """Whole lines that came, and whether the stream ended. A stream that made us wait too long is not read on."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,19 +93,47 @@ def test_a_plugin_that_fails_is_quoted_without_what_may_be_secret(make: Make) ->
     assert f"run {plugin.command} by hand" in caught.value.todo
 
 
-def test_a_plugin_that_waits_is_ended_with_all_it_started(make: Make, tmp_path: Path) -> None:
+@pytest.fixture
+def waiting(make: Make, tmp_path: Path) -> tuple[ExecPlugin, Path]:
+    """A plugin that starts a program and waits, and the file in which both tell their process ids."""
     ids = tmp_path / "ids"
     plugin = make(f"""
 import subprocess
 child = subprocess.Popen(["sleep", "600"])
-open({str(ids)!r}, "w").write(f"{{os.getpid()}} {{child.pid}}")
+open({str(ids) + ".new"!r}, "w").write(f"{{os.getpid()}} {{child.pid}}")
+os.rename({str(ids) + ".new"!r}, {str(ids)!r})
 time.sleep(600)""")
-    with pytest.raises(KubeCredentialError, match="gave no answer in time, and was ended"):
-        run(plugin, access(plugin), timeout_seconds=1.5)
-    deadline = time.monotonic() + 10
+    return plugin, ids
+
+
+def all_ended(ids: Path) -> None:
+    deadline = time.monotonic() + 30
     while any(_alive(int(pid)) for pid in ids.read_text().split()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_plugin_that_waits_is_ended_with_all_it_started(waiting: tuple[ExecPlugin, Path]) -> None:
+    plugin, ids = waiting
+    with pytest.raises(KubeCredentialError, match="gave no answer in time, and was ended"):
+        run(plugin, access(plugin), timeout_seconds=3)
+    all_ended(ids)
+
+
+def test_ctrl_c_ends_a_plugin_with_all_it_started(waiting: tuple[ExecPlugin, Path]) -> None:
+    plugin, ids = waiting
+
+    def press() -> None:
+        while not ids.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presses = threading.Thread(target=press, daemon=True)
+    presses.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(plugin, access(plugin), timeout_seconds=120)
+    presses.join()
+    all_ended(ids)
 
 
 def _alive(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import json
 import stat
@@ -13,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 
 from meshpki.kube import access, kubeconfig
 from meshpki.kube.client import KubeClient
@@ -40,7 +37,6 @@ if TYPE_CHECKING:
     from meshpki.kube.observed import Observed
     from meshpki.kube.watch import Watch
     from support.kube.api_server import ApiServer
-    from support.kube.authority import ClusterAuthority
     from support.kube.pool import ApiServerPool
 
 _number = itertools.count()
@@ -162,7 +158,7 @@ class EveryAge:
     def test_a_client_certificate_that_has_expired_is_told(self, server: ApiServer, tmp_path: Path) -> None:
         pair = server.client_certificate("late")
         whole = json.loads(server.kubeconfig("late", user="late").read_text())
-        late = _expired(pair.certificate.read_bytes(), server.cluster.authority)
+        late = server.cluster.authority.expired(pair.certificate.read_bytes())
         whole["users"][0]["user"]["client-certificate-data"] = encoded(late)
         (tmp_path / "config").write_text(json.dumps(whole))
         told = pytest.raises(KubeUnauthorizedError, match=r"its client certificate is not good \(it expired at 20")
@@ -272,19 +268,6 @@ def test_a_server_that_is_killed_and_comes_back(api_server: ApiServerPool) -> No
 
 
 _REVIEW = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "x"}}
-
-
-def _expired(pem: bytes, authority: ClusterAuthority) -> bytes:
-    """The same certificate, but good until an hour ago."""
-    like = x509.load_pem_x509_certificate(pem)
-    hour = datetime.timedelta(hours=1)
-    builder = x509.CertificateBuilder(like.issuer, like.subject, like.public_key(), like.serial_number)
-    builder = builder.not_valid_before(like.not_valid_before_utc).not_valid_after(
-        datetime.datetime.now(datetime.UTC) - hour
-    )
-    for extension in like.extensions:
-        builder = builder.add_extension(extension.value, extension.critical)
-    return builder.sign(authority._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def _names(items: object) -> list[str]:

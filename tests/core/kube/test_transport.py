@@ -15,19 +15,20 @@ import threading
 import time
 from email.utils import formatdate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from urllib3.util import Retry
 
-from meshpki.kube import transport
+from meshpki.kube import authenticator, pool, transport
 from meshpki.kube.access import Access, explicit
 from meshpki.kube.client import KubeClient
-from meshpki.kube.credentials import ClientCertificate, NamedFile, TokenText
+from meshpki.kube.credentials import ClientCertificate, ExecPlugin, NamedFile, TokenText
 from meshpki.kube.errors import (
     KubeAnswerError,
     KubeCredentialError,
+    KubeForbiddenError,
     KubeUnauthorizedError,
     KubeUnreachableError,
     Unreachable,
@@ -131,6 +132,34 @@ def test_what_may_not_be_is_sent_twice_only_where_asked(method: str, kube: FakeK
     assert client.request(method, "/x", {}, repeatable=True).status == 200
 
 
+def test_a_review_may_be_sent_twice(kube: FakeKube, client: KubeClient) -> None:
+    for path in (
+        "/apis/authentication.k8s.io/v1/tokenreviews",
+        "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+        "/apis/authorization.k8s.io/v1/namespaces/a/localsubjectaccessreviews",
+    ):
+        kube.answers(status(503), status(201))
+        assert client.request("POST", path, {}).status == 201
+        kube.answers(status(503), status(201))
+        assert client.request("POST", path, {}, retry=False).status == 503
+    for path in ("/apis/acme.test/v1/reviews", "/api/v1/namespaces/a/serviceaccounts/b/token"):
+        kube.answers(status(503), status(201))
+        assert client.request("POST", path, {}).status == 503
+
+
+def test_what_was_shed_is_sent_again_whatever_it_is(kube: FakeKube, client: KubeClient) -> None:
+    shed = status(429, Retry_After="0")
+    for method in ("POST", "PATCH"):
+        kube.answers(shed, shed, status(201))
+        assert client.request(method, "/x", {}).status == 201
+    kube.answers(status(429), status(201))
+    assert client.request("POST", "/x", {}).status == 429, "nobody says that it was shed before it was looked at"
+    kube.answers(shed, status(201))
+    assert client.request("POST", "/x", {}, retry=False).status == 429
+    kube.answers(shed)
+    assert client.request("POST", "/x", {}).status == 429, "not for ever"
+
+
 def test_without_retry_everything_is_sent_once(kube: FakeKube, client: KubeClient) -> None:
     kube.answers(status(503, Retry_After="0"), status(200))
     assert client.request("GET", "/x", retry=False).status == 503
@@ -201,6 +230,76 @@ def test_a_kept_connection_that_the_server_closed_is_not_used_for_a_post(kube: F
         assert client.request("POST", "/x", {}, retry=False).status == 200
         assert closed.acquire(timeout=20)
     assert kube.connections == 20
+
+
+# --- a credential program takes its time
+
+
+@pytest.fixture
+def slow(kube: FakeKube, tmp_path: Path) -> Access:
+    """A program that needs longer for its token than a request may take; each run brings another one."""
+    program = tmp_path / "login"
+    answer = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"}
+    program.write_text(
+        f"#!{sys.executable} -I\nimport json, time\ntime.sleep({SLOW_SECONDS})\n"
+        f"print(json.dumps({answer!r} | dict(status=dict(token=str(time.time())))))\n"
+    )
+    program.chmod(0o700)
+    plugin = ExecPlugin(program, answer["apiVersion"])
+    return Access(kube.url, kube.root.read_bytes(), plugin, where="context 'test'")
+
+
+SLOW_SECONDS = 2.5
+REQUEST_SECONDS = 2.0
+
+
+def test_a_slow_program_takes_nothing_from_the_requests_time(kube: FakeKube, slow: Access) -> None:
+    with KubeClient(slow, timeout_seconds=REQUEST_SECONDS) as client:
+        assert client.request("GET", "/x").status == 200
+    assert kube.seen[0].token.startswith("Bearer 1")
+
+
+def test_a_slow_import_takes_nothing_from_the_requests_time(
+    kube: FakeKube, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = pool.make
+
+    def slow_make(*arguments: Any) -> Any:  # Any: passed on as they are
+        time.sleep(SLOW_SECONDS)
+        return make(*arguments)
+
+    monkeypatch.setattr(pool, "make", slow_make)
+    with KubeClient(access, timeout_seconds=REQUEST_SECONDS) as client:
+        assert client.request("GET", "/x").status == 200
+
+
+def test_a_slow_program_that_runs_again_after_a_401_takes_nothing_either(
+    kube: FakeKube, slow: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authenticator, "_PLUGIN_PAUSE_SECONDS", 0.0)
+    kube.answers(status(401), status(200))
+    with KubeClient(slow, timeout_seconds=REQUEST_SECONDS) as client:
+        assert client.request("GET", "/x").status == 200
+    assert len({seen.token for seen in kube.seen}) == 2
+
+
+def test_a_slow_program_takes_nothing_from_a_watchs_time(kube: FakeKube, slow: Access) -> None:
+    kube.script = lambda call: call.answer(200, {"items": [], "metadata": {"resourceVersion": "1"}})
+    with KubeClient(slow, timeout_seconds=REQUEST_SECONDS) as client, client.watch("/api/v1/pods") as watch:
+        watch.poll(1)
+        client._transport._authenticator._last = None  # as if it had expired
+        kube.script = status(403)
+        with pytest.raises(KubeForbiddenError):
+            watch.poll(20)
+
+
+def test_a_request_after_a_slow_program_has_its_own_time_and_no_more(kube: FakeKube, slow: Access) -> None:
+    kube.script = Call.wait
+    with KubeClient(slow, timeout_seconds=REQUEST_SECONDS) as client:
+        with pytest.raises(KubeUnreachableError) as caught:
+            client.request("GET", "/x")
+        assert len(kube.seen) == 1
+    assert caught.value.why is Unreachable.TIMEOUT
 
 
 # --- 401

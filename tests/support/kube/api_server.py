@@ -107,10 +107,13 @@ class ApiServer:
         if self._process:
             self._process.kill()
 
-    def restart(self, *flags: str, issuers: Sequence[str] | None = None) -> None:
-        """Stop and start on the same port and etcd. What is given takes the place of what was; the rest stays."""
+    def restart(self, *flags: str, issuers: Sequence[str] | None = None, plain: bool = False) -> None:
+        """Stop and start on the same port and etcd. What is given takes the place of what was; the rest stays.
+
+        `plain`: without any flags but those that every server of that age has.
+        """
         self.stop()
-        self.flags = flags or self.flags
+        self.flags = () if plain else flags or self.flags
         self.issuers = self.issuers if issuers is None else tuple(issuers)
         self.start()
 

@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 if TYPE_CHECKING:
     from pathlib import Path
 
+HOUR = datetime.timedelta(hours=1)
 DAY = datetime.timedelta(days=1)
 SERVING_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
@@ -52,6 +53,16 @@ class ClusterAuthority:
     def _clients(self, user: str, groups: tuple[str, ...]) -> KeyPair:
         number = len(list(self.directory.glob("client-*.crt")))
         return self._leaf(f"client-{number}", user, ExtendedKeyUsageOID.CLIENT_AUTH, groups)
+
+    def expired(self, certificate: bytes) -> bytes:
+        """The same certificate (PEM), but good until an hour ago."""
+        like = x509.load_pem_x509_certificate(certificate)
+        builder = x509.CertificateBuilder(like.issuer, like.subject, like.public_key(), like.serial_number)
+        builder = builder.not_valid_before(like.not_valid_before_utc)
+        builder = builder.not_valid_after(datetime.datetime.now(datetime.UTC) - HOUR)
+        for extension in like.extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     def _builder(self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)

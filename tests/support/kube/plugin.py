@@ -32,6 +32,7 @@ _GROUPS = {
     "kube_130": "kube-130",
     "kube_137": "kube-137",
     "kube_137_issuers": "kube-137",
+    "shared_api_servers": None,
     "api_server": None,
 }
 
@@ -106,7 +107,7 @@ def kube_137_issuers(shared_api_servers: ApiServerPool) -> ApiServer:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts API servers, before anybody selects by marks and before xdist groups."""
     for item in items:
-        used = [name for name in getattr(item, "fixturenames", ()) if name in _GROUPS]
+        used = [name for name in _names(item) if name in _GROUPS]
         if not used:
             continue
         item.add_marker(pytest.mark.e2e)
@@ -114,6 +115,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = next((group for name in used if (group := _GROUPS[name])), None)
         if group and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _names(item: pytest.Item) -> tuple[object, ...]:
+    """The fixtures that a test takes, and those that its parameters name, for `request.getfixturevalue`."""
+    case = getattr(item, "callspec", None)
+    given = () if case is None else tuple(value for value in case.params.values() if isinstance(value, str))
+    return (*given, *getattr(item, "fixturenames", ()))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from meshpki.provision.cluster import permission
-from meshpki.provision.cluster.evidence import Outcome, objects, text
+from meshpki.provision.cluster.evidence import Outcome, member, objects, text
 from meshpki.provision.cluster.token import LIFETIME_SECONDS
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung, Verdict, could_not_tell, not_asked
 
@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 IMAGE: Final = "registry.k8s.io/pause:3.10"
 SECONDS: Final = 60.0
-_OFF: Final = "TokenRequest endpoints enabled"
+MAX_SECONDS: Final = 180.0
+"""What is left of a run's time when all else takes long (`climb.BUDGET_SECONDS`)."""
+_OFF: Final = (
+    "the API server does not have TokenRequest endpoints enabled",
+    "failed to fetch token: the server could not find the requested resource",
+)
+"""What kubelets say of an API server without TokenRequest (token_manager.go, and before it looked for the reason)."""
+_NEVER_SEEN: Final = "ContainerStatusUnknown"
+"""What a kubelet writes for a container of which it knows nothing, also of one that never was."""
 _AFTER_MOUNT: Final = frozenset({
     "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull",
     "CreateContainerError", "CreateContainerConfigError", "RunContainerError", "CrashLoopBackOff",
@@ -29,25 +37,34 @@ class CanarySeen:
 
     phase: str
     scheduled: bool
+    ran: bool = False
+    """Whether its container runs or ran. A phase alone says nothing: a pod that was never admitted has Failed, too."""
     waiting: str = ""
     """What its container waits for, in the kubelet's word."""
+    why: str = ""
+    """Why the pod is in its phase, in the words of whoever wrote it."""
     failed_mount: str = ""
     """The message of the last event FailedMount."""
 
     @property
-    def started(self) -> bool:
-        """Whether its container ran."""
-        return self.phase in {"Running", "Succeeded", "Failed"}
-
-    @property
     def mounted(self) -> bool:
         """Whether its volumes were mounted."""
-        return self.started or self.waiting in _AFTER_MOUNT
+        return self.ran or self.waiting in _AFTER_MOUNT
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.phase in {"Succeeded", "Failed"}
+
+    @property
+    def off(self) -> bool:
+        """Whether a kubelet says that its API server has no TokenRequest."""
+        return any(words in self.failed_mount for words in _OFF)
 
     @property
     def settled(self) -> bool:
         """Whether looking longer tells nothing new."""
-        return self.mounted or _OFF in self.failed_mount
+        return self.mounted or self.over or self.off
 
 
 def pod(audience: str, image: str, metadata: Members, uid: str) -> dict[str, object]:
@@ -90,9 +107,24 @@ def read_pod(members: Members) -> CanarySeen | None:
     """Read a Pod; None if it is none."""
     if text(members, "kind") != "Pod":
         return None
-    waiting = [text(one, "state", "waiting", "reason") for one in objects(members, "status", "containerStatuses")]
-    scheduled = bool(text(members, "spec", "nodeName"))
-    return CanarySeen(text(members, "status", "phase"), scheduled, next(iter(waiting), ""))
+    containers = objects(members, "status", "containerStatuses")
+    waiting = [text(one, "state", "waiting", "reason") for one in containers]
+    why = ": ".join(filter(None, (text(members, "status", "reason"), text(members, "status", "message"))))
+    return CanarySeen(
+        text(members, "status", "phase"),
+        scheduled=bool(text(members, "spec", "nodeName")),
+        ran=any(_ran(one) for one in containers),
+        waiting=next(iter(waiting), ""),
+        why=why,
+    )
+
+
+def _ran(container: Members) -> bool:
+    """Whether it runs or has ended. What could not be started for want of a volume waits."""
+    ended = member(container, "state", "terminated")
+    if isinstance(ended, dict):
+        return text(ended, "reason") != _NEVER_SEEN
+    return isinstance(member(container, "state", "running"), dict)
 
 
 def read_events(members: Members) -> str:
@@ -114,33 +146,44 @@ def judge(seen: Exchange[CanarySeen] | None, token: Verdict, namespace: str) -> 
         return not_asked(Rung.CANARY, "there is no token to mount" if not token.good else "the account is gone")
     if seen.found is None:
         return _not_looked_at(seen, namespace)
-    found = seen.found
-    evidence = (seen,)
-    if found.started:
+    return _looked_at(seen, seen.found)
+
+
+def _looked_at(seen: Exchange[CanarySeen], found: CanarySeen) -> Verdict:
+    answer = Answer.UNKNOWN
+    if found.ran:
+        answer, reason, todo = Answer.YES, Reason.RUNNING, ""
         text = f"a kubelet mounted the token, and the pod is {found.phase}"
-        return Verdict(Rung.CANARY, Answer.YES, Reason.RUNNING, text, evidence=evidence)
-    if found.mounted:
+    elif found.mounted:
+        answer, reason, todo = Answer.YES, Reason.MOUNTED, ""
         text = f"a kubelet mounted the token; after that the container was held up by {found.waiting}"
-        return Verdict(Rung.CANARY, Answer.YES, Reason.MOUNTED, text, evidence=evidence)
-    if found.failed_mount:
+    elif found.off:
+        answer, reason = Answer.NO, Reason.FAILED_MOUNT
         text = f"a kubelet could not mount the token: {found.failed_mount}"
         todo = "look at that node's kubelet: its version, and whether its API server has TokenRequest"
-        return Verdict(Rung.CANARY, Answer.NO, Reason.FAILED_MOUNT, text, todo, evidence)
-    if not found.scheduled:
-        text = "the pod was not scheduled to any node"
+    elif found.over:
+        reason, text = (
+            Reason.POD_ENDED,
+            f"the pod is {found.phase}, and its container did not run: {found.why or 'nobody says why'}",
+        )
+        todo = "see to what it says, or name a namespace whose pods are run (--namespace)"
+    elif found.failed_mount:
+        reason, text = Reason.MOUNT_HELD_UP, f"no kubelet has mounted the token so far: {found.failed_mount}"
+        todo = "see to what it says, and try again, or give it longer (--canary-timeout)"
+    elif not found.scheduled:
+        reason, text = Reason.NO_KUBELET, "the pod was not scheduled to any node"
         todo = "see whether a node is ready and takes pods, or look without --canary"
-        return Verdict(Rung.CANARY, Answer.UNKNOWN, Reason.NO_KUBELET, text, todo, evidence)
-    text = f"the pod was still {found.phase or 'without a phase'} {found.waiting}".rstrip() + " when time was up"
-    todo = "see `kubectl describe` of such a pod, or give it longer (--canary-timeout)"
-    return Verdict(Rung.CANARY, Answer.UNKNOWN, Reason.TOO_SLOW, text, todo, evidence)
+    else:
+        state = f"{found.phase or 'without a phase'} {found.waiting}".rstrip()
+        reason, text = Reason.TOO_SLOW, f"the pod was still {state} when time was up"
+        todo = "see `kubectl describe` of such a pod, or give it longer (--canary-timeout)"
+    return Verdict(Rung.CANARY, answer, reason, text, todo, (seen,))
 
 
 def _not_looked_at(seen: Exchange[CanarySeen], namespace: str) -> Verdict:
     needs = {one.verb: one for one in permission.canary_permissions(namespace) if one.resource == "pods"}
     verb = "create" if seen.request.startswith("POST ") else "get"
-    # An admission plugin refuses by 403 too; RBAC's own refusal says that the user cannot.
-    refused = seen.outcome is Outcome.INVALID or (seen.outcome is Outcome.FORBIDDEN and " cannot " not in seen.message)
-    if verb == "create" and refused:
+    if verb == "create" and seen.outcome is Outcome.INVALID:
         text = f"the pod was not admitted: {seen.short}"
         todo = "name a namespace that takes such a pod (--namespace), or look without --canary"
         return Verdict(Rung.CANARY, Answer.UNKNOWN, Reason.NOT_ADMITTED, text, todo, (seen,))

@@ -18,7 +18,7 @@ from meshpki.provision.cluster import (
     token,
     version,
 )
-from meshpki.provision.cluster.asking import Asking
+from meshpki.provision.cluster.asking import LOGIN, Asking, Unanswered
 from meshpki.provision.cluster.evidence import Exchange, Outcome, record, unanswered
 from meshpki.provision.cluster.recorded import Recorded
 from meshpki.provision.cluster.throw_away import ThrowAway, this_run
@@ -26,54 +26,102 @@ from meshpki.provision.cluster.token import Account, AccountSeen
 from meshpki.provision.cluster.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from meshpki.hooks import Progress
+    from meshpki.provision.cluster.asking import Login
     from meshpki.provision.cluster.evidence import Asker, Members
     from meshpki.provision.cluster.ladder import Ladder
     from meshpki.provision.cluster.question import Question
 
 POLL_SECONDS: Final = 0.5
+BUDGET_SECONDS: Final = 240.0
+"""From the making of the account on: after that nothing new is asked. The last question and the removals, each of a
+minute at most, end before what stands counts as left by a dead run (`throw_away.STALE_SECONDS`)."""
 
 
 class LeftBehindError(MeshpkiError):
-    """Something that detection made could not be removed."""
+    """Something that detection made could not be removed, or nobody knows whether it was."""
+
+    def __init__(self, left: Sequence[str], *, todo: str, ladder: Ladder | None = None) -> None:
+        """`ladder` is what was found out all the same; None when the run was broken off."""
+        super().__init__("; ".join(left), wanted="nothing of detection left on the cluster", todo=todo)
+        self.ladder = ladder
 
 
-def climb(asker: Asker, question: Question, *, progress: Progress | None = None) -> Ladder:
+def climb(
+    asker: Asker,
+    question: Question,
+    *,
+    progress: Progress | None = None,
+    login: Login = lambda: LOGIN,
+    kubectl: str = "kubectl",
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Ladder:
     """Ask everything and judge it. Leaves nothing on the cluster, after Ctrl-C neither.
 
-    Raises what the asker raises when the first question brings no answer at all, RefusedError when the cluster does
-    not accept the credential, LeftBehindError when the throw-away account could not be removed.
+    The asker takes a minute for a request at most. For messages: `login` says what to do after a 401, `kubectl` is how
+    kubectl reaches this cluster. Raises what the asker raises when the first question brings no answer at all,
+    RefusedError when the cluster does not accept the credential, LeftBehindError when the throw-away account could not
+    be removed: then also in place of KeyboardInterrupt.
     """
-    return ladder.build(_Climb(asker, question, progress or (lambda _: None)).all())
+    run = _Climb(Asking(asker, login, monotonic), question, progress or (lambda _: None), kubectl, sleep)
+    found = ladder.build(run.all())
+    run.demand_nothing_left(found)
+    return found
 
 
 class _Climb:
-    def __init__(self, asker: Asker, question: Question, progress: Progress) -> None:
-        self._asking = Asking(asker)
+    def __init__(
+        self, asking: Asking, question: Question, progress: Progress, kubectl: str, sleep: Callable[[float], None]
+    ) -> None:
+        self._asking = asking
+        self._sleep = sleep
         self._question = question
         self._say = progress
         self._foreign = f"{permission.NAME}.{secrets.token_hex(8)}"
         self._asking.hide(self._foreign, token.FOREIGN)
         self._core = f"/api/v1/namespaces/{question.namespace}"
         run = this_run()
-        self._account = ThrowAway(asker, f"{self._core}/serviceaccounts", "ServiceAccount", run)
-        self._pod = ThrowAway(asker, f"{self._core}/pods", "Pod", run)
+        self._account = ThrowAway(asking.asker, f"{self._core}/serviceaccounts", "ServiceAccount", run)
+        self._pod = ThrowAway(asking.asker, f"{self._core}/pods", "Pod", run)
         self._token = ""
+        self._kubectl = kubectl
+        self._left: tuple[str, ...] | None = None
+        """What could not be removed, and why; None until the removal came to its end."""
 
     def all(self) -> Recorded:
-        """Ask in order; take away what was made, whatever happens."""
+        """Ask in order; take away what was made, whatever happens. Raises LeftBehindError only for a broken run."""
         try:
-            return self._ask_all()
-        finally:
-            self._token = ""
-            with uninterrupted():  # both: a Ctrl-C while the first is removed must not leave the second
-                left = [*filter(None, (self._pod.remove(), self._account.remove()))]
-            if left:
-                raise LeftBehindError(
-                    "; ".join(left),
-                    wanted="nothing of detection left on the cluster",
-                    todo=f"kubectl -n {self._question.namespace} delete serviceaccount,pod {permission.NAME}",
-                )
+            try:
+                return self._ask_all()
+            finally:
+                self._remove()
+        except BaseException:
+            try:
+                self._remove()  # if a second Ctrl-C came before the first removal had begun
+            finally:
+                self.demand_nothing_left()
+            raise
+
+    def _remove(self) -> None:
+        """Both, once: a Ctrl-C while the first is removed must not leave the second, and is heard when it is known."""
+        self._token = ""
+        if self._left is None:
+            with uninterrupted():
+                self._left = tuple(filter(None, (self._pod.remove(), self._account.remove())))
+
+    def demand_nothing_left(self, found: Ladder | None = None) -> None:
+        """Raise LeftBehindError unless it is known that nothing is left."""
+        if self._left == ():
+            return
+        where = f"{self._question.namespace}/{permission.NAME}"
+        raise LeftBehindError(
+            self._left or (f"ServiceAccount and Pod {where} may be left: the removal was broken off",),
+            todo=f"{self._kubectl} -n {self._question.namespace} delete serviceaccount,pod {permission.NAME}",
+            ladder=found,
+        )
 
     def _ask_all(self) -> Recorded:
         question, get = self._question, self._asking.get
@@ -124,13 +172,18 @@ class _Climb:
         path = f"{self._core}/serviceaccounts"
         if permission.allowed(permissions, permission.remove_account(self._question.namespace)) is not True:
             return Exchange(f"POST {path}", 0, Outcome.DONE, "not sent", found=AccountSeen(Account.NOT_TRIED))
+        if why := self._asking.of_no_use:
+            return unanswered(f"POST {path}", why)
+        self._asking.end_in(BUDGET_SECONDS)
         body = {
             "apiVersion": "v1",
             "kind": "ServiceAccount",
             "metadata": self._account.metadata,
             "automountServiceAccountToken": False,
         }
-        return self._account.make(body)
+        made = self._account.make(body)
+        self._asking.note(made)
+        return made
 
     def _mint(self) -> Exchange[token.TokenSeen]:
         def read(members: Members) -> token.TokenSeen | None:
@@ -145,10 +198,9 @@ class _Climb:
 
         path = f"{self._core}/serviceaccounts/{permission.NAME}/token"
         request = f"POST {path}"
-        try:
-            answer = self._asking.send("POST", path, token.request((self._question.audience, self._foreign)))
-        except MeshpkiError as error:
-            return unanswered(request, error.seen)
+        answer = self._asking.attempt("POST", path, token.request((self._question.audience, self._foreign)))
+        if isinstance(answer, Unanswered):
+            return unanswered(request, answer.why)
         if not 200 <= answer.status < 300:
             return self._asking.recorded(request, answer, read)
         # Read before anything is cleaned: an answer whose token could not be found must not be quoted either.
@@ -165,10 +217,9 @@ class _Climb:
 
     def _keys(self) -> Exchange[issuer.KeysSeen]:
         request = f"GET {issuer.KEYS_PATH}"
-        try:
-            answer = self._asking.send("GET", issuer.KEYS_PATH)
-        except MeshpkiError as error:
-            return unanswered(request, error.seen)
+        answer = self._asking.attempt("GET", issuer.KEYS_PATH)
+        if isinstance(answer, Unanswered):
+            return unanswered(request, answer.why)
         verifies = _verifies(self._token, answer.body) if self._token and answer.status == 200 else None
         return self._asking.recorded(request, answer, lambda members: issuer.read_keys(members, verifies=verifies))
 
@@ -186,11 +237,13 @@ class _Climb:
         if wanted is None or not self._token:
             return None
         self._say(f"step 9: a canary pod, for at most {wanted.seconds:.0f} s")
+        if why := self._asking.of_no_use:
+            return unanswered(f"POST {self._core}/pods", why)
         made = self._pod.make(canary.pod(self._question.audience, wanted.image, self._pod.metadata, self._account.uid))
         if not self._pod.uid:
             outcome = made.outcome if made.found is None else Outcome.CONFLICT
             return Exchange(made.request, made.status, outcome, made.message, made.about)
-        return self._watch(time.monotonic() + wanted.seconds)
+        return self._watch(min(self._asking.monotonic() + wanted.seconds, self._asking.ends_at))
 
     def _watch(self, deadline: float) -> Exchange[canary.CanarySeen]:
         path = f"{self._core}/pods/{permission.NAME}"
@@ -200,12 +253,12 @@ class _Climb:
             seen = self._asking.get(path, canary.read_pod)
             if seen.found is not None and not seen.found.mounted:
                 seen = canary.with_events(seen, self._asking.get(events, canary.read_events))
-            if seen.found is None or seen.found.settled or time.monotonic() >= deadline:
+            if seen.found is None or seen.found.settled or self._asking.monotonic() >= deadline:
                 return seen
             state = f"the pod is {seen.found.phase or 'new'} {seen.found.waiting}".rstrip()
             if state != told:
                 self._say(told := state)
-            time.sleep(POLL_SECONDS)
+            self._sleep(POLL_SECONDS)
 
 
 def _verifies(issued: str, jwks: bytes) -> bool | None:

@@ -52,7 +52,9 @@ def judge(seen: Exchange[CoreResources], release: Release | None) -> Verdict:
     if seen.found.token_request:
         text = f"{PATH} lists {_NAME}"
         return Verdict(Rung.TOKEN_REQUEST, Answer.YES, Reason.SERVED, text, evidence=(seen,))
-    text = f"{PATH} does not list {_NAME}: this cluster has legacy tokens only, without audience or expiry"
+    text = f"{PATH} does not list {_NAME}"
+    if release is not None and release < version.REQUIRED_ISSUER:
+        text += ": this cluster has legacy tokens only, without audience or expiry"
     return Verdict(Rung.TOKEN_REQUEST, Answer.NO, Reason.NOT_SERVED, text, how_to_serve(release), (seen,))
 
 

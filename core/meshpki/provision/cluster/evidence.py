@@ -64,18 +64,15 @@ class Outcome(StrEnum):
     THROTTLED = "throttled"
     SERVER_ERROR = "server-error"
     UNREADABLE = "unreadable"
-    """It says that all is well, and then is not what was asked for: a proxy's page, a cut body."""
+    """Not what an API server says: a proxy's page, a cut body, the page of a path that leads to nothing."""
     NO_ANSWER = "no-answer"
     """Refused, reset, too slow, or not the server that its certificate should name."""
 
 
-_OUTCOMES: Final = {
-    401: Outcome.UNAUTHORIZED,
-    403: Outcome.FORBIDDEN,
-    404: Outcome.NOT_FOUND,
-    409: Outcome.CONFLICT,
-    429: Outcome.THROTTLED,
-}
+_BY_ANYBODY: Final = {401: Outcome.UNAUTHORIZED, 429: Outcome.THROTTLED}
+"""What means the same whoever says it; API servers that shed load say it in plain text."""
+_BY_API_SERVERS: Final = {403: Outcome.FORBIDDEN, 404: Outcome.NOT_FOUND, 409: Outcome.CONFLICT}
+"""What is a word about the cluster, if it comes as a Status, as API servers send it: anybody can answer 404."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +92,15 @@ class Exchange(Generic[F_co]):
     """What was read out of the answer; None unless the outcome is DONE."""
 
     @property
+    def path(self) -> str:
+        """The path of the request."""
+        return self.request.split(" ")[1].removesuffix(":")
+
+    @property
     def short(self) -> str:
         """The outcome in a few words, for a sentence."""
+        if not self.status and self.message.startswith(("no answer", "not asked")):
+            return self.message
         head = f"HTTP {self.status}" if self.status else "no answer"
         return f"{head}: {self.message}" if self.message else head
 
@@ -116,7 +120,7 @@ def record(request: str, answer: Answer, read: Callable[[Members], F | None]) ->
     return Exchange(
         request,
         answer.status,
-        _outcome(answer.status),
+        _outcome(answer.status, members or {}),
         shown(message) if isinstance(message, str) and message else _begins(answer.body),
         _about(members or {}),
     )
@@ -162,10 +166,14 @@ def objects(members: Members, *names: str) -> tuple[Members, ...]:
     return tuple(item for item in value if isinstance(item, dict)) if isinstance(value, list) else ()
 
 
-def _outcome(status: int) -> Outcome:
-    if status in _OUTCOMES:
-        return _OUTCOMES[status]
-    return Outcome.SERVER_ERROR if status >= 500 else Outcome.INVALID
+def _outcome(status: int, members: Members) -> Outcome:
+    if status in _BY_ANYBODY:
+        return _BY_ANYBODY[status]
+    if status >= 500:
+        return Outcome.SERVER_ERROR
+    if text(members, "kind") != "Status":
+        return Outcome.UNREADABLE
+    return _BY_API_SERVERS.get(status, Outcome.INVALID)
 
 
 def _object(body: bytes) -> Members | None:

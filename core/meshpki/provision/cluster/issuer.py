@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from meshpki.provision.cluster import version
-from meshpki.provision.cluster.evidence import Outcome, objects, text
+from meshpki.provision.cluster.evidence import objects, text
 from meshpki.provision.cluster.permission import ISSUER_DOCUMENT, ISSUER_KEYS
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung, Verdict, could_not_tell
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 DOCUMENT_PATH: Final = "/.well-known/openid-configuration"
 KEYS_PATH: Final = "/openid/v1/jwks"
 """Asked for at the address that we talk to: `jwks_uri` has the advertised one, which may lead nowhere from here."""
+_NOT_FOUND: Final = 404
+_PUBLISHABLE: Final = re.compile(r"https://[^?#]+")
+"""As OpenID Connect Discovery wants it; for any other issuer an API server only logs that it publishes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Known:
 def judge(document: Exchange[DocumentSeen], keys: Exchange[KeysSeen] | None, known: Known) -> Verdict:
     """Whether a CA can verify tokens by the published keys; where not, it can still have them reviewed."""
     evidence = (document, keys) if keys is not None else (document,)
-    if document.outcome is Outcome.NOT_FOUND:
+    if document.status == _NOT_FOUND:
         return _not_served(document, known)
     if document.found is None:
         return could_not_tell(Rung.ISSUER, document, ISSUER_DOCUMENT)
@@ -98,18 +102,29 @@ def _keys(kids: tuple[str, ...]) -> str:
 
 
 def _not_served(document: Exchange[DocumentSeen], known: Known) -> Verdict:
+    """A 404 is no word about the cluster by itself: API servers have no Status for such a path, as proxies have none.
+
+    It is a no where the issuer or the release explains it.
+    """
     issuer = known.token.issuer if known.token else ""
+    release = known.release
     said = "not published"
     use = "let the CA use tokenreview"
-    if issuer and not issuer.startswith("https://"):
-        reason, text = Reason.ISSUER_NOT_HTTPS, f"{said}: the issuer {issuer} is no https URL"
+    if issuer and not _PUBLISHABLE.fullmatch(issuer):
+        is_url = issuer.startswith("https://")
+        reason = Reason.ISSUER_NOT_HTTPS
+        text = f"{said}: the issuer {issuer} " + ("has a ? or a #" if is_url else "is no https URL")
         todo = f"{use}, or change --service-account-issuer to an https URL, with both accepted for a while"
-        if known.release is not None and known.release < version.DISCOVERY:
+        if release is not None and release < version.DISCOVERY:
             todo = use
-    elif known.release is not None and known.release < version.DISCOVERY:
-        reason, text = Reason.ISSUER_TOO_OLD, f"{said}: {known.release} cannot, {version.DISCOVERY} and later can"
+    elif release is not None and release < version.DISCOVERY:
+        reason, text = Reason.ISSUER_TOO_OLD, f"{said}: {release} cannot, {version.DISCOVERY} and later can"
         todo = f"{use}, or give it the public half of --service-account-signing-key-file"
+    elif release is not None and release < version.DISCOVERY_BY_DEFAULT:
+        reason, text = Reason.ISSUER_TOO_OLD, f"{said}: by default only {version.DISCOVERY_BY_DEFAULT} and later do"
+        todo = f"{use}, or set --feature-gates=ServiceAccountIssuerDiscovery=true on every API server"
     else:
-        reason, text = Reason.ISSUER_HIDDEN, f"{said}: {document.short}"
-        todo = f"{use}; an issuer that is no https URL, or a proxy, hides it"
+        text = f"{document.request}: {document.short}"
+        todo = f"{use}; an issuer that is no https URL, a proxy or a wrong path in the server's address hides it"
+        return Verdict(Rung.ISSUER, Answer.UNKNOWN, Reason.ISSUER_HIDDEN, text, todo, (document,))
     return Verdict(Rung.ISSUER, Answer.NO, reason, text, todo, (document,))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 PROOFS = (Rung.TOKEN, Rung.REVIEW, Rung.API_SERVER)
 """What `sds` rests on: a token for our audience, the API server's word for it, and that it opens nothing else."""
+DECIDING = (Rung.VERSION, *PROOFS, Rung.CANARY)
+"""What can refute `sds`."""
 _QUESTIONS = {
     Rung.VERSION: "Which Kubernetes is it?",
     Rung.TOKEN_REQUEST: "Does it serve TokenRequest?",
@@ -35,10 +37,11 @@ class Standing(StrEnum):
     """What the whole comes to."""
 
     PROVEN = "proven"
-    """`sds` or better, by evidence."""
+    """`sds`, by all of its proofs; or pod certificates, where `sds` is refuted."""
     FILE_MOUNT_ONLY = "file-mount-only"
     """Nothing but file-mounted keys, which takes the operator's word."""
     UNKNOWN = "could-not-tell"
+    """About `sds`, whatever else is proven: what was not looked at may be a danger. Or about all that is left."""
     DANGER = "danger"
 
 
@@ -78,7 +81,7 @@ class Ladder:
         proofs = [self[rung] for rung in PROOFS]
         if any(verdict.answer is Answer.DANGER for verdict in proofs):
             return Answer.DANGER
-        deciding = [verdict for verdict in self.verdicts if verdict.rung in {*PROOFS, Rung.VERSION, Rung.CANARY}]
+        deciding = [verdict for verdict in self.verdicts if verdict.rung in DECIDING]
         if any(verdict.answer is Answer.NO for verdict in deciding):
             return Answer.NO
         return Answer.YES if all(verdict.good for verdict in proofs) else Answer.UNKNOWN
@@ -91,12 +94,16 @@ class Ladder:
 
     @property
     def standing(self) -> Standing:
-        """What the whole comes to: a danger before all; what is proven before what could not be told."""
-        if self.sds is Answer.DANGER:
-            return Standing.DANGER
-        if self.modes != (Mode.FILE_MOUNT,):
-            return Standing.PROVEN
-        return Standing.FILE_MOUNT_ONLY if self.sds is Answer.NO else Standing.UNKNOWN
+        """What the whole comes to: a danger before all, then what could not be told and would decide."""
+        match self.sds, self[Rung.CERTIFICATES].answer:
+            case Answer.DANGER, _:
+                return Standing.DANGER
+            case (Answer.UNKNOWN, _) | (Answer.NO, Answer.UNKNOWN):
+                return Standing.UNKNOWN
+            case Answer.NO, Answer.NO:
+                return Standing.FILE_MOUNT_ONLY
+            case _:
+                return Standing.PROVEN
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -107,17 +114,20 @@ class Ladder:
 
     @property
     def lift(self) -> tuple[Step, ...]:
-        """What would lift the cluster one rung, most urgent first; empty on the highest."""
-        if self.sds is Answer.DANGER:
-            return (Step(Mode.SDS, self[Rung.API_SERVER].todo),)
-        if Mode.POD_CERTIFICATE in self.modes:
-            return ()
-        if self.sds is Answer.YES:
-            return (Step(Mode.POD_CERTIFICATE, self[Rung.CERTIFICATES].todo),)
-        if self.sds is Answer.UNKNOWN and self[Rung.PERMISSIONS].answer is Answer.NO:
-            return (Step(Mode.SDS, self[Rung.PERMISSIONS].todo),)  # all that is missing, not one right after the other
-        deciding = (Rung.VERSION, *PROOFS, Rung.CANARY)
-        steps = [one.todo for one in self.verdicts if one.rung in deciding and one.answer is self.sds]
+        """What to do first, find out, or do to get one rung up, most urgent first; empty on the highest."""
+        certificates = self[Rung.CERTIFICATES]
+        match self.standing:
+            case Standing.DANGER:
+                return (Step(Mode.SDS, self[Rung.API_SERVER].todo),)
+            case Standing.PROVEN if certificates.good:
+                return ()
+            case Standing.PROVEN:
+                return (Step(Mode.POD_CERTIFICATE, certificates.todo),)
+            case Standing.UNKNOWN if self.sds is Answer.NO:
+                return (Step(Mode.POD_CERTIFICATE, certificates.todo),)
+            case Standing.UNKNOWN if self[Rung.PERMISSIONS].answer is Answer.NO:
+                return (Step(Mode.SDS, self[Rung.PERMISSIONS].todo),)  # all that is missing, not right after right
+        steps = [one.todo for one in self.verdicts if one.rung in DECIDING and one.answer is self.sds]
         return tuple(Step(Mode.SDS, step) for step in dict.fromkeys(filter(None, steps)))
 
 

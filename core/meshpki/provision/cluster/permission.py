@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "meshpki-detect"
 """Of the throw-away account and pod. Always the same, so that RBAC can name them and nothing else."""
-RBAC_FILE: Final = "deploy/kubernetes/detect-rbac.yaml"
-CANARY_RBAC_FILE: Final = "deploy/kubernetes/detect-canary-rbac.yaml"
+MANIFEST: Final = "what `meshpki detect` prints with the same options and --rbac NAME"
 REVIEW_PATH: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -32,7 +31,8 @@ class Permission:
     """Empty for what belongs to the cluster."""
     name: str = ""
     path: str = ""
-    file: str = RBAC_FILE
+    manifest: str = MANIFEST
+    """What to apply so that it is granted: a file of ours, or what a command prints. Empty: everybody has it."""
 
     def __str__(self) -> str:
         """The permission in words: `create serviceaccounts/token meshpki-detect in namespace default`."""
@@ -43,7 +43,8 @@ class Permission:
     @property
     def todo(self) -> str:
         """Who may be asked for what."""
-        given = "every authenticated user has it unless it was taken away" if not self.file else f"apply {self.file}"
+        everybody = "every authenticated user has it unless it was taken away"
+        given = f"apply {self.manifest}" if self.manifest else everybody
         return f"have `{self}` granted ({given}), or run it as somebody who may"
 
     def review(self) -> dict[str, object]:
@@ -73,10 +74,10 @@ class Granted:
     why: str = ""
 
 
-DISCOVERY: Final = Permission("get", path="/api/*", file="")
-VERSION: Final = Permission("get", path="/version", file="")
-CERTIFICATES: Final = Permission("get", path="/apis/*", file="")
-ACCESS_REVIEW: Final = Permission("create", "selfsubjectaccessreviews", "authorization.k8s.io", file="")
+DISCOVERY: Final = Permission("get", path="/api/*", manifest="")
+VERSION: Final = Permission("get", path="/version", manifest="")
+CERTIFICATES: Final = Permission("get", path="/apis/*", manifest="")
+ACCESS_REVIEW: Final = Permission("create", "selfsubjectaccessreviews", "authorization.k8s.io", manifest="")
 TOKEN_REVIEW: Final = Permission("create", "tokenreviews", "authentication.k8s.io")
 ISSUER_DOCUMENT: Final = Permission("get", path="/.well-known/openid-configuration")
 ISSUER_KEYS: Final = Permission("get", path="/openid/v1/jwks")
@@ -111,10 +112,10 @@ def needed(namespace: str, *, canary: bool = False) -> tuple[Permission, ...]:
 def canary_permissions(namespace: str) -> tuple[Permission, ...]:
     """What the canary pod needs on top."""
     return (
-        Permission("create", "pods", namespace=namespace, file=CANARY_RBAC_FILE),
-        Permission("get", "pods", namespace=namespace, name=NAME, file=CANARY_RBAC_FILE),
-        Permission("delete", "pods", namespace=namespace, name=NAME, file=CANARY_RBAC_FILE),
-        Permission("list", "events", namespace=namespace, file=CANARY_RBAC_FILE),
+        Permission("create", "pods", namespace=namespace),
+        Permission("get", "pods", namespace=namespace, name=NAME),
+        Permission("delete", "pods", namespace=namespace, name=NAME),
+        Permission("list", "events", namespace=namespace),
     )
 
 
@@ -133,7 +134,7 @@ def judge(reviews: Sequence[Exchange[Granted]]) -> Verdict:
     unanswered = [seen for seen in reviews if seen.found is None]
     evidence = tuple(reviews)
     if missing:
-        todo = f"apply {' and '.join(dict.fromkeys(one.file for one in missing))}, or run it as somebody who may"
+        todo = f"apply {MANIFEST}, or run it as somebody who may"
         text = f"not allowed to {'; '.join(map(str, missing))}"
         return Verdict(Rung.PERMISSIONS, Answer.NO, Reason.MISSING, text, todo, evidence)
     if unanswered:

@@ -18,7 +18,11 @@ class Canary:
 
     image: str = canary.IMAGE
     seconds: float = canary.SECONDS
-    """How long to wait for a kubelet."""
+    """How long to wait for a kubelet; at most `canary.MAX_SECONDS`."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seconds <= canary.MAX_SECONDS:
+            raise UsageError(f"{self.seconds:.0f} s for the canary pod", wanted=f"0 to {canary.MAX_SECONDS:.0f} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,14 @@ class Question:
         try:
             ServiceAccountRef(self.namespace, permission.NAME)
         except InvalidValueError as error:
-            raise UsageError(f"namespace {self.namespace!r:.80}", wanted="a namespace's name") from error
+            raise UsageError(
+                f"namespace {self.namespace!r:.80}",
+                wanted="a namespace's name",
+                todo="name one that `kubectl get namespaces` shows",
+            ) from error
         if not self.audience or not self.audience.isprintable():
-            raise UsageError(f"audience {self.audience!r:.80}", wanted="the audience that the CA accepts")
+            raise UsageError(
+                f"audience {self.audience!r:.80}",
+                wanted="the audience that the CA accepts",
+                todo="see `audiences` in the CA's configuration; by default it is istio-ca",
+            )

@@ -54,7 +54,10 @@ class Recorded:
     @property
     def asked(self) -> Asked:
         """What the token was asked for."""
-        return Asked(self.namespace, (self.audience, FOREIGN), self.release, self.resources.found)
+        needed = permission.needed(self.namespace, canary=self.canary_wanted)
+        reviews = dict(zip(needed, self.permissions, strict=True))
+        may_remove = reviews[permission.remove_account(self.namespace)]
+        return Asked(self.namespace, (self.audience, FOREIGN), self.release, self.resources.found, may_remove)
 
 
 def judge(recorded: Recorded) -> Iterator[Verdict]:
@@ -74,6 +77,6 @@ def judge(recorded: Recorded) -> Iterator[Verdict]:
         recorded.own_review.found if recorded.own_review else None,
     )
     yield issuer.judge(recorded.document, recorded.keys, known)
-    yield certificates.judge(recorded.certificates, release)
+    yield certificates.judge(recorded.certificates, recorded.version.found)
     if recorded.canary_wanted:
         yield canary.judge(recorded.canary, minted, recorded.namespace)

@@ -35,6 +35,11 @@ class ReviewSeen:
     error: str = ""
 
     @property
+    def for_its_audience(self) -> bool:
+        """Whether it was refused because it is for others. An authenticator that was away refuses, too."""
+        return _TARGETS.search(self.error) is not None
+
+    @property
     def api_audiences(self) -> tuple[str, ...]:
         """The API server's own audiences, which it names when it refuses a token for not being meant for them."""
         found = _TARGETS.search(self.error)
@@ -115,6 +120,10 @@ def judge_closed(seen: Exchange[ReviewSeen] | None, minted: Verdict, confirmed: 
     if not confirmed.good:
         text = "the token was refused, as it was with an audience: that proves nothing"
         return Verdict(Rung.API_SERVER, Answer.UNKNOWN, Reason.PROVES_NOTHING, text, "see the rung above", (seen,))
+    if not seen.found.for_its_audience:
+        text = f"the token was refused, and not for its audience: {seen.found.error or 'nobody says why'}"
+        todo = "see to what it says, and try again: whether it is let in when that is mended is not known"
+        return Verdict(Rung.API_SERVER, Answer.UNKNOWN, Reason.PROVES_NOTHING, text, todo, (seen,))
     own = seen.found.api_audiences
     text = "a mesh token does not open the API server" + (f", whose own audiences are {', '.join(own)}" if own else "")
     return Verdict(Rung.API_SERVER, Answer.YES, Reason.CLOSED, text, evidence=(seen,))

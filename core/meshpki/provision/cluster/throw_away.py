@@ -26,7 +26,8 @@ COMPONENT: Final = "app.kubernetes.io/component"
 LABELS: Final = {"app.kubernetes.io/managed-by": "meshpki", COMPONENT: "detect"}
 MARK: Final = "meshpki.io/run"
 STALE_SECONDS: Final = 600
-"""After this a run of another machine counts as dead: no run lasts so long, and its token is dead by then."""
+"""After this a run of another machine counts as dead: no run makes anything stand longer (`climb.BUDGET_SECONDS`,
+`proof.question.BUDGET_SECONDS`), and its token is dead by then."""
 
 
 @dataclass(frozen=True, slots=True)

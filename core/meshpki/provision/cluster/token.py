@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from meshpki.errors import InvalidValueError
-from meshpki.provision.cluster import permission
+from meshpki.provision.cluster import permission, version
 from meshpki.provision.cluster.discovery import how_to_serve
 from meshpki.provision.cluster.evidence import Outcome, shown
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung, Verdict, could_not_tell, not_asked
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meshpki.provision.cluster.discovery import CoreResources
-    from meshpki.provision.cluster.evidence import Exchange
+    from meshpki.provision.cluster.evidence import Exchange, Seen
     from meshpki.provision.cluster.version import Release
 
 LIFETIME_SECONDS: Final = 600
@@ -129,6 +129,8 @@ class Asked:
     """The mesh's, and FOREIGN."""
     release: Release | None
     resources: CoreResources | None
+    may_remove: Exchange[permission.Granted]
+    """Whether the account can be taken away again."""
 
     @property
     def subject(self) -> str:
@@ -143,7 +145,7 @@ def judge(account: Exchange[AccountSeen] | None, minted: Exchange[TokenSeen] | N
     if account.found is None:
         return could_not_tell(Rung.TOKEN, account, _account_permission(account, asked.namespace))
     if minted is None:
-        return _without_account(account, account.found.state, asked.namespace)
+        return _without_account(account, account.found.state, asked)
     if minted.found is None:
         return _not_minted(account, minted, asked)
     evidence = (account, minted)
@@ -168,8 +170,9 @@ def _account_permission(account: Exchange[AccountSeen], namespace: str) -> permi
     return makers.get(account.request.split(" ")[0], permission.create_account(namespace))
 
 
-def _without_account(account: Exchange[AccountSeen], state: Account, namespace: str) -> Verdict:
-    where = f"ServiceAccount {namespace}/{permission.NAME}"
+def _without_account(account: Exchange[AccountSeen], state: Account, asked: Asked) -> Verdict:
+    where = f"ServiceAccount {asked.namespace}/{permission.NAME}"
+    evidence: tuple[Seen, ...] = (account,)
     match state:
         case Account.FOREIGN:
             reason, text = Reason.ACCOUNT_FOREIGN, f"{where} stands there, and detection did not make it"
@@ -177,13 +180,15 @@ def _without_account(account: Exchange[AccountSeen], state: Account, namespace: 
         case Account.IN_USE:
             reason, text = Reason.ACCOUNT_IN_USE, f"{where} is in use: another `meshpki detect` is at work"
             todo = "run it again when that one is done; what a killed run left counts as left after ten minutes"
+        case _ if asked.may_remove.found is None:
+            reason = Reason.WOULD_STAY_BEHIND
+            text = f"no token was asked for: whether we may remove {where} again is not known"
+            todo = could_not_tell(Rung.TOKEN, asked.may_remove, permission.ACCESS_REVIEW).todo
+            evidence = (account, asked.may_remove)
         case _:
-            reason, text = (
-                Reason.WOULD_STAY_BEHIND,
-                f"no token was asked for: nothing says that we may remove {where} again",
-            )
-            todo = permission.remove_account(namespace).todo
-    return Verdict(Rung.TOKEN, Answer.UNKNOWN, reason, text, todo, (account,))
+            reason, text = Reason.WOULD_STAY_BEHIND, f"no token was asked for: we may not remove {where} again"
+            todo = permission.remove_account(asked.namespace).todo
+    return Verdict(Rung.TOKEN, Answer.UNKNOWN, reason, text, todo, evidence)
 
 
 def _not_minted(account: Exchange[AccountSeen], minted: Exchange[TokenSeen], asked: Asked) -> Verdict:
@@ -199,8 +204,16 @@ def _not_minted(account: Exchange[AccountSeen], minted: Exchange[TokenSeen], ask
         text = f"discovery lists TokenRequest, and the request says {minted.short}: the API servers may differ"
         todo = "compare the flags of all API servers behind this address, and try again"
         return Verdict(Rung.TOKEN, Answer.UNKNOWN, Reason.SERVERS_DIFFER, text, todo, evidence)
+    release = asked.release
+    if release is None:
+        text = f"{minted.request}: {minted.short}; without the version there is no telling whether it is off"
+        todo = "see why /version cannot be read: until it was, nothing is concluded from this"
+        return Verdict(Rung.TOKEN, Answer.UNKNOWN, Reason.NOT_FOUND, text, todo, evidence)
+    if release >= version.REQUIRED_ISSUER:
+        text = f"every API server since {version.REQUIRED_ISSUER} serves TokenRequest, and this one says {minted.short}"
+        return Verdict(Rung.TOKEN, Answer.UNKNOWN, Reason.TOKEN_REQUEST_HIDDEN, text, how_to_serve(release), evidence)
     text = f"TokenRequest is off: {minted.short}"
-    return Verdict(Rung.TOKEN, Answer.NO, Reason.TOKEN_REQUEST_OFF, text, how_to_serve(asked.release), evidence)
+    return Verdict(Rung.TOKEN, Answer.NO, Reason.TOKEN_REQUEST_OFF, text, how_to_serve(release), evidence)
 
 
 def _problem(seen: TokenSeen, asked: Asked) -> tuple[Reason, str, str] | None:

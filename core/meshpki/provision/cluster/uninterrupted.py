@@ -23,7 +23,11 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let the signals that stop us wait until the block is done. In another thread than the main one none arrives."""
+    """Let the signals that stop us wait until the block is done, and raise the first of them then.
+
+    What the block finds out must be kept outside of it: its own `return` is lost when a signal came. In another thread
+    than the main one none arrives.
+    """
     held: list[int] = []
     try:
         with _handling(SIGNALS, lambda number, _frame: held.append(number)):
@@ -42,13 +46,11 @@ def _handling(signals: tuple[signal.Signals, ...], handler: signal._HANDLER) -> 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in signals}
-    # One that whoever started us has ignored stays ignored (nohup); one that is not Python's cannot be put back.
-    ours = [number for number, old in before.items() if old is not None and old is not signal.SIG_IGN]
-    for number in ours:
-        signal.signal(number, handler)
-    try:
+    with contextlib.ExitStack() as put_back:  # each of them, whichever comes while another is put back
+        for number in signals:
+            before = signal.getsignal(number)
+            # What whoever started us has ignored stays ignored (nohup); what is not Python's cannot be put back.
+            if before is not None and before is not signal.SIG_IGN:
+                put_back.callback(signal.signal, number, before)
+                signal.signal(number, handler)
         yield
-    finally:
-        for number in ours:
-            signal.signal(number, before[number])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -44,7 +45,10 @@ class Reason(StrEnum):
 
     # Any rung
     FORBIDDEN = "forbidden"
+    NOT_ADMITTED = "not-admitted"
+    """By a quota, a webhook, a namespace that is being removed: not by RBAC."""
     NOT_FOUND = "not-found"
+    NO_NAMESPACE = "no-namespace"
     CONFLICT = "conflict"
     INVALID = "invalid"
     THROTTLED = "throttled"
@@ -67,6 +71,7 @@ class Reason(StrEnum):
     AS_ASKED = "as-asked"
     WITHOUT_KEY_ID = "without-key-id"
     TOKEN_REQUEST_OFF = "token-request-off"
+    TOKEN_REQUEST_HIDDEN = "token-request-hidden"
     SERVERS_DIFFER = "servers-differ"
     ACCOUNT_GONE = "account-gone"
     ACCOUNT_FOREIGN = "account-foreign"
@@ -102,7 +107,8 @@ class Reason(StrEnum):
     MOUNTED = "mounted"
     FAILED_MOUNT = "failed-mount"
     NO_KUBELET = "no-kubelet"
-    NOT_ADMITTED = "not-admitted"
+    POD_ENDED = "pod-ended"
+    MOUNT_HELD_UP = "mount-held-up"
     TOO_SLOW = "too-slow"
 
 
@@ -124,13 +130,14 @@ class Verdict:
         return self.answer is Answer.YES
 
 
+_OF_PATH = re.compile(r' cannot \w+ path "([^"]*)"')
 _TODO = {
     Outcome.UNAUTHORIZED: "give a credential that this cluster accepts",
     Outcome.CONFLICT: "try again",
     Outcome.INVALID: "look for an admission webhook or a proxy that changes or refuses such requests",
     Outcome.THROTTLED: "try again when the API server is less busy",
     Outcome.SERVER_ERROR: "look into the API server's log, and try again",
-    Outcome.UNREADABLE: "look for a proxy between here and the API server that answers in its place",
+    Outcome.UNREADABLE: "check the server's address in the kubeconfig, and look for a proxy that answers in its place",
     Outcome.NO_ANSWER: "see whether the API server is up and reachable from here, and try again",
     Outcome.NOT_FOUND: "look for a proxy or an aggregated API that hides this path",
 }
@@ -138,12 +145,34 @@ _TODO = {
 
 def could_not_tell(rung: Rung, seen: Seen, permission: Permission) -> Verdict:
     """The verdict on a request that brought no usable answer; `permission` is what the request needs."""
+    reason, todo = Reason(seen.outcome.value), _TODO.get(seen.outcome, "")
+    text = f"{seen.request}: {seen.short}"
     if seen.outcome is Outcome.FORBIDDEN:
-        text = f"not allowed to {permission}"
-        return Verdict(rung, Answer.UNKNOWN, Reason.FORBIDDEN, text, permission.todo, (seen,))
-    return Verdict(
-        rung, Answer.UNKNOWN, Reason(seen.outcome.value), f"{seen.request}: {seen.short}", _TODO[seen.outcome], (seen,)
-    )
+        reason, text, todo = _refused(seen, permission)
+    elif seen.outcome is Outcome.NOT_FOUND and seen.about.startswith("namespaces "):
+        reason, text = Reason.NO_NAMESPACE, f"there is no {seen.about.replace('namespaces', 'namespace')}"
+        todo = "name a namespace that is there (--namespace)"
+    return Verdict(rung, Answer.UNKNOWN, reason, text, todo, (seen,))
+
+
+def _refused(seen: Seen, permission: Permission) -> tuple[Reason, str, str]:
+    """What a 403 says. Whoever authorizes says that the user cannot; all others have rules that no role changes."""
+    if prefix := _prefix(seen):
+        text = f"the API server was asked for {prefix}{seen.path}, of which it knows nothing"
+        todo = f"take {prefix} out of the server's address in the kubeconfig, if no gateway serves the cluster there"
+        return Reason.FORBIDDEN, text, todo
+    if " cannot " in seen.message:
+        return Reason.FORBIDDEN, f"not allowed to {permission}", permission.todo
+    todo = "have the rule behind this changed"
+    if permission.namespace:
+        todo = "name a namespace that takes such an object (--namespace), or have the rule behind this changed"
+    return Reason.NOT_ADMITTED, f"{seen.request} was not admitted: {seen.short}", todo
+
+
+def _prefix(seen: Seen) -> str:
+    """What stands before our path where the server was asked: it names the whole path when it refuses it."""
+    asked = _OF_PATH.search(seen.message)
+    return asked[1].removesuffix(seen.path) if asked and asked[1].endswith(seen.path) else ""
 
 
 def not_asked(rung: Rung, why: str) -> Verdict:

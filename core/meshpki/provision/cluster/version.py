@@ -45,6 +45,8 @@ class Release:
 FOUNDING: Final = Release(1, 13)
 """The first whose tokens may name another audience than the API server's own."""
 DISCOVERY: Final = Release(1, 18)
+"""The first that can publish issuer and keys (ServiceAccountIssuerDiscovery, alpha)."""
+DISCOVERY_BY_DEFAULT: Final = Release(1, 20)
 REQUIRED_ISSUER: Final = Release(1, 20)
 """From here on an API server does not start without issuer and signing key."""
 SEVERAL_ISSUERS: Final = Release(1, 22)

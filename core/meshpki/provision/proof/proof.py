@@ -10,6 +10,7 @@ from meshpki.errors import MeshpkiError, RefusedError, UnavailableError
 from meshpki.provision.ca_questions import GARBAGE, OTHER_AUDIENCE, UNAUTHENTICATED, CaQuestions
 from meshpki.provision.checks import Check, Verdict, VerifyReport, failed, settled, skipped
 from meshpki.provision.cluster import version
+from meshpki.provision.cluster.asking import LOGIN, not_accepted
 from meshpki.provision.cluster.evidence import Outcome, record
 from meshpki.provision.cluster.throw_away import this_run
 from meshpki.provision.cluster.uninterrupted import uninterrupted
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from meshpki.hooks import Progress
+    from meshpki.provision.cluster.asking import Login
     from meshpki.provision.cluster.evidence import Asker
     from meshpki.provision.proof.question import Question
 
@@ -60,17 +62,26 @@ def prove(
     question: Question,
     *,
     knock: Knock,
+    login: Login = lambda: LOGIN,
     other: Asker | None = None,
     progress: Progress | None = None,
     pace: Pace | None = None,
 ) -> VerifyReport:
     """Make every check; a failure is part of the report. Leaves nothing in the clusters, after Ctrl-C neither.
 
-    Raises what the asker raises when the first question brings no answer at all, RefusedError when the cluster does
-    not accept the credential, LeftBehindError when an interrupted round could not remove what it had made.
+    `login` says what to do when the first cluster answers 401. Raises what the asker raises when the first question
+    brings no answer at all, RefusedError when the cluster does not accept the credential, LeftBehindError when an
+    interrupted round could not remove what it had made.
     """
     return _Round(
-        asker, ca, question, knock=knock, other=other, say=progress or (lambda _: None), pace=pace or Pace()
+        asker,
+        ca,
+        question,
+        knock=knock,
+        login=login,
+        other=other,
+        say=progress or (lambda _: None),
+        pace=pace or Pace(),
     ).all()
 
 
@@ -82,6 +93,7 @@ class _Round:
         question: Question,
         *,
         knock: Knock,
+        login: Login,
         other: Asker | None,
         say: Progress,
         pace: Pace,
@@ -90,6 +102,7 @@ class _Round:
         self._ca = ca
         self._question = question
         self._knock = knock
+        self._login = login
         self._say = say
         self._pace = pace
         run = this_run()
@@ -137,11 +150,7 @@ class _Round:
         """Without any answer to the first question there is nothing to prove."""
         seen = record(f"GET {version.PATH}", self._asker.request("GET", version.PATH), version.read)
         if seen.outcome is Outcome.UNAUTHORIZED:
-            raise RefusedError(
-                f"the API server does not accept the credential: {line(seen)}",
-                wanted="a credential of this cluster that has not expired",
-                todo="log in again, or choose another context (--context)",
-            )
+            raise not_accepted(seen, self._login())
 
     def _made(self, step: Step, number: int) -> Check:
         name = step.title(self._question)

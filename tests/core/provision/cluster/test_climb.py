@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 
 from meshpki.errors import RefusedError, UnavailableError, UsageError
 from meshpki.hooks import Mode
+from meshpki.kube.errors import KubeCredentialError
 from meshpki.provision.cluster import permission
 from meshpki.provision.cluster.climb import LeftBehindError, climb
 from meshpki.provision.cluster.ladder import Standing
-from meshpki.provision.cluster.question import Question
+from meshpki.provision.cluster.question import Canary, Question
+from meshpki.provision.cluster.throw_away import STALE_SECONDS
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung
 from meshpki_cli.documents import as_json
-from support.fake_cluster import FOUNDING, FakeAnswer, FakeCluster, answer, away, failure
+from support.fake_cluster import FOUNDING, MODERN, FakeAnswer, FakeCluster, answer, away, failure
 from support.tokens import TokenMaker
 
 ACCOUNTS = "/api/v1/namespaces/default/serviceaccounts"
@@ -124,7 +126,8 @@ QUESTIONS = {
     Rung.CERTIFICATES: "GET /apis/certificates.k8s.io/v1",
 }
 WAYS: dict[Reason, FakeAnswer | BaseException] = {
-    Reason.FORBIDDEN: failure(403, "RBAC: no"),
+    Reason.FORBIDDEN: failure(403, 'User "jo" cannot do it'),
+    Reason.NOT_ADMITTED: failure(403, 'admission webhook "policy.test" denied the request: label team is required'),
     Reason.THROTTLED: failure(429, "too many requests"),
     Reason.SERVER_ERROR: failure(500, "it broke"),
     Reason.INVALID: failure(422, "that will not do"),
@@ -154,7 +157,8 @@ def test_no_usable_answer_is_never_a_no(rung: Rung, reason: Reason) -> None:
     assert found.sds is not NO
     if rung in {Rung.TOKEN, Rung.REVIEW, Rung.API_SERVER}:
         assert Mode.SDS not in found.modes
-        assert any(step.todo == found[rung].todo for step in found.lift) or Mode.POD_CERTIFICATE in found.modes
+        assert any(step.todo == found[rung].todo for step in found.lift)
+        assert found.standing is Standing.UNKNOWN, "though pod certificates are proven"
     if rung is Rung.CERTIFICATES:
         assert Mode.POD_CERTIFICATE not in found.modes
     assert cluster.objects == {}
@@ -185,13 +189,32 @@ def test_garbage_is_never_a_no(rung: Rung, body: bytes) -> None:
     ],
 )
 def test_403_names_the_permission(question: str, rung: Rung, named: str) -> None:
-    cluster = FakeCluster(scripted={question: failure(403, "User cannot")})
+    cluster = FakeCluster(scripted={question: failure(403, 'User "jo" cannot do it')})
     found = climb(cluster, Question())
     assert (found[rung].answer, found[rung].reason) == (UNKNOWN, Reason.FORBIDDEN)
     assert named in found[rung].seen
     assert f"`{named}`" in found[rung].todo
     ours = named.startswith(("create serviceaccounts", "create tokenreviews", "get /.", "get /openid"))
-    assert ("detect-rbac.yaml" in found[rung].todo) is ours
+    assert ("--rbac NAME" in found[rung].todo) is ours
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'admission webhook "policy.test" denied the request: label team is required',
+        'serviceaccounts "meshpki-detect" is forbidden: exceeded quota: q, requested: count/serviceaccounts=1, used: 5',
+        'serviceaccounts "meshpki-detect" is forbidden: unable to create new content in namespace default because it '
+        "is being terminated",
+    ],
+    ids=["webhook", "quota", "terminating"],
+)
+def test_an_account_that_is_not_admitted_is_no_missing_permission(words: str) -> None:
+    found = climb(FakeCluster(scripted={f"POST {ACCOUNTS}": failure(403, words)}), Question())
+    verdict = found[Rung.TOKEN]
+    assert (verdict.answer, verdict.reason) == (UNKNOWN, Reason.NOT_ADMITTED)
+    assert words in verdict.seen
+    assert "--rbac" not in verdict.todo
+    assert "--namespace" in verdict.todo
 
 
 @pytest.mark.parametrize("question", [*dict.fromkeys(QUESTIONS.values()), "GET /openid/v1/jwks"])
@@ -199,8 +222,24 @@ def test_401_ends_it_with_one_sentence_and_leaves_nothing(question: str) -> None
     cluster = FakeCluster(scripted={question: failure(401, "Unauthorized")})
     with pytest.raises(RefusedError, match="does not accept the credential") as told:
         climb(cluster, Question())
-    assert "--context" in told.value.todo
+    assert told.value.todo == "log in again; or choose another context (--context)"
     assert cluster.objects == {}
+
+
+@pytest.mark.parametrize("question", ["GET /api/v1", f"POST {ACCOUNT}/token", "GET /openid/v1/jwks"])
+def test_a_credential_that_cannot_be_had_any_more_is_told_as_what_it_is(question: str) -> None:
+    lost = KubeCredentialError("aws failed with status 1", todo="log in with that tool")
+    cluster = FakeCluster(scripted={question: lost})
+    with pytest.raises(KubeCredentialError, match="aws failed"):
+        climb(cluster, Question())
+    assert cluster.objects == {}
+
+
+def test_401_is_told_with_what_is_known_of_the_credential() -> None:
+    cluster = FakeCluster(scripted={"GET /version": failure(401, "Unauthorized")})
+    with pytest.raises(RefusedError) as told:
+        climb(cluster, Question(), login=lambda: "fetch it again (it expired at noon)")
+    assert told.value.todo.startswith("fetch it again (it expired at noon); or choose")
 
 
 # ---- 1.13, and what else there is between yes and no
@@ -249,6 +288,58 @@ def test_servers_with_other_flags_behind_one_address() -> None:
     other = climb(FakeCluster(token_requests=True, discovered=False), Question())
     assert other[Rung.TOKEN].good
     assert "may differ" in other[Rung.TOKEN].seen
+
+
+PAGE = answer(404, b"<html>404 page</html>")
+
+
+@pytest.mark.parametrize("rung", QUESTIONS)
+def test_a_404_that_is_no_api_servers_is_never_a_no(rung: Rung) -> None:
+    cluster = FakeCluster(scripted={QUESTIONS[rung]: PAGE}, discovered=False)
+    found = climb(cluster, Question())
+    reason = Reason.ISSUER_HIDDEN if rung is Rung.ISSUER else Reason.UNREADABLE
+    assert (found[rung].answer, found[rung].reason) == (UNKNOWN, reason)
+    assert "address" in found[rung].todo
+    assert cluster.objects == {}
+
+
+def test_an_outage_with_an_error_page_lowers_no_mode() -> None:
+    cluster = FakeCluster(certificate_kinds={})
+    cluster.scripted |= {f"POST {ACCOUNT}/token": PAGE, "GET /api/v1": failure(503)}
+    found = climb(cluster, Question())
+    assert (found.sds, found.standing) == (UNKNOWN, Standing.UNKNOWN)
+
+
+def test_a_wrong_path_in_the_servers_address_lowers_nothing() -> None:
+    class Lost(FakeCluster):
+        """Every path leads nowhere, as behind a wrong prefix."""
+
+        def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> FakeAnswer:
+            self.asked.append((method, path, body))
+            return answer(404, b"404 page not found\n")
+
+    found = climb(Lost(), Question())
+    assert {verdict.answer for verdict in found.verdicts} == {UNKNOWN, NOT_ASKED}
+    assert found.standing is Standing.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict", "reason"),
+    [
+        ("v1.13.0", NO, Reason.TOKEN_REQUEST_OFF),
+        ("v1.19.16", NO, Reason.TOKEN_REQUEST_OFF),
+        ("v1.20.0", UNKNOWN, Reason.TOKEN_REQUEST_HIDDEN),
+        ("v1.37.2", UNKNOWN, Reason.TOKEN_REQUEST_HIDDEN),
+        ("unknown", UNKNOWN, Reason.NOT_FOUND),
+    ],
+)
+def test_token_request_can_be_off_until_1_20(version: str, verdict: Answer, reason: Reason) -> None:
+    cluster = FakeCluster(version={"gitVersion": version}, token_requests=False, certificate_kinds={})
+    found = climb(cluster, Question())
+    assert (found[Rung.TOKEN].answer, found[Rung.TOKEN].reason) == (verdict, reason)
+    assert found[Rung.TOKEN].todo
+    assert found.sds is verdict
+    assert ("legacy tokens only" in found[Rung.TOKEN_REQUEST].seen) is (verdict is NO)
 
 
 def test_an_account_that_vanishes_is_no_missing_token_request() -> None:
@@ -345,6 +436,19 @@ def test_a_mesh_token_that_opens_the_api_server_is_a_danger(cluster: FakeCluster
     assert found.lift[0].todo == verdict.todo
 
 
+@pytest.mark.parametrize(
+    "error",
+    ["", "[invalid bearer token]", "Post https://webhook.test: connection refused", "context deadline exceeded"],
+)
+def test_a_refusal_for_another_reason_than_the_audience_proves_nothing(error: str) -> None:
+    cluster = FakeCluster(scripted={REVIEWS: without_audiences(review(error=error))})
+    found = climb(cluster, Question())
+    verdict = found[Rung.API_SERVER]
+    assert (verdict.answer, verdict.reason) == (UNKNOWN, Reason.PROVES_NOTHING)
+    assert verdict.todo
+    assert found.standing is Standing.UNKNOWN
+
+
 def test_the_danger_is_about_the_audience_that_the_mesh_has() -> None:
     open_for = ("https://cluster.test", "vault")
     assert climb(FakeCluster(api_audiences=open_for), Question()).standing is Standing.PROVEN
@@ -369,7 +473,11 @@ def test_an_audience_beside_is_no_issuer_beside() -> None:
     ("cluster", "verdict", "reason"),
     [
         (FakeCluster(published_issuer="https://other.test"), NO, Reason.ISSUER_DIFFERS),
-        (FakeCluster(published=False), NO, Reason.ISSUER_HIDDEN),
+        (FakeCluster(published=False), UNKNOWN, Reason.ISSUER_HIDDEN),
+        (FakeCluster(published=False, version={"gitVersion": "v1.19.16"}), NO, Reason.ISSUER_TOO_OLD),
+        (FakeCluster(published=False, version={"gitVersion": "v1.17.3"}), NO, Reason.ISSUER_TOO_OLD),
+        (FakeCluster(published=False, scripted={"GET /version": failure(500)}), UNKNOWN, Reason.ISSUER_HIDDEN),
+        (FakeCluster(published=False, maker=TokenMaker("https://a.test?b")), NO, Reason.ISSUER_NOT_HTTPS),
         (FakeCluster(published=False, maker=TokenMaker("k3s")), NO, Reason.ISSUER_NOT_HTTPS),
         (FakeCluster(scripted={"GET /openid/v1/jwks": answer(200, {"keys": []})}), NO, Reason.KEY_NOT_PUBLISHED),
         (FakeCluster(scripted={"GET /openid/v1/jwks": answer(200, {"keys": 1})}), UNKNOWN, Reason.UNREADABLE),
@@ -409,6 +517,23 @@ def test_certificates(kinds: dict[str, tuple[str, ...]], verdict: Answer, reason
     assert (Mode.POD_CERTIFICATE in found.modes) is (verdict is YES)
 
 
+@pytest.mark.parametrize(
+    ("version", "todo"),
+    [
+        ({"gitVersion": "v1.36.3"}, "upgrade to 1.37 or later"),
+        ({"gitVersion": "unknown"}, "upgrade to 1.37 or later"),
+        ({"gitVersion": "v1.37.2", "emulationMajor": "1", "emulationMinor": "36"}, "end the emulation of 1.36"),
+        ({"gitVersion": "v1.38.0", "emulationMajor": "1", "emulationMinor": "37"}, "see why this 1.38 does not"),
+        ({"gitVersion": "v1.36.3", "emulationMajor": "1", "emulationMinor": "35"}, "upgrade to 1.37 or later"),
+        (MODERN, "see why this 1.37 does not serve"),
+    ],
+    ids=str,
+)
+def test_the_way_up_is_by_the_binary_and_by_what_it_emulates(version: Mapping[str, object], todo: str) -> None:
+    found = climb(FakeCluster(version=version, certificate_kinds={}), Question())
+    assert found[Rung.CERTIFICATES].todo.startswith(todo)
+
+
 def test_a_beta_that_cannot_be_asked_for_is_no_no() -> None:
     cluster = FakeCluster(
         certificate_kinds={"v1": ()}, scripted={"GET /apis/certificates.k8s.io/v1beta1": failure(503)}
@@ -424,22 +549,103 @@ def test_what_is_not_granted_is_named(denied: str) -> None:
     verdict = climb(FakeCluster(denied=(denied,)), Question())[Rung.PERMISSIONS]
     assert (verdict.answer, verdict.reason) == (NO, Reason.MISSING)
     assert denied in verdict.seen
-    assert "deploy/kubernetes/detect-rbac.yaml" in verdict.todo
+    assert "--rbac NAME" in verdict.todo
 
 
 @pytest.mark.parametrize(
-    "cluster",
+    ("cluster", "todo"),
     [
-        FakeCluster(denied=("delete serviceaccounts",)),
-        FakeCluster(scripted={f"POST {permission.REVIEW_PATH}": failure(500)}),
-        FakeCluster(scripted={f"POST {permission.REVIEW_PATH}": away()}),
+        (FakeCluster(denied=("delete serviceaccounts",)), "delete serviceaccounts meshpki-detect"),
+        (FakeCluster(scripted={f"POST {permission.REVIEW_PATH}": failure(500)}), "the API server's log"),
+        (FakeCluster(scripted={f"POST {permission.REVIEW_PATH}": away()}), "is up and reachable"),
+        (FakeCluster(scripted={f"POST {permission.REVIEW_PATH}": PAGE}), "the server's address"),
     ],
+    ids=["may not", "500", "away", "no API server's"],
 )
-def test_what_might_not_be_removed_is_not_made(cluster: FakeCluster) -> None:
+def test_what_might_not_be_removed_is_not_made(cluster: FakeCluster, todo: str) -> None:
+    """And nobody is sent for a permission that he may have: what hides whether he has is what has to be mended."""
     found = climb(cluster, Question())
     assert f"POST {ACCOUNTS}" not in cluster.requests
     assert (found[Rung.TOKEN].answer, found[Rung.TOKEN].reason) == (UNKNOWN, Reason.WOULD_STAY_BEHIND)
-    assert "delete serviceaccounts meshpki-detect" in found[Rung.TOKEN].todo
+    assert todo in found[Rung.TOKEN].todo
+    assert ("granted" in found[Rung.TOKEN].todo) is ("delete" in todo)
+
+
+# ---- a server that falls silent, or takes its time
+
+
+class Silent(FakeCluster):
+    """Answers the first requests, then none."""
+
+    answered = 1
+
+    def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> FakeAnswer:
+        if len(self.asked) < self.answered:
+            return super().request(method, path, body)
+        self.asked.append((method, path, body))
+        raise away()
+
+
+@pytest.mark.parametrize("answered", range(1, 15))
+def test_a_server_that_falls_silent_is_not_asked_again_and_again(answered: int) -> None:
+    cluster = Silent()
+    cluster.answered = answered
+    try:
+        found = climb(cluster, Question())
+    except LeftBehindError as error:
+        assert error.ladder is not None
+        found = error.ladder
+    asked = [one for one in cluster.requests[answered:] if "serviceaccounts/meshpki-detect" not in one]
+    assert len(asked) <= 2
+    whole = FakeCluster()
+    climb(whole, Question())
+    if answered < len(whole.asked) - 4:
+        assert found.standing is Standing.UNKNOWN
+        assert [step.todo for step in found.lift] == [
+            "see whether the API server is up and reachable from here, and try again"
+        ]
+        left_out = [seen for one in found.verdicts for seen in one.evidence if seen.message.startswith("not asked: ")]
+        assert left_out
+        assert "no answer: " not in str([verdict.seen for verdict in found.verdicts])
+
+
+def test_a_question_without_an_answer_now_and_then_ends_nothing() -> None:
+    cluster = FakeCluster()
+    for path in ("GET /api/v1", f"POST {ACCOUNT}/token", "GET /openid/v1/jwks"):
+        cluster.scripted[path] = away()
+    found = climb(cluster, Question())
+    assert "not asked: the API server" not in as_json(found)
+    assert found[Rung.CERTIFICATES].good
+
+
+@pytest.mark.parametrize("canary", [None, Canary(seconds=180.0)])
+@pytest.mark.parametrize("slow", [1.0, 20.0, 59.0])
+def test_nothing_stands_so_long_that_another_machine_takes_it_for_left(slow: float, canary: Canary | None) -> None:
+    now = 0.0
+
+    class Slow(FakeCluster):
+        def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> FakeAnswer:
+            nonlocal now
+            began = now
+            now += slow
+            if method == "POST" and path == ACCOUNTS:
+                self.born = began
+            if method == "DELETE" and path == ACCOUNT:
+                self.died = now
+            return super().request(method, path, body)
+
+        born = died = 0.0
+
+    cluster = Slow(node="n", pod_status={"phase": "Pending"})
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    found = climb(cluster, Question(canary=canary), monotonic=lambda: now, sleep=sleep)
+    assert cluster.objects == {}
+    assert 0 < cluster.died - cluster.born < STALE_SECONDS
+    assert ("not asked: the other questions took too long" in as_json(found)) is (slow > 50)
 
 
 @pytest.mark.parametrize("namespace", ["", "a/b", "../kube-system", "A", "x" * 64])
@@ -455,10 +661,13 @@ def test_an_audience_that_is_none(audience: str) -> None:
 
 
 def test_what_cannot_be_removed_is_told_with_the_command_that_removes_it() -> None:
-    cluster = FakeCluster(scripted={f"DELETE {ACCOUNT}": failure(500, "etcd is away")})
+    place = "/api/v1/namespaces/other/serviceaccounts/meshpki-detect"
+    cluster = FakeCluster(scripted={f"DELETE {place}": failure(500, "etcd is away")})
     with pytest.raises(LeftBehindError, match="etcd is away") as told:
-        climb(cluster, Question())
-    assert told.value.todo == "kubectl -n default delete serviceaccount,pod meshpki-detect"
+        climb(cluster, Question(namespace="other"), kubectl="kubectl --context prod")
+    assert told.value.todo == "kubectl --context prod -n other delete serviceaccount,pod meshpki-detect"
+    assert told.value.ladder is not None
+    assert told.value.ladder.standing is Standing.PROVEN, "what was found out is not lost"
 
 
 def test_progress_is_told_before_each_rung() -> None:

@@ -6,6 +6,8 @@ import dataclasses
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from meshpki import records
 from meshpki.errors import UnavailableError
@@ -53,6 +55,10 @@ SIDE_ISSUES = dict.fromkeys(("certificates", "issuer", "permissions", "token_req
         ({"certificates": NO, "canary": UNKNOWN}, "sds file-mount", Standing.PROVEN, ["certificates"]),
         (SIDE_ISSUES, "sds file-mount", Standing.PROVEN, ["certificates"]),
         ({"token": NO}, "pod-certificate file-mount", Standing.PROVEN, []),
+        ({"token": UNKNOWN, "review": NOT_ASKED}, "pod-certificate file-mount", Standing.UNKNOWN, ["token"]),
+        ({"token": UNKNOWN, "permissions": NO}, "pod-certificate file-mount", Standing.UNKNOWN, ["permissions"]),
+        ({"api_server": UNKNOWN}, "pod-certificate file-mount", Standing.UNKNOWN, ["api-server"]),
+        ({"token": NO, "certificates": UNKNOWN}, "file-mount", Standing.UNKNOWN, ["certificates"]),
         ({"api_server": DANGER}, "pod-certificate file-mount", Standing.DANGER, ["api-server"]),
         ({"api_server": DANGER, "version": NO}, "pod-certificate file-mount", Standing.DANGER, ["api-server"]),
     ],
@@ -62,6 +68,25 @@ def test_modes(answers: dict[str, Answer], modes: str, standing: Standing, lift:
     assert " ".join(found.modes) == modes
     assert found.standing is standing
     assert [step.todo for step in found.lift] == [f"mend {rung}" for rung in lift]
+
+
+PROVEN_OR_NOT = st.sampled_from((YES, NO, UNKNOWN))
+
+
+@settings(deadline=None)
+@given(st.fixed_dictionaries({**dict.fromkeys(("token", "review", "api_server"), st.sampled_from(Answer)),
+                              **dict.fromkeys(("version", "certificates", "permissions"), PROVEN_OR_NOT)}))  # fmt: skip
+def test_the_command_calls_nothing_settled_that_the_hook_calls_open(answers: dict[str, Answer]) -> None:
+    found = ladder(**answers)
+    try:
+        answer = detection(found)
+    except UnavailableError:
+        settled = {YES: Standing.PROVEN, DANGER: Standing.DANGER}  # of sds, whatever is above it
+        assert found.standing is settled.get(found.sds, Standing.UNKNOWN)
+    else:
+        assert found.standing is not Standing.UNKNOWN
+        if found.standing is not Standing.DANGER:
+            assert (answer.modes == (Mode.FILE_MOUNT,)) is (found.standing is Standing.FILE_MOUNT_ONLY)
 
 
 def test_a_rung_that_was_not_asked_for_is_not_there() -> None:

@@ -89,7 +89,8 @@ def test_a_review_that_says_both_is_a_refusal() -> None:
     found = review.read(
         {"kind": "TokenReview", "status": {"authenticated": True, "audiences": [token.FOREIGN], "error": "but"}}
     )
-    asked = token.Asked("default", ("istio-ca", token.FOREIGN), None, None)
+    may_remove = evidence.Exchange("POST x", 201, Outcome.DONE, found=permission.Granted(permission.TOKEN_REVIEW, True))
+    asked = token.Asked("default", ("istio-ca", token.FOREIGN), None, None, may_remove)
     seen = evidence.Exchange("POST x", 201, Outcome.DONE, found=found)
     assert review.judge(seen, asked).reason is Reason.NOT_AUTHENTICATED
 
@@ -108,26 +109,31 @@ def test_a_refusal_names_the_api_servers_audiences(error: str, audiences: tuple[
 
 
 @pytest.mark.parametrize(
-    ("status", "outcome"),
+    ("status", "outcome", "of_anybody"),
     [
-        (201, Outcome.DONE),
-        (302, Outcome.INVALID),
-        (400, Outcome.INVALID),
-        (401, Outcome.UNAUTHORIZED),
-        (403, Outcome.FORBIDDEN),
-        (404, Outcome.NOT_FOUND),
-        (409, Outcome.CONFLICT),
-        (422, Outcome.INVALID),
-        (429, Outcome.THROTTLED),
-        (500, Outcome.SERVER_ERROR),
-        (504, Outcome.SERVER_ERROR),
+        (201, Outcome.DONE, Outcome.DONE),
+        (302, Outcome.INVALID, Outcome.UNREADABLE),
+        (400, Outcome.INVALID, Outcome.UNREADABLE),
+        (401, Outcome.UNAUTHORIZED, Outcome.UNAUTHORIZED),
+        (403, Outcome.FORBIDDEN, Outcome.UNREADABLE),
+        (404, Outcome.NOT_FOUND, Outcome.UNREADABLE),
+        (409, Outcome.CONFLICT, Outcome.UNREADABLE),
+        (422, Outcome.INVALID, Outcome.UNREADABLE),
+        (429, Outcome.THROTTLED, Outcome.THROTTLED),
+        (500, Outcome.SERVER_ERROR, Outcome.SERVER_ERROR),
+        (504, Outcome.SERVER_ERROR, Outcome.SERVER_ERROR),
     ],
 )
-def test_a_status_is_an_outcome(status: int, outcome: Outcome) -> None:
-    seen = record("GET x", answer(status, {"message": "why", "details": {"kind": "pods", "name": "a"}}), lambda _: 1)
+def test_a_status_is_an_outcome(status: int, outcome: Outcome, of_anybody: Outcome) -> None:
+    """Of an API server, which explains it by a Status; of anybody else it may be about anything."""
+    body = {"kind": "Status", "message": "why", "details": {"kind": "pods", "name": "a"}}
+    seen = record("GET x", answer(status, body), lambda _: 1)
     assert (seen.status, seen.outcome) == (status, outcome)
     if outcome is not Outcome.DONE:
         assert (seen.message, seen.about, seen.found) == ("why", "pods a", None)
+    for other in (b"<html>", b"", json.dumps({**body, "kind": "Page"}).encode()):
+        seen = record("GET x", answer(status, other), lambda members: 1 if members else None)
+        assert seen.outcome is (Outcome.UNREADABLE if status == 201 and other in {b"<html>", b""} else of_anybody)
 
 
 def test_a_foreign_text_is_one_printable_line_without_secrets() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
 from meshpki.errors import RefusedError
 from meshpki.provision.cluster import throw_away
-from meshpki.provision.cluster.climb import climb
+from meshpki.provision.cluster.climb import LeftBehindError, climb
 from meshpki.provision.cluster.question import Canary, Question
 from meshpki.provision.cluster.throw_away import LABELS, MARK, STALE_SECONDS, Run, Standing, is_left_over, this_run
 from meshpki.provision.cluster.uninterrupted import stoppable, uninterrupted
@@ -89,7 +91,9 @@ def test_an_account_of_somebody_else_is_left_alone_however_old(labels: dict[str,
     assert not [one for one in cluster.requests if one.startswith("DELETE")]
 
 
-@pytest.mark.parametrize("said", [failure(403, "cannot get"), failure(500), away(), answer(200, b"<html>")])
+@pytest.mark.parametrize(
+    "said", [failure(403, 'User "jo" cannot get it'), failure(500), away(), answer(200, b"<html>")]
+)
 def test_an_account_that_cannot_be_looked_at_is_left_alone(said: FakeAnswer | BaseException) -> None:
     cluster = FakeCluster(objects={ACCOUNT: account("elsewhere.1.x")}, scripted={f"GET {ACCOUNT}": said})
     found = climb(cluster, Question())
@@ -102,7 +106,9 @@ def test_an_account_that_cannot_be_looked_at_is_left_alone(said: FakeAnswer | Ba
 
 def test_a_left_over_that_may_not_be_removed_is_told() -> None:
     left = account(f"{this_run().place}.{DEAD_PROCESS}.x")
-    cluster = FakeCluster(objects={ACCOUNT: left}, scripted={f"DELETE {ACCOUNT}": failure(403, "cannot delete")})
+    cluster = FakeCluster(
+        objects={ACCOUNT: left}, scripted={f"DELETE {ACCOUNT}": failure(403, 'User "jo" cannot delete it')}
+    )
     climb_into(cluster, "could not be removed")
 
 
@@ -219,7 +225,7 @@ def test_a_signal_waits_until_the_tidying_up_is_done(number: signal.Signals) -> 
 @pytest.mark.usefixtures("_signals")
 def test_a_signal_while_the_pod_is_removed_does_not_leave_the_account() -> None:
     pod = "/api/v1/namespaces/default/pods/meshpki-detect"
-    cluster = FakeCluster(pod_status={"phase": "Running"})
+    cluster = FakeCluster(pod_status={"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]})
 
     def delete(_body: Mapping[str, object]) -> FakeAnswer | None:
         assert set(cluster.objects) == {pod, ACCOUNT}
@@ -230,6 +236,73 @@ def test_a_signal_while_the_pod_is_removed_does_not_leave_the_account() -> None:
     with pytest.raises(KeyboardInterrupt):
         climb(cluster, Question(canary=Canary(seconds=0.0)))
     assert cluster.objects == {}
+
+
+def removal_that_fails(cluster: FakeCluster, *signals: signal.Signals) -> None:
+    """While the signals come."""
+
+    def delete(_body: Mapping[str, object]) -> FakeAnswer:
+        for number in signals:
+            signal.raise_signal(number)
+        raise away()
+
+    cluster.scripted[f"DELETE {ACCOUNT}"] = delete
+
+
+@pytest.mark.usefixtures("_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_removal_fails_does_not_hide_what_is_left(number: signal.Signals) -> None:
+    cluster = FakeCluster()
+    removal_that_fails(cluster, number)
+    with pytest.raises(LeftBehindError, match="could not be removed") as told, stoppable():
+        climb(cluster, Question())
+    assert told.value.ladder is None
+    assert list(cluster.objects) == [ACCOUNT]
+
+
+@pytest.mark.usefixtures("_signals")
+def test_ctrl_c_and_another_while_the_removal_fails() -> None:
+    cluster = FakeCluster(scripted={"GET /openid/v1/jwks": KeyboardInterrupt()})
+    removal_that_fails(cluster, signal.SIGINT, signal.SIGTERM, signal.SIGINT)
+    with pytest.raises(LeftBehindError, match="could not be removed"), stoppable():
+        climb(cluster, Question())
+    assert cluster.requests.count(f"DELETE {ACCOUNT}") == 1, "whoever presses Ctrl-C is not made to wait twice"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_just_before_the_removal(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At an instant that no signal of a test can be sure to meet: before signals are held back."""
+    before = iter([True] * times)
+
+    @contextlib.contextmanager
+    def too_late() -> Iterator[None]:
+        if next(before, False):
+            raise KeyboardInterrupt
+        with uninterrupted():
+            yield
+
+    monkeypatch.setattr("meshpki.provision.cluster.climb.uninterrupted", too_late)
+    cluster = FakeCluster()
+    with pytest.raises(KeyboardInterrupt if times == 1 else LeftBehindError) as told:
+        climb(cluster, Question())
+    assert list(cluster.objects) == ([] if times == 1 else [ACCOUNT])
+    assert times == 1 or "may be left" in str(told.value)
+
+
+@pytest.mark.usefixtures("_signals")
+def test_a_signal_that_comes_while_handlers_are_put_back_leaves_them_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put, calls = signal.signal, iter(range(9))
+
+    def another_comes(number: signal.Signals, handler: Any) -> Any:  # Any: as signal.signal has it
+        put(number, handler)
+        if next(calls) == 3:  # three were set; this is the first that is put back
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "signal", another_comes)
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        pass
 
 
 @pytest.mark.usefixtures("_signals")
