@@ -12,10 +12,10 @@ from google.protobuf.message import DecodeError
 
 from meshpki.ca.audit.record import second_stamp
 from meshpki.ca.peer import Peer
-from meshpki.ca.refusals import Refusals
 from meshpki.ca.server.authentication import PeerRule, TokenRule
 from meshpki.ca.server.bundle_reports import BundleReport, BundleReports, Reporter, ReportsFullError
 from meshpki.ca.server.methods import Call, CallRefusedError, Method
+from meshpki.ca.server.refusals import Refusals
 from meshpki.runtime.http import Answer
 from meshpki.wire.methods import REPORT_BUNDLE
 from meshpki.wire.trust_bundles_pb2 import ReportRequest, ReportResponse

@@ -14,11 +14,11 @@ from meshpki.ca.credential import CredentialKind
 from meshpki.ca.lifetime import check_renewable
 from meshpki.ca.peer import Peer
 from meshpki.ca.reasons import IdentityReason, IdentityRefusedError, LifetimeReason, LifetimeRefusedError
-from meshpki.ca.refusals import Refusals, refusal, unavailable
 from meshpki.ca.server.authentication import UNJUDGED, PeerRule, TokenRule
 from meshpki.ca.server.issuance import Issuance, Order, lifetime_refusal
 from meshpki.ca.server.methods import Call, CallRefusedError, Method
 from meshpki.ca.server.metrics import Outcome
+from meshpki.ca.server.refusals import Refusals, refusal, unavailable
 from meshpki.errors import UnavailableError
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest
 from meshpki.wire.methods import CREATE_CERTIFICATE

@@ -17,9 +17,9 @@ from meshpki.ca.issue import issue
 from meshpki.ca.peer import Peer
 from meshpki.ca.prepare import prepare
 from meshpki.ca.reasons import CsrRefusedError, LifetimeReason, LifetimeRefusedError
-from meshpki.ca.refusals import refusal, unavailable
 from meshpki.ca.serials import draw
 from meshpki.ca.server.batches import Batches
+from meshpki.ca.server.refusals import refusal, unavailable
 from meshpki.ca.signer import SoftwareSigner
 from meshpki.errors import UnavailableError
 from meshpki.wire.istio_ca_pb2 import IstioCertificateResponse
