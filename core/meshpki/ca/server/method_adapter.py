@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeAlias
 
 import grpc
 
+from meshpki.ca.server.endings import CallerLeftError, ending
 from meshpki.ca.server.methods import Call, CallRefusedError, Method, StreamMethod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import ThreadPoolExecutor
 
-_LOG = logging.getLogger(__name__)
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
 """How long a caller may take from the headers of a call to its request."""
 
@@ -87,24 +86,31 @@ class MethodTable(grpc.GenericRpcHandler):
 
     def _unary(self, method: Method[Any]) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
         def behavior(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-            call = self._call(context)
+            call, request = self._call(context), _Request(requests, context, self._waiting)
             self._in_flight.add(call.id)
             try:
-                return method.serve(call, _Request(requests, context, self._waiting))
+                return method.serve(call, request)
             except Exception as error:  # noqa: BLE001  # every one becomes a status
-                _end(context, call, error)
+                ended = ending(call, error)
             finally:
                 self._in_flight.discard(call.id)
+                request.close()
+            _abort(context, *ended)  # out of the `except`: what it raises would hold the error as its context
 
         return behavior
 
     def _stream(self, method: StreamMethod[Any]) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
         def behavior(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            call = self._call(context)
+            call, request = self._call(context), _Request(requests, context, self._waiting)
+            ended = None
             try:
-                yield from method.serve(call, _Request(requests, context, self._waiting))
+                yield from method.serve(call, request)
             except Exception as error:  # noqa: BLE001  # every one becomes a status
-                _end(context, call, error)
+                ended = ending(call, error)
+            finally:
+                request.close()
+            if ended is not None:
+                _abort(context, *ended)
 
         return behavior
 
@@ -122,7 +128,7 @@ class Received(Protocol):
     """The request of a call, for a handler that wants it."""
 
     def __call__(self) -> bytes:
-        """Wait for the request. Raises CallRefusedError when the caller ends the call without one."""
+        """Wait for the request. Raises CallRefusedError or CallerLeftError when the call ends without one."""
         ...
 
     def alive(self) -> bool:
@@ -131,28 +137,39 @@ class Received(Protocol):
 
 
 class _Request:
+    """A handler may keep it for as long as it likes: of a call that has ended it holds nothing."""
+
     __slots__ = ("_context", "_requests", "_waiting")
 
     def __init__(
         self, requests: Iterator[bytes], context: grpc.ServicerContext, waiting: dict[grpc.ServicerContext, float]
     ) -> None:
         self._requests = requests
-        self._context = context
+        self._context: grpc.ServicerContext | None = context
         self._waiting = waiting
 
     def __call__(self) -> bytes:
-        self._waiting[self._context] = time.monotonic()
+        context = self._context
+        if context is None:
+            raise CallerLeftError
+        self._waiting[context] = time.monotonic()
         try:
             return next(self._requests)
         except StopIteration:
             raise CallRefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT, "request_missing", "the call ended without a request"
             ) from None
+        except grpc.RpcError:
+            raise CallerLeftError from None
         finally:
-            self._waiting.pop(self._context, None)
+            self._waiting.pop(context, None)
 
     def alive(self) -> bool:
-        return bool(self._context.is_active())
+        return self._context is not None and bool(self._context.is_active())
+
+    def close(self) -> None:
+        """The call has ended."""
+        self._context, self._requests = None, iter(())
 
 
 def _certificate(context: grpc.ServicerContext) -> bytes:
@@ -160,10 +177,5 @@ def _certificate(context: grpc.ServicerContext) -> bytes:
     return b"".join(found)  # type: ignore[arg-type]  # a list, whatever the stubs say; several are no one PEM block
 
 
-def _end(context: grpc.ServicerContext, call: Call, error: Exception) -> NoReturn:
-    if isinstance(error, CallRefusedError):
-        context.abort(error.status, str(error))
-    if isinstance(error, grpc.RpcError):  # the caller left
-        raise error
-    _LOG.error("a call failed", exc_info=error, extra={"call": call.id, "peer": call.peer})
-    context.abort(grpc.StatusCode.INTERNAL, f"internal: the server's log has the cause under call {call.id}")
+def _abort(context: grpc.ServicerContext, status: grpc.StatusCode, text: str) -> NoReturn:
+    context.abort(status, text)
