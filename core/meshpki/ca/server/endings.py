@@ -22,17 +22,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-class CallerLeftError(Exception):
-    """The caller cancelled the call, or its connection is gone: nobody is there to be answered."""
-
-
 def ending(call: Call, error: Exception) -> tuple[grpc.StatusCode, str]:
     """What the caller is told; the log gets what it is not told. `error` holds no frame any more afterwards."""
     try:
         if isinstance(error, CallRefusedError):
             return error.status, str(error)
-        if isinstance(error, CallerLeftError):
-            return grpc.StatusCode.CANCELLED, "the caller left"
         _LOG.error("a call failed", exc_info=error, extra={"call": call.id, "peer": call.peer})
         return grpc.StatusCode.INTERNAL, f"internal: the server's log has the cause under call {call.id}"
     finally:

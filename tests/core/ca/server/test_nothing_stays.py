@@ -17,7 +17,7 @@ import grpc
 import pytest
 
 from meshpki.ca.keys import KeyKind, generate
-from meshpki.ca.server.endings import CallerLeftError, ending, forget
+from meshpki.ca.server.endings import ending, forget
 from meshpki.ca.server.methods import Call, CallRefusedError
 from meshpki.errors import UnavailableError
 from meshpki.wire.health_pb2 import HealthCheckRequest
@@ -277,7 +277,6 @@ def test_of_an_error_nothing_is_left(raising: Callable[[], None]) -> None:
 def test_what_the_caller_is_told(caplog: pytest.LogCaptureFixture) -> None:
     call = Call("ab-1", "ipv4:10.0.0.1:5", 0.0, ())
     assert ending(call, CallRefusedError(Code.NOT_FOUND, "why", "so")) == (Code.NOT_FOUND, "why: so")
-    assert ending(call, CallerLeftError())[0] is Code.CANCELLED
     assert not caplog.records
     status, text = ending(call, ValueError("secret"))
     assert (status, text.partition(":")[0]) == (Code.INTERNAL, "internal")
