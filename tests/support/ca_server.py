@@ -144,7 +144,7 @@ http: 127.0.0.1:0
 server_names: [{name}]
 issuer: {{certificate: ca/issuer-cert.pem, key: ca/issuer-key.pem, root: ca/root-cert.pem}}
 audit: audit/issuance.jsonl
-clusters: [{{name: local, issuer: "{issuer}", jwks: {{file: jwks-0.json}}}}]
+clusters: [{{name: local, issuer: "{issuer}", jwks: {jwks}}}]
 """
 
 
@@ -155,14 +155,26 @@ class CaProcess:
     """`meshpki ca serve` as a process of its own, in `directory`; its log is kept in `log`."""
 
     def __init__(
-        self, directory: Path, authority: TestAuthority, maker: TokenMaker, more: str = "", *, files: int = 0
+        self,
+        directory: Path,
+        authority: TestAuthority,
+        maker: TokenMaker,
+        more: str = "",
+        *,
+        jwks: str = "{file: jwks-0.json}",
+        files: int = 0,
+        at_first: int = 0,
     ) -> None:
-        """`more` is added to the configuration; with `files` it may have no more of them open, whatever it does."""
+        """`more` is added to the configuration. With `files` it may have no more of them open, whatever it does, and
+        with `at_first` so many as long as it does nothing about it.
+        """
         make_config(directory, maker, authority=authority)
-        (directory / "ca.yaml").write_text(CONFIG.format(name=SERVER_NAME, issuer=maker.issuer) + more)
+        config = CONFIG.format(name=SERVER_NAME, issuer=maker.issuer, jwks=jwks) + more
+        (directory / "ca.yaml").write_text(config)
         self.log = directory / "ca.log"
         self.audit = directory / "audit/issuance.jsonl"
-        limited = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"] if files else []
+        limits = f"ulimit -Sn {at_first or files}; ulimit -Hn {files}"
+        limited = ["sh", "-c", f'{limits}; exec "$@"', "sh"] if files else []
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*limited, *_SERVE], cwd=directory, stderr=log)
         self.says = self._wait()
