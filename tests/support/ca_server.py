@@ -148,7 +148,7 @@ clusters: [{{name: local, issuer: "{issuer}", jwks: {jwks}}}]
 """
 
 
-_SERVE = (sys.executable, "-m", "meshpki_cli", "ca", "serve", "--config", "ca.yaml", "--log-level", "debug")
+SERVE = (sys.executable, "-m", "meshpki_cli", "ca", "serve", "--config", "ca.yaml", "--log-level", "debug")
 
 
 class CaProcess:
@@ -176,7 +176,7 @@ class CaProcess:
         limits = f"ulimit -Sn {at_first or files}; ulimit -Hn {files}"
         limited = ["sh", "-c", f'{limits}; exec "$@"', "sh"] if files else []
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*limited, *_SERVE], cwd=directory, stderr=log)
+            self.process = subprocess.Popen([*limited, *SERVE], cwd=directory, stderr=log)
         self.says = self._wait()
         """What it said when it served: where."""
         self.client = CaClient(self.says["grpc"], authority.root_pem)
