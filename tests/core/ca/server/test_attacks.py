@@ -6,7 +6,6 @@ import contextlib
 import re
 import signal
 import socket
-import ssl
 import threading
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from meshpki.wire.health_pb2 import HealthCheckResponse
 from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK
 from support.authority import make_authority
 from support.ca_server import SERVER_NAME, CaClient, CallFailedError, CaProcess
+from support.http2 import Http2Connection
 from support.jwks_server import serving
 from support.tokens import TokenMaker
 
@@ -186,21 +186,16 @@ def test_tokens_of_unknown_keys_keep_nobody_waiting_while_the_keys_cannot_be_had
 # --- connections
 
 
-def greeted(address: str) -> ssl.SSLSocket:
-    """A connection that says hello in HTTP/2, and nothing more."""
-    host, _, port = address.rpartition(":")
-    context = ssl.create_default_context(cadata=AUTHORITY.root_pem.decode())
-    context.set_alpn_protocols(["h2"])
-    tls = context.wrap_socket(socket.create_connection((host, int(port)), timeout=60), server_hostname=SERVER_NAME)
-    tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-    return tls
+def greeted(address: str) -> Http2Connection:
+    """A connection that says hello, and nothing more."""
+    return Http2Connection(address, AUTHORITY.root_pem, SERVER_NAME)
 
 
 def test_connections_without_a_call_take_neither_health_nor_calls_away(tmp_path: Path) -> None:
     server = CaProcess(tmp_path, AUTHORITY, MAKER, files=400)
     assert len(server.client.sign(token("honest"))) == 3
     assert '"fewer connections than configured' in server.log.read_text()
-    held, turned_away = list[ssl.SSLSocket](), 0
+    held, turned_away = list[Http2Connection](), 0
     for _ in range(420):
         try:
             held.append(greeted(server.client.address))

@@ -34,6 +34,7 @@ from meshpki.wire.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH, REPORT_BUNDLE
 from support.authority import make_authority
 from support.ca_server import SERVER_NAME, CallFailedError, RunningCa, failures, http_page, make_config, running
+from support.http2 import ENHANCE_YOUR_CALM, GoAway, Http2Connection
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -237,11 +238,44 @@ def test_connections_leave_some_files_for_everything_else(
     assert bool(caplog.records) is (given < wanted)
 
 
-def test_pings_are_tolerated_as_istios_clients_send_them() -> None:
-    options = dict(OPTIONS)
-    assert options["grpc.http2.min_recv_ping_interval_without_data_ms"] <= 15_000
-    assert options["grpc.keepalive_permit_without_calls"] == 1
-    assert options["grpc.so_reuseport"] == 0
+def test_a_second_server_on_the_port_is_an_error() -> None:
+    assert dict(OPTIONS)["grpc.so_reuseport"] == 0
+
+
+def pinging(ca: RunningCa) -> Http2Connection:
+    return Http2Connection(ca.server.address, ca.authority.root_pem, SERVER_NAME)
+
+
+def test_too_many_pings_end_the_connection(ca: RunningCa) -> None:
+    with pinging(ca) as connection:
+        for _ in range(20):
+            connection.ping()
+            connection.listen(0.1)
+        connection.listen(60)
+        assert connection.goaway == GoAway(ENHANCE_YOUR_CALM, b"too_many_pings")
+    assert len(ca.client.sign(good_token())) == 3
+
+
+@pytest.mark.e2e
+def test_pings_are_tolerated_more_often_than_istios_clients_send_them(ca: RunningCa) -> None:
+    """Those send one every 15 s at most. The first is free, and the third that is too early ends the connection."""
+    every = 11.0
+    with pinging(ca) as connection:
+        for number in range(4):
+            connection.ping()
+            connection.listen(every if number < 3 else 2.0)
+        assert (connection.goaway, connection.ended, connection.answered) == (None, False, 4)
+
+
+def test_a_connection_without_a_call_is_closed_with_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "grpc.max_connection_idle_ms"
+    assert 0 < dict(OPTIONS)[name] <= 300_000
+    monkeypatch.setattr("meshpki.ca.server.listener.OPTIONS", tuple({**dict(OPTIONS), name: 500}.items()))
+    with running(tmp_path) as ca, pinging(ca) as connection:
+        connection.listen(60)
+        assert connection.goaway
+        assert connection.goaway.reason == b"connection idle"
+        assert len(ca.client.sign(good_token())) == 3
 
 
 # --- health
