@@ -127,7 +127,7 @@ class CaServer:
             at_once=config.limits.threads,
         )
         bundles = BundleService(profile, audit, metrics)
-        health = HealthService(readiness.ready)
+        health = HealthService(readiness.ready, metrics.sent_away.count)
         aside = aside_lane(metrics.sent_away)
         self.table = self._table((service.by_token(verifier), bundles.by_token(verifier), *health.methods()), aside)
         lanes: list[AnyLane] = [self.table.lane, aside]

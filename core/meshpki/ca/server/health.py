@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SERVICES: Final = ("", CREATE_CERTIFICATE.split("/")[1])
 WATCHES_AT_ONCE: Final = 8
 """Each takes a thread for as long as it likes, from callers who proved nothing: one more, and the oldest has to go."""
+HEALTH_BUSY: Final = "health_busy"
 _POLL_SECONDS: Final = 1.0
 _Status = health_pb2.HealthCheckResponse
 
@@ -28,8 +29,10 @@ _Status = health_pb2.HealthCheckResponse
 class HealthService:
     """Answers for the whole server and for the certificate service alike."""
 
-    def __init__(self, serving: Callable[[], bool]) -> None:
+    def __init__(self, serving: Callable[[], bool], said: Callable[[str], object]) -> None:
+        """`serving` is the bit; `said` hears why a watcher is sent away."""
         self._serving = serving
+        self._said = said
         self._lock = threading.Lock()
         self._watchers: list[_Watcher] = []
         self._stopping = False
@@ -70,7 +73,7 @@ class HealthService:
                 watcher.wake.wait(_POLL_SECONDS)
         if watcher.displaced:
             raise CallRefusedError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "health_busy", "another watcher needs the place: watch again"
+                grpc.StatusCode.RESOURCE_EXHAUSTED, HEALTH_BUSY, "another watcher needs the place: watch again"
             )
 
     @contextlib.contextmanager
@@ -80,6 +83,7 @@ class HealthService:
             self._watchers.append(watcher)
             if len(self._watchers) > WATCHES_AT_ONCE:
                 self._watchers.pop(0).displace()
+                self._said(HEALTH_BUSY)
         try:
             yield watcher
         finally:

@@ -307,6 +307,7 @@ def test_health_watch_follows_and_is_bounded(tmp_path: Path) -> None:
         with pytest.raises(CallFailedError) as caught, failures():
             next(calls[0])  # the oldest made room
         assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "health_busy")
+        assert 'meshpki_ca_sent_away{reason="health_busy"} 1.0' in ca.http("/metrics")[1]
         assert len(ca.client.sign(good_token())) == 3
         unknown.cancel()
         until(lambda: ca.server.metrics.registry.get_sample_value("meshpki_ca_in_flight") == WATCHES_AT_ONCE - 1)
