@@ -13,15 +13,27 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS, PING, GOAWAY = 4, 6, 7
-ACK = 1
+DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
+ACK = END_STREAM = 1
+END_HEADERS = 4
+INITIAL_WINDOW_SIZE = 4
 ENHANCE_YOUR_CALM = 11
 """RFC 9113, section 7."""
 
 
-def frame(kind: int, flags: int = 0, payload: bytes = b"") -> bytes:
-    """A frame of the connection itself, stream 0 (RFC 9113, section 4.1)."""
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + bytes(4) + payload
+def frame(kind: int, flags: int = 0, payload: bytes = b"", stream: int = 0) -> bytes:
+    """A frame of a stream, or of the connection itself (RFC 9113, section 4.1)."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def headers_of(path: str) -> bytes:
+    """The headers of a gRPC call, none of them compressed but method and scheme (RFC 7541, appendix A)."""
+
+    def literal(name: bytes, value: bytes) -> bytes:
+        return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+    named = {b":path": path.encode(), b":authority": b"x", b"content-type": b"application/grpc", b"te": b"trailers"}
+    return b"\x83\x87" + b"".join(literal(name, value) for name, value in named.items())
 
 
 @dataclass
@@ -39,6 +51,8 @@ class Http2Connection:
     address: str
     roots_pem: bytes
     server_name: str
+    window: int = 65_535
+    """So many bytes of each answer may come."""
     answered: int = 0
     """Pings of ours that the server answered."""
     goaway: GoAway | None = None
@@ -53,7 +67,8 @@ class Http2Connection:
         plain = socket.create_connection((host, int(port)), timeout=60)
         self._socket = context.wrap_socket(plain, server_hostname=self.server_name)
         assert self._socket.selected_alpn_protocol() == "h2"
-        self._socket.sendall(PREFACE + frame(SETTINGS))
+        settings = struct.pack(">HI", INITIAL_WINDOW_SIZE, self.window)
+        self._socket.sendall(PREFACE + frame(SETTINGS, payload=settings))
         while not self._greeted:
             self._receive(60)
             if self.ended:
@@ -71,6 +86,11 @@ class Http2Connection:
             self._socket.sendall(frame(PING, payload=bytes(8)))
         except OSError:
             self.ended = True
+
+    def call(self, path: str, stream: int) -> None:
+        """Begin a call with an empty request; `stream` is the next odd number."""
+        begun = frame(HEADERS, END_HEADERS, headers_of(path), stream)
+        self._socket.sendall(begun + frame(DATA, END_STREAM, bytes(5), stream))
 
     def listen(self, seconds: float) -> None:
         """Read what comes for so long, and answer it; less long when the connection ends or is told to."""

@@ -55,7 +55,7 @@ class Limits:
     in_flight: int = 64
     """Calls of one listener that were begun and have no answer yet; one more is told RESOURCE_EXHAUSTED."""
     threads: int = 16
-    """Of these, how many may wait for others at once: for an API server, or for a signer outside of this process."""
+    """Calls that may wait at once for one cluster's API server, or for a signer outside of this process."""
     connections: int = 4096
     """Of one listener, at a time; one more is closed at once."""
 

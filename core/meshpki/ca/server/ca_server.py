@@ -129,6 +129,7 @@ class CaServer:
         bundles = BundleService(profile, audit, metrics)
         health = HealthService(readiness.ready, metrics.sent_away.count)
         aside = aside_lane(metrics.sent_away)
+        closing.callback(lambda: aside.pool.shutdown(wait=False))
         self.table = self._table((service.by_token(verifier), bundles.by_token(verifier), *health.methods()), aside)
         lanes: list[AnyLane] = [self.table.lane, aside]
         if config.renewal is not None:

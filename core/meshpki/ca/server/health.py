@@ -61,8 +61,8 @@ class HealthService:
     def watch(self, call: Call, granted: None, received: Received) -> Iterator[bytes]:  # noqa: ARG002
         """Answer at once and at every change, until the caller leaves, others need its place or the server stops."""
         name, last = _service(received()), b""
-        with self._watcher() as watcher:
-            while received.alive() and not watcher.displaced:
+        with self._watcher(received) as watcher:
+            while received.alive():
                 stopping = self._stopping
                 answer = self._answer(name)
                 if answer != last:
@@ -71,14 +71,10 @@ class HealthService:
                 if stopping:
                     return
                 watcher.wake.wait(_POLL_SECONDS)
-        if watcher.displaced:
-            raise CallRefusedError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, HEALTH_BUSY, "another watcher needs the place: watch again"
-            )
 
     @contextlib.contextmanager
-    def _watcher(self) -> Iterator[_Watcher]:
-        watcher = _Watcher()
+    def _watcher(self, received: Received) -> Iterator[_Watcher]:
+        watcher = _Watcher(received)
         with self._lock:
             self._watchers.append(watcher)
             if len(self._watchers) > WATCHES_AT_ONCE:
@@ -103,13 +99,17 @@ class HealthService:
 class _Watcher:
     """One who watches, and what wakes him."""
 
-    def __init__(self) -> None:
+    def __init__(self, received: Received) -> None:
         self.wake = threading.Event()
-        self.displaced = False
+        self._received = received
 
     def displace(self) -> None:
-        """His place is another's now."""
-        self.displaced = True
+        """His place is another's now. He may be waiting for a client that reads nothing."""
+        self._received.send_away(
+            CallRefusedError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, HEALTH_BUSY, "another watcher needs the place: watch again"
+            )
+        )
         self.wake.set()
 
 

@@ -55,6 +55,10 @@ class Received(Protocol):
         """Whether the caller still waits for an answer."""
         ...
 
+    def send_away(self, refused: CallRefusedError) -> None:
+        """End the call from another thread than its own, whatever that waits for."""
+        ...
+
 
 def uncounted(refused: CallRefusedError) -> None:
     """For a method whose refusals are counted nowhere."""

@@ -74,7 +74,7 @@ class Request:
         self._context, self._requests = None, iter(())
 
     def send_away(self, refused: CallRefusedError) -> None:
-        """End the call from another thread than its own, which wakes from its wait."""
+        """End the call from another thread than its own, which wakes from whatever it waits for."""
         context, self.sent_away = self._context, refused
         if context is None:
             return

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from meshpki.ca.server.health import WATCHES_AT_ONCE
 from meshpki.ca.server.lanes import ASIDE_PLACES
 from meshpki.ca.server.patience import OFTEN
 from meshpki.runtime.http import CONNECTIONS
 from meshpki.wire.health_pb2 import HealthCheckResponse
-from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK
+from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH
 from support.authority import make_authority
 from support.ca_server import SERVER_NAME, CaClient, CallFailedError, CaProcess
 from support.http2 import Http2Connection
@@ -142,6 +143,24 @@ def test_calls_for_health_without_a_request_keep_nobody_from_asking(ca: CaProces
         tries = [asking_again(lambda: ca.client.raw(HEALTH_CHECK, b"")) for _ in range(50)]
         assert sum(tries) <= 250, tries
         assert asking_again(lambda: ca.client.sign(token("honest"))) == 1
+
+
+def test_watchers_that_read_nothing_keep_nobody_from_watching(ca: CaProcess) -> None:
+    """Each of their answers waits in a thread of ours for a window that never opens."""
+    connection = Http2Connection(ca.client.address, AUTHORITY.root_pem, SERVER_NAME, window=0)
+    for number in range(2 * ASIDE_PLACES):
+        connection.call(HEALTH_WATCH, 2 * number + 1)
+        connection.listen(0.01)
+    until(lambda: number_of(ca, 'meshpki_ca_sent_away{reason="health_busy"}') >= ASIDE_PLACES)
+    watch: grpc.UnaryStreamMultiCallable[bytes, bytes] = ca.client.channel.unary_stream(HEALTH_WATCH)
+    call = watch(b"", timeout=120)
+    assert HealthCheckResponse.FromString(next(call)).status == HealthCheckResponse.SERVING
+    call.cancel()
+    for _ in range(20):
+        ca.client.raw(HEALTH_CHECK, b"")
+    until(lambda: number_of(ca, "meshpki_ca_in_flight") <= WATCHES_AT_ONCE)
+    connection.close()
+    until(lambda: number_of(ca, "meshpki_ca_in_flight") == 0)
 
 
 def test_tokens_of_unknown_keys_keep_nobody_waiting_while_the_keys_cannot_be_had(tmp_path: Path) -> None:
