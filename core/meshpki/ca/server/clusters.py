@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Final
 
 from meshpki.ca.config_clusters import Authentication
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _KEEP_FREE: Final = 4
 """One thread in so many is kept for calls that need no slow API server."""
+_FOR_KEYS: Final = 4
+"""One place in so many may be taken by those who wait for keys."""
 
 
 def open_clusters(
@@ -40,7 +43,10 @@ def open_clusters(
         for cluster in config.clusters
         if cluster.api_server is not None
     }
-    clusters = [_trusted(cluster, terms[cluster.name], clients.get(cluster.name)) for cluster in config.clusters]
+    waiting = threading.Semaphore(max(1, config.limits.in_flight // _FOR_KEYS))
+    clusters = [
+        _trusted(cluster, terms[cluster.name], clients.get(cluster.name), waiting) for cluster in config.clusters
+    ]
     _check_files_differ(clusters, now)
     return clusters, _node_proxies(config, clients)
 
@@ -65,12 +71,14 @@ def review_terms(config: CaConfig) -> dict[str, ReviewTerms]:
     }
 
 
-def _trusted(cluster: ClusterSettings, terms: ReviewTerms, client: KubeClient | None) -> TrustedCluster:
+def _trusted(
+    cluster: ClusterSettings, terms: ReviewTerms, client: KubeClient | None, waiting: threading.Semaphore
+) -> TrustedCluster:
     policy = cluster.policy()
     reviewer = None
     if client is not None and cluster.authentication is not Authentication.JWKS:
         reviewer = TokenReviewer(client, policy, terms)
-    return TrustedCluster(policy, _key_source(cluster, client), reviewer)
+    return TrustedCluster(policy, _key_source(cluster, client, waiting), reviewer)
 
 
 def _node_proxies(config: CaConfig, clients: Mapping[str, KubeClient]) -> NodeProxies:
@@ -85,18 +93,19 @@ def _node_proxies(config: CaConfig, clients: Mapping[str, KubeClient]) -> NodePr
     return NodeProxies(config.trust_domain, proxies, at_once=max(1, config.limits.threads // 2))
 
 
-def _key_source(cluster: ClusterSettings, client: KubeClient | None) -> KeySource | None:
+def _key_source(cluster: ClusterSettings, client: KubeClient | None, waiting: threading.Semaphore) -> KeySource | None:
+    """`waiting` has places for those who wait for keys, of all clusters: their tokens' signatures are not checked."""
     jwks = cluster.jwks
     if jwks is None:
         return None
     if jwks.url is not None and jwks.ca_file is not None:
-        return HttpsKeySource(jwks.url, jwks.ca_file)
+        return HttpsKeySource(jwks.url, jwks.ca_file, waiting=waiting)
     if jwks.file is not None:
         return FileKeySource(jwks.file)
     from meshpki.tokens.jwks_api_server import api_server_keys
 
     assert client is not None  # the configuration saw to it
-    return api_server_keys(client, cluster.name)
+    return api_server_keys(client, cluster.name, waiting)
 
 
 def _client(settings: ApiServerSettings, connections: int) -> KubeClient:
