@@ -9,15 +9,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import yaml
 
 from meshpki.ca.config import CaConfig, IssuerFiles, Limits, ProfileSettings
 from meshpki.ca.config_clusters import ClusterSettings, JwksSettings
 from meshpki.ca.config_values import HostPort
 from meshpki.ca.server.ca_server import CaServer
+from meshpki.identity import ServiceAccountRef
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from meshpki.wire.methods import CREATE_CERTIFICATE
 from support.authority import TestAuthority, make_authority, make_csr
@@ -143,16 +145,41 @@ http: 127.0.0.1:0
 server_names: [{name}]
 issuer: {{certificate: ca/issuer-cert.pem, key: ca/issuer-key.pem, root: ca/root-cert.pem}}
 audit: audit/issuance.jsonl
-clusters: [{{name: local, issuer: "{issuer}", jwks: {{file: jwks-0.json}}}}]
 """
 
 
-class CaProcess:
-    """`meshpki ca serve` as a process of its own, in `directory`; its log is kept in `log`."""
+def cluster_yaml(*clusters: ClusterSettings) -> str:
+    """The clusters as an operator writes them; what is at its default is left out."""
+    return yaml.safe_dump({"clusters": [_plain(cluster) for cluster in clusters]})
 
-    def __init__(self, directory: Path, authority: TestAuthority, maker: TokenMaker) -> None:
-        make_config(directory, maker, authority=authority)
-        (directory / "ca.yaml").write_text(CONFIG.format(name=SERVER_NAME, issuer=maker.issuer))
+
+def _plain(value: object) -> object:
+    if isinstance(value, ServiceAccountRef):
+        return str(value)
+    if is_dataclass(value):
+        said = [(each.name, getattr(value, each.name), each.default) for each in fields(value)]
+        return {name: _written(name, found) for name, found, default in said if found != default}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool) else str(value)
+
+
+def _written(name: str, value: object) -> object:
+    return f"{value}s" if name in {"leeway", "max_token_lifetime", "review_cache"} else _plain(value)
+
+
+class CaProcess:
+    """`meshpki ca serve` as a process of its own, in `directory`; its log is kept in `log`.
+
+    It believes the tokens of `maker`, or those of the clusters that are named instead.
+    """
+
+    def __init__(
+        self, directory: Path, authority: TestAuthority, maker: TokenMaker, clusters: Sequence[ClusterSettings] = ()
+    ) -> None:
+        config = make_config(directory, maker, authority=authority)
+        written = CONFIG.format(name=SERVER_NAME) + cluster_yaml(*(clusters or config.clusters))
+        (directory / "ca.yaml").write_text(written)
         self.log = directory / "ca.log"
         self.audit = directory / "audit/issuance.jsonl"
         with self.log.open("ab") as log:
@@ -161,16 +188,23 @@ class CaProcess:
                 cwd=directory,
                 stderr=log,
             )
-        self.client = CaClient(self._wait(), authority.root_pem)
+        said = self._wait()
+        self.http_address = said["http"]
+        self.client = CaClient(said["grpc"], authority.root_pem)
 
-    def _wait(self) -> str:
+    def _wait(self) -> dict[str, str]:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
             for line in self.log.read_text().splitlines():
                 if '"the CA serves"' in line:
-                    return str(json.loads(line)["grpc"])
+                    said: dict[str, str] = json.loads(line)
+                    return said
             time.sleep(0.02)
         raise AssertionError(f"the CA did not start: {self.log.read_text()}")
+
+    def http(self, path: str) -> tuple[int, str]:
+        """Status and text of a page."""
+        return page(self.http_address, path)
 
     def end(self, number: int) -> int:
         """Send a signal; the exit status."""
@@ -191,12 +225,17 @@ class RunningCa:
 
     def http(self, path: str) -> tuple[int, str]:
         """Status and text of a page."""
-        try:
-            with urllib.request.urlopen(f"http://{self.server.http_address}{path}", timeout=TIMEOUT) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+        return page(self.server.http_address, path)
+
+
+def page(address: str, path: str) -> tuple[int, str]:
+    """Status and text of a page of a CA."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=TIMEOUT) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 @contextlib.contextmanager
