@@ -111,7 +111,7 @@ def test_an_api_server_killed_and_started_again_in_a_storm(
     server = api_server()
     asks = how is not Authentication.JWKS
     allowed = {"issued", "review_unavailable", "review_busy"} if asks else {"issued"}
-    ca = CaProcess(tmp_path, make_authority(), TokenMaker(), [settings(server, how, tmp_path)])
+    ca = CaProcess(tmp_path, make_authority(), TokenMaker(), clusters=[settings(server, how, tmp_path)])
     storm = Storm(ca, list(itertools.islice(Signer(server).tokens(), TOKENS)), allowed)
     try:
         storm.until(lambda: ca.http("/readyz")[0] == 200)

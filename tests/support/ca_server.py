@@ -175,7 +175,12 @@ class CaProcess:
     """
 
     def __init__(
-        self, directory: Path, authority: TestAuthority, maker: TokenMaker, clusters: Sequence[ClusterSettings] = ()
+        self,
+        directory: Path,
+        authority: TestAuthority,
+        maker: TokenMaker,
+        *,
+        clusters: Sequence[ClusterSettings] = (),
     ) -> None:
         config = make_config(directory, maker, authority=authority)
         written = CONFIG.format(name=SERVER_NAME) + cluster_yaml(*(clusters or config.clusters))
@@ -188,23 +193,22 @@ class CaProcess:
                 cwd=directory,
                 stderr=log,
             )
-        said = self._wait()
-        self.http_address = said["http"]
-        self.client = CaClient(said["grpc"], authority.root_pem)
+        self.says = self._wait()
+        """What it said when it served: where."""
+        self.client = CaClient(self.says["grpc"], authority.root_pem)
 
     def _wait(self) -> dict[str, str]:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
             for line in self.log.read_text().splitlines():
                 if '"the CA serves"' in line:
-                    said: dict[str, str] = json.loads(line)
-                    return said
+                    return dict(json.loads(line))
             time.sleep(0.02)
         raise AssertionError(f"the CA did not start: {self.log.read_text()}")
 
     def http(self, path: str) -> tuple[int, str]:
         """Status and text of a page."""
-        return page(self.http_address, path)
+        return http_page(self.says["http"], path)
 
     def end(self, number: int) -> int:
         """Send a signal; the exit status."""
@@ -225,10 +229,10 @@ class RunningCa:
 
     def http(self, path: str) -> tuple[int, str]:
         """Status and text of a page."""
-        return page(self.server.http_address, path)
+        return http_page(self.server.http_address, path)
 
 
-def page(address: str, path: str) -> tuple[int, str]:
+def http_page(address: str, path: str) -> tuple[int, str]:
     """Status and text of a page of a CA."""
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=TIMEOUT) as answer:

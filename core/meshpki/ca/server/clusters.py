@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from meshpki.ca.config_clusters import Authentication
 from meshpki.ca.server.node_proxies import NodeProxies, ProxiesOfCluster
 from meshpki.errors import UnavailableError, UsageError
+from meshpki.tokens.api_turns import Turns
 from meshpki.tokens.jwks import FileKeySource, HttpsKeySource
 from meshpki.tokens.namesakes import overlaps
+from meshpki.tokens.review_gate import Gate, Places
 from meshpki.tokens.reviewer import ReviewTerms, TokenReviewer
 from meshpki.tokens.verify import TrustedCluster
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from meshpki.ca.config import CaConfig
     from meshpki.ca.config_clusters import ApiServerSettings, ClusterSettings
@@ -35,14 +38,39 @@ def open_clusters(
     clusters that share an issuer and a key.
     """
     terms = review_terms(config)
-    clients = {
-        cluster.name: closing.enter_context(_client(cluster.api_server, terms[cluster.name].at_once))
+    servers = {
+        cluster.name: _ApiServer.open(cluster.api_server, terms[cluster.name], closing)
         for cluster in config.clusters
         if cluster.api_server is not None
     }
-    clusters = [_trusted(cluster, terms[cluster.name], clients.get(cluster.name)) for cluster in config.clusters]
+    clusters = [_trusted(cluster, servers.get(cluster.name)) for cluster in config.clusters]
     _check_files_differ(clusters, now)
-    return clusters, _node_proxies(config, clients)
+    proxies = {
+        cluster.name: _proxies(cluster, servers[cluster.name]) for cluster in config.clusters if cluster.node_proxies
+    }
+    return clusters, NodeProxies(config.trust_domain, proxies)
+
+
+@dataclass(frozen=True, slots=True)
+class _ApiServer:
+    """The way to one cluster's API server, and how much of the CA its answers may hold up."""
+
+    client: KubeClient
+    terms: ReviewTerms
+    places: Places
+
+    @classmethod
+    def open(cls, settings: ApiServerSettings, terms: ReviewTerms, closing: contextlib.ExitStack) -> _ApiServer:
+        from meshpki.kube.client import KubeClient  # only here: a CA that asks no API server loads none of it
+
+        places = terms.at_once + terms.waiting
+        client = KubeClient(_access(settings), pool=places, timeout_seconds=terms.timeout_seconds)
+        return cls(closing.enter_context(client), terms, Places(places))
+
+    def turns(self, requests: int) -> Turns:
+        """Those of calls that send so many requests one after the other."""
+        gate = Gate(self.places, probe_seconds=requests * self.terms.timeout_seconds)
+        return Turns(gate, self.terms.at_once, patience_seconds=self.terms.patience_seconds)
 
 
 def reviewers(clusters: Sequence[TrustedCluster]) -> tuple[TokenReviewer, ...]:
@@ -51,9 +79,10 @@ def reviewers(clusters: Sequence[TrustedCluster]) -> tuple[TokenReviewer, ...]:
 
 
 def review_terms(config: CaConfig) -> dict[str, ReviewTerms]:
-    """The bounds of each cluster's reviews, such that one whose API server is slow leaves threads to the others.
+    """The bounds of each cluster's questions, such that one whose API server is slow leaves threads to the others.
 
-    A call that is reviewed takes a thread for as long. Of several clusters none may take the last quarter of them.
+    A call that waits for an answer takes a thread for as long, whatever it asks. Of several clusters none may take the
+    last quarter of them.
     """
     threads = config.limits.threads
     at_once = max(1, threads // 2)
@@ -65,27 +94,21 @@ def review_terms(config: CaConfig) -> dict[str, ReviewTerms]:
     }
 
 
-def _trusted(cluster: ClusterSettings, terms: ReviewTerms, client: KubeClient | None) -> TrustedCluster:
+def _trusted(cluster: ClusterSettings, server: _ApiServer | None) -> TrustedCluster:
     policy = cluster.policy()
     reviewer = None
-    if client is not None and cluster.authentication is not Authentication.JWKS:
-        reviewer = TokenReviewer(client, policy, terms)
-    return TrustedCluster(policy, _key_source(cluster, client), reviewer)
+    if server is not None and cluster.authentication is not Authentication.JWKS:
+        reviewer = TokenReviewer(server.client, policy, server.terms, places=server.places)
+    return TrustedCluster(policy, _key_source(cluster, server), reviewer)
 
 
-def _node_proxies(config: CaConfig, clients: Mapping[str, KubeClient]) -> NodeProxies:
-    """Those of each cluster that has some; as many ask at once as reviews may."""
-    proxies = {}
-    for cluster in config.clusters:
-        if cluster.node_proxies:
-            from meshpki.kube.pod_directory import PodDirectory
+def _proxies(cluster: ClusterSettings, server: _ApiServer) -> ProxiesOfCluster:
+    from meshpki.kube.pod_directory import PodDirectory
 
-            pods = PodDirectory(clients[cluster.name])
-            proxies[cluster.name] = ProxiesOfCluster(frozenset(cluster.node_proxies), pods)
-    return NodeProxies(config.trust_domain, proxies, at_once=max(1, config.limits.threads // 2))
+    return ProxiesOfCluster(frozenset(cluster.node_proxies), PodDirectory(server.client), server.turns(2))
 
 
-def _key_source(cluster: ClusterSettings, client: KubeClient | None) -> KeySource | None:
+def _key_source(cluster: ClusterSettings, server: _ApiServer | None) -> KeySource | None:
     jwks = cluster.jwks
     if jwks is None:
         return None
@@ -95,14 +118,8 @@ def _key_source(cluster: ClusterSettings, client: KubeClient | None) -> KeySourc
         return FileKeySource(jwks.file)
     from meshpki.tokens.jwks_api_server import api_server_keys
 
-    assert client is not None  # the configuration saw to it
-    return api_server_keys(client, cluster.name)
-
-
-def _client(settings: ApiServerSettings, connections: int) -> KubeClient:
-    from meshpki.kube.client import KubeClient  # only here: a CA that asks no API server loads none of it
-
-    return KubeClient(_access(settings), pool=connections)
+    assert server is not None  # the configuration saw to it
+    return api_server_keys(server.client, cluster.name)
 
 
 def _access(settings: ApiServerSettings) -> Access:

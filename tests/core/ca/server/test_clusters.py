@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -23,8 +22,9 @@ from meshpki.errors import UsageError
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reviewer import TokenReviewer
 from support.ca_server import CallFailedError, make_config, running
+from support.fake_api_server import Kubernetes, confirm
 from support.jwks_server import serving
-from support.reviews import FakeApi, answer, caller_of, confirmed, confirming, refused
+from support.reviews import FakeApi, answer, confirming, refused
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -32,55 +32,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.ca_server import RunningCa
-    from support.jwks_server import Handler, JwksServer
+    from support.jwks_server import Handler
 
 Code = grpc.StatusCode
 MAKER = TokenMaker()
 GONE = "[invalid bearer token, service account token has been invalidated]"
-
-
-@dataclass
-class Kubernetes:
-    """An https server that answers /openid/v1/jwks and reviews, and keeps who asked for what."""
-
-    server: JwksServer
-    directory: Path
-    reviews: list[str] = field(default_factory=list)
-    """Credential and token of each."""
-    verdict: Callable[[str], tuple[int, bytes]] | None = None
-
-    def __post_init__(self) -> None:
-        self.token_file.write_text("reviewer-1\n")
-        self.server.behaviour = self.behave
-
-    @property
-    def token_file(self) -> Path:
-        return self.directory / "reviewer-token"
-
-    @property
-    def settings(self) -> ApiServerSettings:
-        url = self.server.url.removesuffix("/openid/v1/jwks")
-        return ApiServerSettings(url=url, ca_file=self.server.root, token_file=self.token_file)
-
-    def behave(self, handler: Handler) -> None:
-        credential = handler.headers.get("Authorization", "")
-        if handler.command == "GET":
-            handler.answer(MAKER.jwks() if credential else b"", 200 if credential else 401)
-            return
-        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-        token = body["spec"]["token"]
-        if token.count(".") != 2:
-            handler.answer(refused(), 201)
-            return
-        self.reviews.append(f"{credential} {token}")
-        status, answer = (self.verdict or confirm)(token)
-        handler.answer(answer, status)
-
-
-def confirm(token: str) -> tuple[int, bytes]:
-    import time
-
-    return 201, confirmed(caller_of(token.encode(), ClusterPolicy("x", MAKER.issuer), time.time()))
 
 
 @pytest.fixture
@@ -195,34 +151,6 @@ def test_readiness_names_the_missing_permission(tmp_path: Path, kubernetes: Kube
         allowed.clear()
         until(lambda: refused_with(ca, good_token())[1] == "review_unavailable")
         assert ca.http("/readyz")[0] == 200
-
-
-def test_an_api_server_that_hangs_takes_no_thread_from_other_clusters(tmp_path: Path, kubernetes: Kubernetes) -> None:
-    """Twice as many tokens of the slow cluster as there are threads; the other's are signed meanwhile."""
-    stuck = threading.Event()
-
-    def hang(token: str) -> tuple[int, bytes]:
-        stuck.wait(30)
-        return confirm(token)
-
-    kubernetes.verdict = hang
-    other = TokenMaker(issuer="https://other.test", slot=1)
-    clusters = (*make_config(tmp_path / "x", other).clusters, cluster(kubernetes, Authentication.TOKENREVIEW))
-    with running(tmp_path, clusters=clusters) as ca:
-        import time
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(32) as pool:
-            calls = [pool.submit(refusal_of, ca, good_token(jti=f"t{number}")) for number in range(32)]
-            until(lambda: len(kubernetes.reviews) >= 8)
-            began = time.monotonic()
-            for number in range(10):
-                assert len(ca.client.sign(other.token(now=time.time(), jti=f"o{number}"))) == 3
-            assert time.monotonic() - began < 4, "they waited for the other cluster's API server"
-            stuck.set()
-            ends = {call.result(30) for call in calls}
-        assert ends <= {None, "review_busy", "review_unavailable"}
-        assert "review_busy" in ends
 
 
 def refusal_of(ca: RunningCa, token: bytes) -> str | None:
