@@ -39,22 +39,21 @@ def reported(doing: str = "") -> Iterator[Callable[[str], None]]:
 def patient(seconds: float = 1.0) -> Iterator[Callable[[str], None]]:
     """Yield the function to call with each line. Nothing is shown of what is over within a second.
 
-    From then on every line is, and first the step that is in hand.
+    From then on every line is, and first the step that is in hand, with the latest word about it.
     """
     with contextlib.ExitStack() as opened:
-        lock, held = threading.Lock(), [""]
+        lock, held = threading.Lock(), list[str]()
         shown: list[Callable[[str], None]] = []
 
         def show() -> None:
             with lock:
                 shown.append(opened.enter_context(reported()))
-                if held[0]:
-                    shown[0](held[0])
+                for line in held:
+                    shown[0](line)
 
         def tell(line: str) -> None:
             with lock:
-                if line.startswith(STEP):
-                    held[0] = line
+                held[0 if line.startswith(STEP) else 1 :] = [line]
                 if shown:
                     shown[0](line)
 
