@@ -293,6 +293,30 @@ def test_an_api_server_that_is_stopped_in_the_middle_of_an_answer(api_server: Ap
         until(lambda: outcome(ca, tokens[1]) == "issued", 20)
 
 
+@pytest.mark.xdist_group("kube-137")
+def test_a_ca_that_starts_while_one_of_its_clusters_is_away(
+    kube_137: ApiServer, api_server: ApiServerPool, tmp_path: Path
+) -> None:
+    """It serves the other, says which one it cannot, and serves that, too, when it is there: no restart."""
+    away = api_server(issuers=["https://away.example"])
+    workloads = {"well": Workload.make(kube_137), "away": Workload.make(away)}
+    tokens = {name: workload.token() for name, workload in workloads.items()}
+    clusters = [
+        settings(server, Authentication.HYBRID, tmp_path / name, name=name)
+        for name, server in (("well", kube_137), ("away", away))
+    ]
+    away.kill()
+    with ca_for(tmp_path, *clusters) as ca:  # ready
+        assert outcome(ca, tokens["well"]) == "issued"
+        assert outcome(ca, tokens["away"]) == "keys_unavailable"
+        metrics = ca.http("/metrics")[1]
+        assert 'meshpki_ca_cluster_ready{cluster="well"} 1.0' in metrics
+        assert 'meshpki_ca_cluster_ready{cluster="away"} 0.0' in metrics
+        away.start()
+        until(lambda: outcome(ca, tokens["away"]) == "issued", 30)
+        until(lambda: 'meshpki_ca_cluster_ready{cluster="away"} 1.0' in ca.http("/metrics")[1], 30)
+
+
 # --- two clusters with one issuer ----------------------------------------------------------------------------------
 
 

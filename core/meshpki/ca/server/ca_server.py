@@ -14,6 +14,7 @@ from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.issuer import Issuer
 from meshpki.ca.server.bundle_service import BundleService
 from meshpki.ca.server.certificate_service import CertificateService
+from meshpki.ca.server.cluster_watch import Lookout
 from meshpki.ca.server.clusters import open_clusters, reviewers
 from meshpki.ca.server.health import CHECKS_AT_ONCE, WATCHES_AT_ONCE, HealthService
 from meshpki.ca.server.housekeeping import Housekeeping
@@ -22,7 +23,6 @@ from meshpki.ca.server.method_adapter import CallsInFlight, MethodTable
 from meshpki.ca.server.metrics import CaMetrics
 from meshpki.ca.server.readiness import Readiness
 from meshpki.ca.server.review_metrics import ReviewMetrics
-from meshpki.ca.server.review_watch import ApartWatch, ReviewWatch
 from meshpki.ca.server.self_check import self_check
 from meshpki.ca.server.tls import ServerTls
 from meshpki.ca.signer import SoftwareSigner
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from meshpki.ca.config import CaConfig
     from meshpki.ca.profile import Profile
     from meshpki.hooks import Signer
-    from meshpki.runtime.garbage import settle
-from meshpki.runtime.http import Answer
+    from meshpki.runtime.http import Answer
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,8 +97,8 @@ class CaServer:
         profile = config.certificate_profile()
         issuer = open_issuer(self._open_signer(), profile, clock())
         clusters, proxies = open_clusters(config, closing, clock())
-        reviews, apart = ReviewWatch(reviewers(clusters)), ApartWatch(clusters, clock)
-        self.metrics.registry.register(ReviewMetrics(reviewers(clusters), reviews, apart))
+        lookout = Lookout(clusters, clock)
+        self.metrics.registry.register(ReviewMetrics(reviewers(clusters), lookout))
         verifier = TokenVerifier(clusters)
         in_flight = CallsInFlight()
         audit = AuditLog.open(
@@ -110,7 +109,7 @@ class CaServer:
         )
         closing.callback(lambda: audit.close(clock()))
         tls = ServerTls(issuer, config.server_names, audit, clock)
-        readiness = Readiness(issuer, audit, clusters, clock, reviews.failures)
+        readiness = Readiness(issuer, audit, lookout.clusters, clock)
         service = CertificateService(issuer=issuer, profile=profile, audit=audit, metrics=self.metrics, proxies=proxies)
         bundles = BundleService(profile, audit, self.metrics)
         health = HealthService(readiness.ready)
@@ -130,14 +129,12 @@ class CaServer:
             {
                 "audit": lambda: audit.flush(clock()),
                 "late calls": lambda: self._cancel_late(time.monotonic()),
-                "keys": readiness.look_for_keys,
+                "clusters": lookout.look_here,
                 "serving certificate": tls.renew,
             }
         )
         closing.callback(housekeeping.stop)
-        # Of its own: it waits for other machines.
-        outside = Housekeeping({"reviews": reviews.look, "clusters apart": apart.look})
-        closing.callback(outside.stop)
+        closing.callback(lookout.stop)
         listeners = self._listen(tls, issuer)
         self._http_port = http.port
         for listener in listeners:
@@ -145,9 +142,9 @@ class CaServer:
         closing.callback(_drain, listeners)
         closing.callback(health.stop)
         closing.callback(readiness.stop)
+        closing.callback(lookout.end)
         housekeeping.start()
-        if reviews.needed or apart.needed:
-            outside.start()
+        lookout.start()
 
     def _listen(self, tls: ServerTls, issuer: Issuer) -> list[Listener]:
         at, renewal, limits = self.config.listen, self.config.renewal, self.config.limits

@@ -17,14 +17,11 @@ from meshpki.ca.audit.verify import verify
 from meshpki.ca.config_clusters import ApiServerSettings, Authentication, ClusterSettings, JwksSettings
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.ca.server.clusters import review_terms
-from meshpki.ca.server.review_watch import ReviewWatch
 from meshpki.errors import UsageError
-from meshpki.tokens.policy import ClusterPolicy
-from meshpki.tokens.reviewer import TokenReviewer
 from support.ca_server import CallFailedError, make_config, running
 from support.fake_api_server import Kubernetes, confirm
 from support.jwks_server import serving
-from support.reviews import FakeApi, answer, confirming, refused
+from support.reviews import refused
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -196,28 +193,24 @@ def test_a_ca_that_is_in_no_pod_does_not_start_as_one(tmp_path: Path, monkeypatc
         CaServer(replace(make_config(tmp_path), clusters=(settings,))).start()
 
 
-def test_when_api_servers_are_looked_at() -> None:
-    """Every few seconds until it works and after it failed, once a minute while it works."""
-    policy = ClusterPolicy("prod", MAKER.issuer)
-    api = FakeApi(lambda _: answer(b"", 403))
-    now = [0.0]
-    watch = ReviewWatch([TokenReviewer(api, policy)], clock=lambda: now[0])
-    assert watch.failures() == ("reviews: cluster prod: not asked yet",)
-    seen = []
-    for second in range(200):
-        now[0] = float(second)
-        if second == 10:
-            api.behaviour = confirming(policy)
-        if second == 100:
-            api.behaviour = lambda _: answer(b"", 503)
-        before = len(api.asked)
-        watch.look()
-        seen += [second] * (len(api.asked) - before)
-    assert seen[:6] == [0, 5, 10, 70, 130, 135]
-    assert watch.failures() == ()
-
-
 # --- several clusters ----------------------------------------------------------------------------------------------
+
+
+def test_one_that_is_away_at_the_start_keeps_the_ca_from_no_other(tmp_path: Path, kubernetes: Kubernetes) -> None:
+    import time
+
+    kubernetes.hanging = ("/",)
+    other = TokenMaker(issuer="https://other.test", slot=1)
+    clusters = (*make_config(tmp_path / "x", other).clusters, cluster(kubernetes, Authentication.HYBRID))
+    with running(tmp_path, clusters=clusters) as ca:
+        until(lambda: ca.http("/readyz")[0] == 200)
+        assert len(ca.client.sign(other.token(now=time.time()))) == 3
+        for name, ready in (("cluster-0", 1), ("prod", 0)):
+            assert f'meshpki_ca_cluster_ready{{cluster="{name}"}} {ready}.0' in ca.http("/metrics")[1]
+        kubernetes.hanging = ()
+        kubernetes.released.set()
+        until(lambda: 'meshpki_ca_cluster_ready{cluster="prod"} 1.0' in ca.http("/metrics")[1])
+        assert len(ca.client.sign(good_token())) == 3
 
 
 def of_one_issuer(tmp_path: Path, *makers: TokenMaker) -> tuple[ClusterSettings, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,11 @@ class Rig:
         except CallFailedError as error:
             return error.reason
         return "issued"
+
+    def in_flight(self) -> int:
+        found = re.search(r"^meshpki_ca_in_flight ([0-9]+)", self.ca.http("/metrics")[1], re.MULTILINE)
+        assert found
+        return int(found[1])
 
     def others_are_served(self) -> None:
         for number in range(3):
@@ -127,7 +133,7 @@ def test_reviews_and_pods_that_hang_share_what_they_may_take(rig: Rig, kubernete
 def test_keys_that_hang(rig: Rig, kubernetes: Kubernetes) -> None:
     """From the start on, so that every call would have to wait for them."""
     calls = [rig.pool.submit(rig.ask, number) for number in range(FLOOD)]
-    until(lambda: kubernetes.hung.count(KEYS) > 0)
+    until(lambda: rig.in_flight() + sum(call.done() for call in calls) >= THREADS)
     rig.others_are_served()
     assert kubernetes.hung.count(KEYS) == 1, "they waited until the API server was given up"
     kubernetes.released.set()
