@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshpki.ca.config_clusters import Authentication
 from meshpki.ca.server.node_proxies import NodeProxies, ProxiesOfCluster
-from meshpki.errors import UnavailableError, UsageError
+from meshpki.errors import MachineError, MeshpkiError, UnavailableError, UsageError
 from meshpki.tokens.api_turns import Turns
 from meshpki.tokens.jwks import FileKeySource, HttpsKeySource
 from meshpki.tokens.namesakes import overlaps
@@ -34,14 +34,14 @@ def open_clusters(
 ) -> tuple[list[TrustedCluster], NodeProxies]:
     """Make everything that the clusters need; `closing` ends it. No API server is spoken to yet.
 
-    Raises UsageError, MachineError and KubeCredentialError for what the configuration names, and UsageError for two
-    clusters that share an issuer and a key.
+    Raises UsageError and MachineError for what the configuration names, and UsageError for two clusters that share an
+    issuer and a key.
     """
     terms = review_terms(config)
     servers = {
-        cluster.name: _ApiServer.open(cluster.api_server, terms[cluster.name], closing)
+        cluster.name: _ApiServer.open(access, terms[cluster.name], closing)
         for cluster in config.clusters
-        if cluster.api_server is not None
+        if (access := _access(cluster)) is not None
     }
     clusters = [_trusted(cluster, servers.get(cluster.name)) for cluster in config.clusters]
     _check_files_differ(clusters, now)
@@ -60,11 +60,11 @@ class _ApiServer:
     places: Places
 
     @classmethod
-    def open(cls, settings: ApiServerSettings, terms: ReviewTerms, closing: contextlib.ExitStack) -> _ApiServer:
+    def open(cls, access: Access, terms: ReviewTerms, closing: contextlib.ExitStack) -> _ApiServer:
         from meshpki.kube.client import KubeClient  # only here: a CA that asks no API server loads none of it
 
         places = terms.at_once + terms.waiting
-        client = KubeClient(_access(settings), pool=places, timeout_seconds=terms.timeout_seconds)
+        client = KubeClient(access, pool=places, timeout_seconds=terms.timeout_seconds)
         return cls(closing.enter_context(client), terms, Places(places))
 
     def turns(self, requests: int) -> Turns:
@@ -122,17 +122,43 @@ def _key_source(cluster: ClusterSettings, server: _ApiServer | None) -> KeySourc
     return api_server_keys(server.client, cluster.name)
 
 
-def _access(settings: ApiServerSettings) -> Access:
+def _access(cluster: ClusterSettings) -> Access | None:
+    """The way to the cluster's API server, if it is asked. Raises UsageError, MachineError that name the cluster."""
+    if cluster.api_server is None:
+        return None
+    try:
+        return _way(cluster.api_server)
+    except MeshpkiError as error:
+        kind = UsageError if isinstance(error, UsageError) else MachineError
+        raise kind(
+            f"cluster {cluster.name!r}: {_in_keys(error.seen)}", wanted=error.wanted, todo=_in_keys(error.todo)
+        ) from error
+
+
+def _way(settings: ApiServerSettings) -> Access:
     from meshpki.kube import access, in_cluster, kubeconfig
 
     if settings.in_cluster:
         return in_cluster.load()
     if settings.kubeconfig is not None:
+        if not settings.kubeconfig.exists():  # whose own words are for the command line
+            raise MachineError(
+                f"there is no kubeconfig at {settings.kubeconfig}",
+                wanted="the file that `api_server` names",
+                todo="put it there, or name another one",
+            )
         return kubeconfig.load(settings.kubeconfig, settings.context, allow_exec=settings.allow_exec)
     assert settings.url is not None  # the configuration saw to it
     assert settings.ca_file is not None
     assert settings.token_file is not None
     return access.explicit(settings.url, settings.ca_file, settings.token_file)
+
+
+def _in_keys(text: str) -> str:
+    """The kubeconfig's reader speaks of the options of a command line; here they are keys of `api_server`."""
+    for option in ("--kubeconfig", "--context", "--allow-exec"):
+        text = text.replace(option, f"`{option[2:].replace('-', '_')}`")
+    return text
 
 
 def _check_files_differ(clusters: Sequence[TrustedCluster], now: float) -> None:

@@ -17,7 +17,7 @@ from meshpki.ca.audit.verify import verify
 from meshpki.ca.config_clusters import ApiServerSettings, Authentication, ClusterSettings, JwksSettings
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.ca.server.clusters import review_terms
-from meshpki.errors import UsageError
+from meshpki.errors import MeshpkiError, UsageError
 from support.ca_server import CallFailedError, make_config, running
 from support.fake_api_server import Kubernetes, confirm
 from support.jwks_server import serving
@@ -181,16 +181,43 @@ def test_a_ca_starts_while_the_api_server_is_away(tmp_path: Path, kubernetes: Ku
         assert refused_with(ca, good_token()) == (Code.UNAVAILABLE, "review_unavailable")
 
 
-def test_a_ca_that_is_in_no_pod_does_not_start_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+current-context: {current}
+contexts: [{{name: one, context: {{cluster: one, user: one}}}}]
+clusters: [{{name: one, cluster: {{server: "https://127.0.0.1:1"}}}}]
+users: [{{name: one, user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: /bin/true}}}}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen", "todo"),
+    [
+        ({"in_cluster": True}, "runs in no pod", "name a kubeconfig instead"),
+        ({"kubeconfig": "missing"}, "there is no kubeconfig at ", "put it there, or name another one"),
+        ({"kubeconfig": "none", "context": "other"}, "has no context 'other'", "choose one with `context`: one"),
+        ({"kubeconfig": "none"}, "has no current-context", "choose one with `context`: one"),
+        ({"kubeconfig": "one"}, "/bin/true", "`allow_exec` /bin/true"),
+        ({"url": "https://127.0.0.1:1", "ca_file": "missing", "token_file": "missing"}, "missing", ""),
+        ({"url": "https://127.0.0.1:1", "ca_file": "one", "token_file": "missing"}, "no PEM of certificates", ""),
+    ],
+    ids=["no pod", "no kubeconfig", "no such context", "no current context", "exec", "no authority", "a bad authority"],
+)
+def test_a_way_that_leads_nowhere_is_told_with_its_cluster_and_in_the_words_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], seen: str, todo: str
+) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    settings = ClusterSettings(
-        "prod",
-        MAKER.issuer,
-        authentication=Authentication.TOKENREVIEW,
-        api_server=ApiServerSettings(in_cluster=True),
-    )
-    with pytest.raises(UsageError, match="runs in no pod"):
-        CaServer(replace(make_config(tmp_path), clusters=(settings,))).start()
+    for name, current in (("one", "one"), ("none", '""')):
+        (tmp_path / name).write_text(KUBECONFIG.format(current=current))
+    files = {key: tmp_path / str(settings[key]) for key in ("kubeconfig", "ca_file", "token_file") if key in settings}
+    api_server = ApiServerSettings(**dict(settings, **files))  # type: ignore[arg-type]
+    cluster = ClusterSettings("prod", MAKER.issuer, authentication=Authentication.TOKENREVIEW, api_server=api_server)
+    with pytest.raises(MeshpkiError, match=r"^cluster 'prod': ") as caught:
+        CaServer(replace(make_config(tmp_path), clusters=(cluster,))).start()
+    assert seen in caught.value.seen
+    assert todo in caught.value.todo
+    assert "--" not in str(caught.value)
 
 
 # --- several clusters ----------------------------------------------------------------------------------------------
