@@ -53,7 +53,7 @@ def patient(seconds: float = 1.0) -> Iterator[Callable[[str], None]]:
 
         def tell(line: str) -> None:
             with lock:
-                held[0 if line.startswith(STEP) else 1 :] = [line]
+                held[0 if line.startswith(STEP) else 1 :] = [line]  # the step, and one word about it at most
                 if shown:
                     shown[0](line)
 

@@ -122,7 +122,7 @@ def test_revocation_is_seen(kube_137: ApiServer, tmp_path: Path) -> None:
         (["verify", "--context", "x"], 2, "--ca-address HOST:PORT and --ca-roots FILE"),
         (["verify", "--context", "x", "--ca-address", "x:1"], 2, "--ca-address HOST:PORT and --ca-roots FILE"),
         (["verify", "--context", "x", "--ca-address", "x:1", "--ca-roots", "{roots}"], 2, "no trust domain"),
-        (["verify", "--context", "x", "--ca-address", "x:1", "--ca-roots", "/nowhere"], 1, "/nowhere"),
+        (["verify", "--context", "x", "--ca-address", "x:1", "--ca-roots", "{missing}"], 1, "missing.pem"),
         (["verify", "--context", "x", "--ca-address", "x", "--ca-roots", "{roots}"], 2, "HOST:PORT"),
         (["{all}", "--ca-roots", "{empty}"], 2, "empty.pem: the file of roots holds no readable PEM certificates"),
         (["{all}", "--ca-roots", "{other}"], 2, "other.pem: the file of roots holds no readable PEM certificates"),
@@ -132,14 +132,14 @@ def test_revocation_is_seen(kube_137: ApiServer, tmp_path: Path) -> None:
         (["{all}", "--other-trusted"], 2, "--other-context NAME"),
         (["{all}", "--other-context", "admin"], 2, "another cluster"),
         (["{all}", "--allow-exec", "bin/x"], 2, "no absolute path"),
-        (["{all}", "--kubeconfig", "/nowhere"], 1, "no kubeconfig at /nowhere"),
+        (["{all}", "--kubeconfig", "{missing}"], 1, "there is no kubeconfig at "),
     ],
     ids=str,
 )
 def test_input_that_cannot_be_meant_is_one_line_that_says_what_to_do(
     ground: Ground, arguments: list[str], code: int, says: str
 ) -> None:
-    files = {name: ground.roots.with_name(f"{name}.pem") for name in ("empty", "other")}
+    files = {name: ground.roots.with_name(f"{name}.pem") for name in ("empty", "other", "missing")}
     files["empty"].touch()
     files["other"].write_text("no certificate")
     given: list[str] = []

@@ -39,8 +39,8 @@ class ReviewMetrics:
         words = "Why the API server of a cluster cannot be asked about tokens now"
         failing = GaugeMetricFamily("meshpki_ca_token_reviews_failing", words, labels=["cluster", "cause"])
         for reviewer in self._reviewers:
-            if reviewer.failure is not None:
-                failing.add_metric([reviewer.cluster, reviewer.failure.cause.value], 1)
+            if (failure := reviewer.failure) is not None:
+                failing.add_metric([reviewer.cluster, failure.cause.value], 1)
         words = "Whether the tokens of a cluster could be judged at least once since the start"
         ready = GaugeMetricFamily("meshpki_ca_cluster_ready", words, labels=["cluster"])
         for cluster in self._lookout.clusters:

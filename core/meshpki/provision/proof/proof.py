@@ -92,6 +92,7 @@ class _Round:
         self._deadline = pace.monotonic() + BUDGET_SECONDS
         self._listening = Listening(ca.sign, pace, say, self._deadline)
         self._ca = ca = replace(ca, sign=self._listening.once)
+        self._patient_ca = replace(ca, sign=self._listening.until_settled)
         self._left: tuple[str, ...] | None = None
         self._acts: Mapping[Act, Callable[[str], Check]] = {
             Act.STAND: self._stand,
@@ -221,7 +222,7 @@ class _Round:
     # --- the CA's part
 
     def _certificate(self, name: str) -> Check:
-        return self._issued(name, self._ca.ask(self._token))
+        return self._issued(name, self._patient_ca.ask(self._token))
 
     def _issued(self, name: str, chain: Sequence[str]) -> Check:
         said = self._ca.examine(chain, self._question.spiffe_id, self._pace.now())
@@ -256,10 +257,9 @@ class _Round:
         assert self._other is not None
         self._other.stand()
         token = self._other.mint(self._question.audience)
-        patient = replace(self._ca, sign=self._listening.until_settled)
         if self._question.other_trusted:
-            return self._issued(name, patient.ask(token))
-        return patient.refusal(name, lambda: token, *_STRANGERS)
+            return self._issued(name, self._patient_ca.ask(token))
+        return self._patient_ca.refusal(name, lambda: token, *_STRANGERS)
 
     def _pod_gone(self, name: str) -> Check:
         """Tokens that the CA never saw tell whether it asks; the one that it took tells how soon it asks again."""

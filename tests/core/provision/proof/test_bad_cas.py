@@ -210,6 +210,22 @@ def test_a_round_that_takes_too_long_begins_nothing_new(kube_137: ApiServer) -> 
 # --- a key that the CA has not looked for yet
 
 
+def test_a_token_by_a_key_that_is_new_is_shown_again_too(kube_137: ApiServer) -> None:
+    """As when the cluster has just changed its key."""
+    clock, asked = Clock(), list[float]()
+
+    def answer(token: str, csr: str) -> Sequence[str]:
+        asked.append(clock.passed)
+        if clock.passed < 8.0:
+            raise CaUnavailableError("UNAVAILABLE", "not yet", todo="", reason="key_not_seen_yet")
+        return good(token, csr)
+
+    endpoint = CaEndpoint("ca.test:443", "ca.test", authority().root_pem)
+    report = proofs.proven(kube_137, endpoint, sign=lambda _, token, csr, __: answer(token, csr), pace=clock.pace())
+    assert CERTIFICATE not in [check.name for check in report.failed]
+    assert asked[:5] == [0.0, 2.0, 4.0, 6.0, 8.0]
+
+
 @pytest.mark.xdist_group("kube-137")
 @pytest.mark.parametrize(
     ("seconds", "trusted", "verdict", "said"),
