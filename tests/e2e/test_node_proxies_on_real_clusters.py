@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from meshpki.ca.config_clusters import Authentication, JwksSettings
 from meshpki.identity import ServiceAccountRef
 from support.ca_server import CallFailedError, running
 from support.doc_pages import ROOT
-from support.reviewed_clusters import install_reviewer, reviewer_access, settings
+from support.reviewed_clusters import install_reviewer, reviewer_access, reviewer_token, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,12 +36,27 @@ Code = grpc.StatusCode
 RBAC = ROOT / "deploy" / "kubernetes" / "ca-node-impersonation-rbac.yaml"
 
 
+GROUP = "/apis/rbac.authorization.k8s.io/v1"
+
+
 def grant_rights(server: ApiServer) -> None:
     install_reviewer(server)
-    group = "/apis/rbac.authorization.k8s.io/v1"
     for document in yaml.safe_load_all(RBAC.read_text()):
-        status, body = server.request("POST", f"{group}/{document['kind'].lower()}s", document)
+        status, body = server.request("POST", f"{GROUP}/{document['kind'].lower()}s", document)
         assert status in {201, 409}, body
+
+
+@contextmanager
+def rights(server: ApiServer) -> Iterator[None]:
+    """For a while: other tests of the same server look at what the CA may do without them."""
+    grant_rights(server)
+    try:
+        yield
+    finally:
+        for document in yaml.safe_load_all(RBAC.read_text()):
+            server.delete(f"{GROUP}/{document['kind'].lower()}s/{document['metadata']['name']}")
+        token = reviewer_token(server)
+        until(lambda: server.request("GET", "/api/v1/namespaces/default/pods", token=token)[0] == 403)
 
 
 @dataclass(frozen=True)
@@ -111,11 +127,11 @@ def cluster_of(
 
 def serving(mesh: Mesh, directory: Path, *proxies: ServiceAccountRef) -> Iterator[RunningCa]:
     with running(directory / "ca", clusters=(cluster_of(mesh, directory, *proxies),)) as ca:
+        until(lambda: ca.http("/readyz")[0] == 200)
         yield ca
 
 
 def acts_for_its_node(server: ApiServer, directory: Path) -> None:
-    grant_rights(server)
     mesh = Mesh.make(server)
     for ca in serving(mesh, directory, mesh.proxy):
         token = mesh.token()
@@ -142,11 +158,13 @@ def acts_for_its_node(server: ApiServer, directory: Path) -> None:
 
 
 def test_acts_for_its_node_1_13(kube_113: ApiServer, tmp_path: Path) -> None:
-    acts_for_its_node(kube_113, tmp_path)
+    with rights(kube_113):
+        acts_for_its_node(kube_113, tmp_path)
 
 
 def test_acts_for_its_node_1_37(kube_137: ApiServer, tmp_path: Path) -> None:
-    acts_for_its_node(kube_137, tmp_path)
+    with rights(kube_137):
+        acts_for_its_node(kube_137, tmp_path)
 
 
 def test_off_by_default(kube_137: ApiServer, tmp_path: Path) -> None:
@@ -189,15 +207,15 @@ def test_an_api_server_that_is_stopped_holds_up_no_other_clusters_proxies(
     """Twice as many of its proxies as a CA has threads wait for it or are sent away; the others' go on."""
     servers = {"well": kube_137, "stopped": api_server(issuers=["https://stopped.example"])}
     meshes, clusters = {}, []
+    grant_rights(servers["stopped"])
     for name, server in servers.items():
-        grant_rights(server)
         mesh = meshes[name] = Mesh.make(server)
         jwks = tmp_path / f"{name}.json"
         jwks.write_bytes(server.jwks())
         clusters.append(cluster_of(mesh, tmp_path / name, mesh.proxy, name=name, jwks=JwksSettings(file=jwks)))
     tokens = {name: mesh.token() for name, mesh in meshes.items()}
     well, stopped = meshes["well"].identity("web"), meshes["stopped"].identity("web")
-    with running(tmp_path / "ca", clusters=tuple(clusters)) as ca, ThreadPoolExecutor(32) as pool:
+    with rights(kube_137), running(tmp_path / "ca", clusters=tuple(clusters)) as ca, ThreadPoolExecutor(32) as pool:
         assert granted(ca, tokens["stopped"], stopped) == stopped
         os.kill(servers["stopped"].pid, signal.SIGSTOP)
         try:

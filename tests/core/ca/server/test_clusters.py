@@ -74,10 +74,10 @@ def refused_with(ca: RunningCa, token: bytes) -> tuple[grpc.StatusCode, str]:
 @pytest.mark.parametrize("how", Authentication)
 def test_each_way_to_authenticate(tmp_path: Path, kubernetes: Kubernetes, how: Authentication) -> None:
     with running(tmp_path, clusters=(cluster(kubernetes, how),)) as ca:
+        until(lambda: ca.http("/readyz")[0] == 200)
         token = good_token()
         assert len(ca.client.sign(token)) == 3
         assert len(ca.client.sign(token)) == 3
-        until(lambda: ca.http("/readyz")[0] == 200)
         kubernetes.verdict = lambda _: (201, refused(GONE))
         gone = good_token(jti="other")
         if how is Authentication.JWKS:
