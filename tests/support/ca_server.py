@@ -145,6 +145,7 @@ http: 127.0.0.1:0
 server_names: [{name}]
 issuer: {{certificate: ca/issuer-cert.pem, key: ca/issuer-key.pem, root: ca/root-cert.pem}}
 audit: audit/issuance.jsonl
+clusters: [{{name: local, issuer: "{issuer}", jwks: {{file: jwks-0.json}}}}]
 """
 
 
@@ -169,22 +170,17 @@ def _written(name: str, value: object) -> object:
 
 
 class CaProcess:
-    """`meshpki ca serve` as a process of its own, in `directory`; its log is kept in `log`.
-
-    It believes the tokens of `maker`, or those of the clusters that are named instead.
-    """
+    """`meshpki ca serve` as a process of its own, in `directory`; its log is kept in `log`."""
 
     def __init__(
-        self,
-        directory: Path,
-        authority: TestAuthority,
-        maker: TokenMaker,
-        *,
-        clusters: Sequence[ClusterSettings] = (),
+        self, directory: Path, authority: TestAuthority, maker: TokenMaker, *, clusters: Sequence[ClusterSettings] = ()
     ) -> None:
-        config = make_config(directory, maker, authority=authority)
-        written = CONFIG.format(name=SERVER_NAME) + cluster_yaml(*(clusters or config.clusters))
-        (directory / "ca.yaml").write_text(written)
+        """It believes the tokens of `maker`, or those of `clusters` instead."""
+        make_config(directory, maker, authority=authority)
+        config = CONFIG.format(name=SERVER_NAME, issuer=maker.issuer)
+        if clusters:
+            config = config.partition("clusters:")[0] + cluster_yaml(*clusters)
+        (directory / "ca.yaml").write_text(config)
         self.log = directory / "ca.log"
         self.audit = directory / "audit/issuance.jsonl"
         with self.log.open("ab") as log:
