@@ -75,7 +75,7 @@ def _start_echo(config: CaConfig, authority: TestAuthority) -> str:
     from meshpki.ca.server.serving_certificate import ServingCertificate
 
     pair = ServingCertificate(authority.issuer, config.server_names).pair(time.time())
-    pool = CallPool(config.limits.threads, "echo")
+    pool = CallPool(config.limits.in_flight, "echo")
     pool.start()
     server = grpc.server(pool, handlers=[_Echo()], options=OPTIONS)  # type: ignore[arg-type]
     credentials = grpc.ssl_server_credentials([(pair.key_pem, pair.chain_pem)])

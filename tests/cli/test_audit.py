@@ -75,6 +75,19 @@ def test_a_missing_log_is_named(tmp_path: Path) -> None:
         assert str(tmp_path / "nothing.jsonl") in ran.err
 
 
+def test_a_path_that_is_no_log_is_no_verdict(tmp_path: Path) -> None:
+    (tmp_path / "ca.yaml").write_text("trust_domain: mesh.local\n")
+    for command, path, said in (
+        ("verify", tmp_path, "Is a directory"),
+        ("tail", tmp_path, "Is a directory"),
+        ("verify", tmp_path / "ca.yaml", "is no audit log"),
+    ):
+        ran = command_line.invoke("audit", command, str(path))
+        assert (ran.code, ran.out) == (1, "")
+        assert said in " ".join(ran.err.split())
+        assert "restore" not in ran.err
+
+
 def test_tail_shows_the_last_records_oldest_first(log: Path) -> None:
     ran = command_line.invoke("audit", "tail", str(log), "-n", "2")
     assert (ran.code, ran.err) == (0, "")

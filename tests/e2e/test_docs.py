@@ -17,7 +17,11 @@ import yaml
 
 from meshpki.ca import config as ca_config
 from meshpki.ca.config_clusters import Authentication, ClusterSettings
+from meshpki.ca.server.health import HEALTH_BUSY
+from meshpki.ca.server.method_adapter import SERVER_BUSY
+from meshpki.ca.server.waiting_room import REQUEST_MISSING, WITHOUT_REQUEST
 from meshpki.errors import UsageError
+from meshpki.tokens.reasons import UnjudgedReason
 from meshpki_demo import leftovers
 from meshpki_demo.envoy import find_envoy
 from support import refusals
@@ -125,6 +129,13 @@ def test_every_decision_is_listed_and_has_its_parts() -> None:
 def test_refused_tokens_are_listed_as_they_are_refused() -> None:
     page = ROOT / "docs" / "token-refusals.md"
     assert page.read_text() == refusals.render(), "PYTHONPATH=tests python -m support.refusals > docs/token-refusals.md"
+
+
+def test_every_reason_to_send_a_call_away_is_explained() -> None:
+    page = (ROOT / "docs" / "ca-configuration.md").read_text()
+    unjudged = {UnjudgedReason.KEYS, UnjudgedReason.KEY_NOT_SEEN_YET, UnjudgedReason.REVIEW_BUSY}
+    for reason in (SERVER_BUSY, HEALTH_BUSY, *(WITHOUT_REQUEST - {REQUEST_MISSING}), *unjudged):
+        assert re.search(rf"^\| .*`{reason}`.* \| .+ \| .+ \|$", page, re.MULTILINE), reason
 
 
 def test_the_ca_configuration_is_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -145,8 +146,11 @@ http: 127.0.0.1:0
 server_names: [{name}]
 issuer: {{certificate: ca/issuer-cert.pem, key: ca/issuer-key.pem, root: ca/root-cert.pem}}
 audit: audit/issuance.jsonl
-clusters: [{{name: local, issuer: "{issuer}", jwks: {{file: jwks-0.json}}}}]
+clusters: [{{name: local, issuer: "{issuer}", jwks: {jwks}}}]
 """
+
+
+SERVE = (sys.executable, "-m", "meshpki_cli", "ca", "serve", "--config", "ca.yaml", "--log-level", "debug")
 
 
 def cluster_yaml(*clusters: ClusterSettings) -> str:
@@ -173,28 +177,40 @@ class CaProcess:
     """`meshpki ca serve` as a process of its own, in `directory`; its log is kept in `log`."""
 
     def __init__(
-        self, directory: Path, authority: TestAuthority, maker: TokenMaker, *, clusters: Sequence[ClusterSettings] = ()
+        self,
+        directory: Path,
+        authority: TestAuthority,
+        maker: TokenMaker,
+        more: str = "",
+        *,
+        clusters: Sequence[ClusterSettings] = (),
+        jwks: str = "{file: jwks-0.json}",
+        files: int = 0,
+        at_first: int = 0,
     ) -> None:
-        """It believes the tokens of `maker`, or those of `clusters` instead."""
+        """It believes the tokens of `maker`, or those of `clusters` instead; `more` is added to the configuration.
+
+        With `files` it may have no more of them open, whatever it does, and with `at_first` so many as long as it does
+        nothing about it.
+        """
         make_config(directory, maker, authority=authority)
-        config = CONFIG.format(name=SERVER_NAME, issuer=maker.issuer)
+        config = CONFIG.format(name=SERVER_NAME, issuer=maker.issuer, jwks=jwks)
         if clusters:
             config = config.partition("clusters:")[0] + cluster_yaml(*clusters)
+        config += more
         (directory / "ca.yaml").write_text(config)
         self.log = directory / "ca.log"
         self.audit = directory / "audit/issuance.jsonl"
+        limits = f"ulimit -Sn {at_first or files}; ulimit -Hn {files}"
+        limited = ["sh", "-c", f'{limits}; exec "$@"', "sh"] if files else []
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "meshpki_cli", "ca", "serve", "--config", "ca.yaml", "--log-level", "debug"],
-                cwd=directory,
-                stderr=log,
-            )
+            self.process = subprocess.Popen([*limited, *SERVE], cwd=directory, stderr=log)
         self.says = self._wait()
         """What it said when it served: where."""
         self.client = CaClient(self.says["grpc"], authority.root_pem)
 
     def _wait(self) -> dict[str, str]:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
             for line in self.log.read_text().splitlines():
                 if '"the CA serves"' in line:
@@ -206,11 +222,31 @@ class CaProcess:
         """Status and text of a page."""
         return http_page(self.says["http"], path)
 
+    @contextlib.contextmanager
+    def without_disk(self) -> Iterator[None]:
+        """No file of it can grow, as on a disk that is full."""
+        before = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, before)
+
     def end(self, number: int) -> int:
         """Send a signal; the exit status."""
         self.process.send_signal(number)
         self.client.close()
         return self.process.wait(30)
+
+
+def http_page(address: str, path: str) -> tuple[int, str]:
+    """Status and text of a page."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=TIMEOUT) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 @dataclass
@@ -226,16 +262,6 @@ class RunningCa:
     def http(self, path: str) -> tuple[int, str]:
         """Status and text of a page."""
         return http_page(self.server.http_address, path)
-
-
-def http_page(address: str, path: str) -> tuple[int, str]:
-    """Status and text of a page of a CA."""
-    try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=TIMEOUT) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
 
 
 @contextlib.contextmanager

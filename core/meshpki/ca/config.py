@@ -55,8 +55,9 @@ class Limits:
     in_flight: int = 64
     """Calls of one listener that were begun and have no answer yet; one more is told RESOURCE_EXHAUSTED."""
     threads: int = 16
-    """Certificates that are worked on at once; the other calls wait. All of these share one wait for the disk;
-    more threads gain nothing but memory."""
+    """Calls that may wait at once for one cluster's API server, or for a signer outside of this process."""
+    connections: int = 4096
+    """Of one listener, at a time; one more is closed at once."""
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for numbers that no server could live with."""
@@ -65,6 +66,8 @@ class Limits:
                 f"{self.threads} threads and {self.in_flight} calls in flight",
                 wanted="1 <= threads <= in_flight <= 4096",
             )
+        if not 1 <= self.connections <= 1_000_000:
+            raise InvalidValueError(f"{self.connections} connections", wanted="1 to 1000000")
 
 
 @dataclass(frozen=True, slots=True)

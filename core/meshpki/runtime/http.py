@@ -1,14 +1,17 @@
 """Health and metrics over plain HTTP: /livez, /readyz, /metrics, and nothing else.
 
-Small on purpose: GET and HEAD, no keep-alive, at most eight connections at a time and five seconds for each, so that
-whoever can reach the port cannot take more than that from the process. No secret is ever behind it.
+Small on purpose: GET and HEAD, no keep-alive, at most sixteen connections at a time and five seconds for each, whatever
+it sends and reads meanwhile; when one more comes, the oldest has to go. So whoever can reach the port cannot take more
+than that from the process, and keeps nobody from being answered. No secret is ever behind it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,8 +29,9 @@ if TYPE_CHECKING:
     """Returns what is wrong now, a line for each; nothing when all is well. Quick: it waits for nobody."""
 
 _LOG = logging.getLogger(__name__)
-CONNECTIONS: Final = 8
+CONNECTIONS: Final = 16
 SECONDS_PER_CONNECTION: Final = 5.0
+_LOOK_SECONDS: Final = 0.2
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -75,13 +79,19 @@ class HttpServer:
                 f"could not listen on {host}:{port} for health and metrics: {error.strerror or error}",
                 todo="stop what listens there, or name another address under `http`",
             ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_LOOK_SECONDS,), name="http", daemon=True
+        )
         self._thread.start()
 
     @property
     def port(self) -> int:
         """The port that it listens on."""
         return int(self._server.server_address[1])
+
+    def show(self, pages: Mapping[str, Callable[[], Answer]]) -> None:
+        """Serve these from now on, and no others."""
+        self._server.pages = pages
 
     def close(self) -> None:
         """Stop listening. Idempotent."""
@@ -103,7 +113,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], Answer]]) -> None:
         self.pages = pages
-        self.slots = threading.BoundedSemaphore(CONNECTIONS)
+        self._connections = _Connections()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
 
@@ -114,26 +124,58 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
 
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
-        """Give the connection to a thread; drop it when there are too many."""
-        if not self.slots.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+        """Give the connection to a thread."""
+        assert isinstance(request, socket.socket)
+        self._connections.add(request, time.monotonic())
         super().process_request(request, client_address)
 
-    def process_request_thread(
-        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
-    ) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.slots.release()
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        """Close the connection, in the thread that served it."""
+        assert isinstance(request, socket.socket)
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Look after connections: after each that comes, and some times a second."""
+        self._connections.look(time.monotonic())
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  # the base class's form
         _LOG.debug("a connection for health or metrics broke off", exc_info=True)
 
 
+class _Connections:
+    """Those that are open, and since when. A timeout of the socket would not do: it begins anew with every byte."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: dict[socket.socket, float] = {}  # the oldest first
+
+    def add(self, connection: socket.socket, now: float) -> None:
+        """One more; the oldest goes when there are too many."""
+        with self._lock:
+            self._since[connection] = now
+            if len(self._since) > CONNECTIONS:
+                self._cut(next(iter(self._since)))
+
+    def discard(self, connection: socket.socket) -> None:
+        """It is about to be closed."""
+        with self._lock:
+            self._since.pop(connection, None)
+
+    def look(self, now: float) -> None:
+        """Cut those whose time is over."""
+        with self._lock:
+            for connection in [each for each, since in self._since.items() if now - since > SECONDS_PER_CONNECTION]:
+                self._cut(connection)
+
+    def _cut(self, connection: socket.socket) -> None:
+        """End it for the thread that reads or writes it, which closes it then."""
+        del self._since[connection]
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
 class _Handler(BaseHTTPRequestHandler):
-    timeout = SECONDS_PER_CONNECTION
     server_version = "meshpki"
     sys_version = ""
     server: _Server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from meshpki.errors import MeshpkiError, UnavailableError
 from meshpki.runtime.files import machine_errors, read_capped
 from meshpki.tokens.jwks_cache import CachePolicy, CacheState, Step, after_failure, after_success, decide, may_be_behind
 from meshpki.tokens.keys import MAX_JWKS_BYTES, KeySet
+from meshpki.tokens.reasons import TokenUnjudgedError, UnjudgedReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 1.0
 _STALE_SECONDS: Final = 3600.0
 _GRACE_SECONDS: Final = 1.0
+WAITING: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +110,28 @@ class FileKeySource:
 class FetchedKeySource:
     """Keys that are fetched, cached by the rules of `jwks_cache`. Safe for many threads.
 
-    At most one fetch is under way; all who need its outcome wait for it. Due refreshes happen beside the calls.
+    At most one fetch is under way. Who needs its outcome waits for it, if not too many do so already: an unknown kid
+    takes nothing to write, and must not cost others their places. Due refreshes happen beside the calls.
     """
 
     def __init__(
-        self, name: str, fetch: Callable[[], bytes], *, policy: CachePolicy | None = None, timeout_seconds: float = 5.0
+        self,
+        name: str,
+        fetch: Callable[[], bytes],
+        *,
+        policy: CachePolicy | None = None,
+        timeout_seconds: float = 5.0,
+        waiting: threading.Semaphore | None = None,
     ) -> None:
-        """`fetch` brings the JWKS document within `timeout_seconds`, or raises; `name` is what logs call it."""
+        """`fetch` brings the JWKS document within `timeout_seconds`, or raises; `name` is what logs call it.
+
+        `waiting` has a place for each who may wait; several sources may share it. Without it, WAITING may.
+        """
         self._name = name
         self._fetch = fetch
         self._policy = policy or CachePolicy()
         self._timeout = timeout_seconds + _GRACE_SECONDS
+        self._waiting = waiting or threading.Semaphore(WAITING)
         self._state = CacheState()
         self._lock = threading.Lock()
         self._flight: Future[None] | None = None
@@ -164,22 +178,33 @@ class FetchedKeySource:
         return flight
 
     def _wait(self, flight: Future[None]) -> None:
+        if flight.done():
+            return
+        if not self._waiting.acquire(blocking=False):
+            raise self._unjudged()
         try:
             flight.result(self._timeout)
         except FutureTimeoutError as error:
-            raise UnavailableError(f"no answer yet from {self._name}", todo="try again in some seconds") from error
+            raise self._unjudged() from error
+        finally:
+            self._waiting.release()
+
+    def _unjudged(self) -> TokenUnjudgedError:
+        reason = UnjudgedReason.KEYS if self._state.keys is None else UnjudgedReason.KEY_NOT_SEEN_YET
+        return TokenUnjudgedError(reason, f"no answer yet from {self._name}", todo="try again in some seconds")
 
     def _run(self, flight: Future[None], now: float) -> None:
-        state = self._state
+        state, began = self._state, time.monotonic()
         try:
             keys = KeySet.from_jwks(self._fetch())
         except Exception as error:  # noqa: BLE001  # whatever it was, those who wait must be told
             logger.warning("keys could not be fetched", extra={"jwks": self._name, "why": str(error)})
-            self._land(flight, after_failure(state, str(error) or type(error).__name__, now))
+            failure = str(error) or type(error).__name__
+            self._land(flight, after_failure(state, failure, now, time.monotonic() - began))
             return
         if keys != state.keys:
             _log_loaded(self._name, keys)
-        self._land(flight, after_success(keys, now))
+        self._land(flight, after_success(keys, now, time.monotonic() - began))
 
     def _land(self, flight: Future[None], state: CacheState) -> None:
         with self._lock:
@@ -199,6 +224,7 @@ class HttpsKeySource(FetchedKeySource):
         policy: CachePolicy | None = None,
         timeout_seconds: float = 5.0,
         fetch: Callable[[], bytes] | None = None,
+        waiting: threading.Semaphore | None = None,
     ) -> None:
         """`fetch` replaces the network in tests. Raises UsageError for a URL that is not https."""
         from meshpki.tokens.jwks_fetch import JwksEndpoint
@@ -210,6 +236,7 @@ class HttpsKeySource(FetchedKeySource):
             fetch or (lambda: fetch_once(endpoint)),
             policy=policy,
             timeout_seconds=timeout_seconds,
+            waiting=waiting,
         )
 
 

@@ -8,6 +8,8 @@ from meshpki.errors import UnavailableError
 from meshpki.tokens.jwks import FetchedKeySource
 
 if TYPE_CHECKING:
+    import threading
+
     from meshpki.kube.client import Answer
     from meshpki.tokens.reviewer import Api
 
@@ -16,13 +18,14 @@ PATH: Final = "/openid/v1/jwks"
 TIMEOUT_SECONDS: Final = 5.0
 
 
-def api_server_keys(api: Api, cluster: str) -> FetchedKeySource:
-    """The keys of the cluster whose API server `api` speaks to."""
+def api_server_keys(api: Api, cluster: str, waiting: threading.Semaphore | None = None) -> FetchedKeySource:
+    """The keys of the cluster whose API server `api` speaks to. `waiting`: see FetchedKeySource."""
 
     def fetch() -> bytes:
         return read_keys(api.request("GET", PATH, timeout=TIMEOUT_SECONDS, retry=False))
 
-    return FetchedKeySource(f"the API server of cluster {cluster}", fetch, timeout_seconds=TIMEOUT_SECONDS)
+    name = f"the API server of cluster {cluster}"
+    return FetchedKeySource(name, fetch, timeout_seconds=TIMEOUT_SECONDS, waiting=waiting)
 
 
 def read_keys(answer: Answer) -> bytes:

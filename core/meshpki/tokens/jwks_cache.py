@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshpki.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from meshpki.tokens.keys import KeySet
+
+_AT_WORK_SECONDS: Final = 30.0
 
 
 class Step(StrEnum):
@@ -35,7 +37,7 @@ class CachePolicy:
     unknown_kid_seconds: float = 10.0
     """Least time between two fetches on behalf of unknown kids: strangers can ask for any."""
     retry_seconds: float = 5.0
-    """Least time between two fetches after a failure."""
+    """Least time from the end of a fetch that failed to the next."""
     stale_seconds: float = 3600.0
     """How long keys are used while they cannot be fetched (stale-if-error)."""
     new_key_margin_seconds: float = 30.0
@@ -56,7 +58,9 @@ class CacheState:
 
     keys: KeySet | None = None
     loaded_at: float = -math.inf
+    """When the fetch that brought them began."""
     tried_at: float = -math.inf
+    """When the last fetch ended: one that hangs for as long as the pause after it must not leave none."""
     failure: str = ""
     """Why the last fetch failed; empty if it did not."""
 
@@ -86,15 +90,20 @@ def may_be_behind(state: CacheState, policy: CachePolicy, issued_at: float, now:
     return state.loaded_at < now and state.loaded_at - margin < issued_at <= now + margin
 
 
-def after_success(keys: KeySet, now: float) -> CacheState:
-    """The state after a fetch that brought `keys`. Keys that are not in it are gone."""
-    return CacheState(keys, loaded_at=now, tried_at=now)
+def after_success(keys: KeySet, now: float, took: float = 0.0) -> CacheState:
+    """The state after a fetch that began at `now`, took so many seconds, and brought `keys`: others are gone."""
+    return CacheState(keys, loaded_at=now, tried_at=now + took)
 
 
-def after_failure(state: CacheState, failure: str, now: float) -> CacheState:
-    """The state after a failed fetch: the old keys, not believed any longer than before."""
-    return replace(state, tried_at=now, failure=failure, loaded_at=min(state.loaded_at, now))
+def after_failure(state: CacheState, failure: str, now: float, took: float = 0.0) -> CacheState:
+    """The state after a fetch that failed: the old keys, not believed any longer than before."""
+    return replace(state, tried_at=now + took, failure=failure, loaded_at=min(state.loaded_at, now))
 
 
 def _elapsed(since: float, now: float) -> float:
+    """Seconds since then; infinite when the clock went back. A call looks at the clock when it comes, and may be asked
+    about here when a fetch has ended meanwhile: that is no clock that went back.
+    """
+    if since - _AT_WORK_SECONDS <= now < since:
+        return 0.0
     return now - since if now >= since else math.inf

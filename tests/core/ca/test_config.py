@@ -83,6 +83,8 @@ def test_defaults() -> None:
         ("threads: 8", "threads: true", "wanted: a whole number"),
         ("threads: 8", "threads: 33", "33 threads and 32 calls in flight"),
         ("threads: 8", "threads: 0", "0 threads"),
+        ("threads: 8", "threads: 8, connections: 0", "0 connections"),
+        ("threads: 8", "threads: 8, connections: 1000001", "1000001 connections"),
         ("default_ttl: 1h", "default_ttl: 3600", "duration '3600'"),
         ("default_ttl: 1h", "default_ttl: 3h", "a default lifetime of 10800 s"),
         ("max_ttl: 2h", "max_ttl: 365d", "31536000 s"),

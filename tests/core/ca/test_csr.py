@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +18,7 @@ from meshpki.ca.csr import LABEL, MAX_CSR_BYTES, CsrKey, read_csr
 from meshpki.ca.keys import KeyKind, key_bits, kind_of_spki, spki_of
 from meshpki.ca.reasons import CsrReason, CsrRefusedError
 from support.authority import key, make_csr
+from support.csr_forms import BASIC_CONSTRAINTS, VECTORS, VERDICTS, reassemble, vector, vector_der, with_extensions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,17 +31,6 @@ def refusal(text: str | bytes) -> CsrReason:
         read_csr(text)
     assert caught.value.__cause__ is None or isinstance(caught.value.__cause__, Exception)
     return caught.value.reason
-
-
-def reassemble(request: str, change: Callable[[list[bytes]], None], signer: object = None) -> str:
-    """Change the parts of a request's CertificationRequestInfo and sign it again, if a P-256 key is given."""
-    outer = der.children(pem.decode_one(request.encode(), LABEL))
-    parts = der.children(outer[0])
-    change(parts)
-    info = der.element(der.SEQUENCE, b"".join(parts))
-    if isinstance(signer, ec.EllipticCurvePrivateKey):
-        outer[2] = der.bit_string(signer.sign(info, ec.ECDSA(hashes.SHA256())))
-    return pem.encode(der.element(der.SEQUENCE, info + outer[1] + outer[2]), LABEL)
 
 
 @pytest.mark.parametrize("kind", [*QUICK, KeyKind.RSA_4096])
@@ -179,24 +167,14 @@ def test_pss_and_sha1_signatures_are_refused() -> None:
     assert refusal(text) is CsrReason.SIGNATURE_ALGORITHM_NOT_ALLOWED
 
 
-def extension_request(*extensions: bytes) -> bytes:
-    """The attribute that holds extensions (RFC 2985 section 5.4.2)."""
-    value = der.element(0x31, der.element(der.SEQUENCE, b"".join(extensions)))
-    return der.element(0xA0, der.element(der.SEQUENCE, der.object_identifier("1.2.840.113549.1.9.14") + value))
-
-
 def test_an_extension_twice_is_refused() -> None:
-    once = der.extension("2.5.29.19", der.element(der.SEQUENCE, b""))
-    twice = reassemble(make_csr(), lambda parts: parts.__setitem__(3, extension_request(once, once)), signer=key())
-    assert refusal(twice) is CsrReason.DUPLICATE_EXTENSION
-    single = reassemble(make_csr(), lambda parts: parts.__setitem__(3, extension_request(once)), signer=key())
-    assert read_csr(single).kind is KeyKind.EC_P256
+    assert refusal(with_extensions(BASIC_CONSTRAINTS, BASIC_CONSTRAINTS)) is CsrReason.DUPLICATE_EXTENSION
+    assert read_csr(with_extensions(BASIC_CONSTRAINTS)).kind is KeyKind.EC_P256
 
 
 def test_an_extension_that_cannot_be_read_is_refused() -> None:
     broken = der.extension("2.5.29.17", b"\x30\x82\xff\xff")
-    request = reassemble(make_csr(), lambda parts: parts.__setitem__(3, extension_request(broken)), signer=key())
-    assert refusal(request) is CsrReason.EXTENSION_MALFORMED
+    assert refusal(with_extensions(broken)) is CsrReason.EXTENSION_MALFORMED
 
 
 def test_what_is_asked_for_beside_the_key_is_ignored() -> None:
@@ -214,7 +192,7 @@ def test_what_is_asked_for_beside_the_key_is_ignored() -> None:
 def test_sixty_thousand_names_are_refused_before_they_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     names = b"".join(der.element(0x82, b"%05d.example" % number) for number in range(60_000))
     extension = der.extension("2.5.29.17", der.element(der.SEQUENCE, names))
-    request = reassemble(make_csr(), lambda parts: parts.__setitem__(3, extension_request(extension)), signer=key())
+    request = with_extensions(extension)
     monkeypatch.setattr(csr, "_parse", None)
     assert refusal(request) is CsrReason.TOO_LARGE
 
@@ -262,46 +240,6 @@ def test_bytes_after_the_request_are_refused() -> None:
     assert refusal(pem.encode(content + b"\x00", LABEL)) is CsrReason.MALFORMED
 
 
-VECTORS = sorted(path.name for path in resources.files("cryptography_vectors").joinpath("x509", "requests").iterdir())
-VERDICTS = {
-    "bad-version.pem": "csr_malformed",
-    "basic_constraints.pem": "csr_signature_algorithm_not_allowed",
-    "challenge-invalid.der": "csr_bad_signature",
-    "challenge-multi-valued.der": "csr_bad_signature",
-    "challenge-unstructured.pem": "rsa-2048",
-    "challenge.pem": "rsa-2048",
-    "dsa_sha1.der": "csr_key_not_allowed",
-    "dsa_sha1.pem": "csr_key_not_allowed",
-    "ec_sha256.der": "ec-p384",
-    "ec_sha256.pem": "ec-p384",
-    "ec_sha256_old_header.pem": "ec-p384",
-    "freeipa-bad-critical.pem": "csr_extension_malformed",
-    "invalid_signature.pem": "csr_key_not_allowed",
-    "long-form-attribute.pem": "csr_bad_signature",
-    "rsa_md4.der": "csr_signature_algorithm_not_allowed",
-    "rsa_md4.pem": "csr_signature_algorithm_not_allowed",
-    "rsa_sha1.der": "csr_signature_algorithm_not_allowed",
-    "rsa_sha1.pem": "csr_signature_algorithm_not_allowed",
-    "rsa_sha256.der": "rsa-2048",
-    "rsa_sha256.pem": "rsa-2048",
-    "san_rsa_sha1.der": "csr_signature_algorithm_not_allowed",
-    "san_rsa_sha1.pem": "csr_signature_algorithm_not_allowed",
-    "two_basic_constraints.pem": "csr_signature_algorithm_not_allowed",
-    "unsupported_extension.pem": "csr_signature_algorithm_not_allowed",
-    "unsupported_extension_critical.pem": "csr_signature_algorithm_not_allowed",
-    "zero-element-attribute.pem": "csr_extension_malformed",
-}
-
-
-def vector_der(name: str) -> bytes:
-    """The request in a vector, whatever stands around it in its file."""
-    content = resources.files("cryptography_vectors").joinpath("x509", "requests", name).read_bytes()
-    if name.endswith(".der"):
-        return content
-    inner = content.partition(b"-----BEGIN ")[2].partition(b"-----\n")[2].partition(b"-----END")[0]
-    return base64.b64decode(inner)
-
-
 def verdict(text: bytes) -> str:
     try:
         return read_csr(text).kind.value
@@ -316,8 +254,7 @@ def test_there_are_26_vectors() -> None:
 @pytest.mark.parametrize("name", VECTORS)
 def test_each_vector_has_a_verdict(name: str) -> None:
     assert verdict(pem.encode(vector_der(name), LABEL).encode()) == VERDICTS[name]
-    raw = resources.files("cryptography_vectors").joinpath("x509", "requests", name).read_bytes()
-    assert verdict(raw)  # with whatever stands around the block
+    assert verdict(vector(name))  # with whatever stands around the block
 
 
 class PanicException(BaseException):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -13,26 +12,23 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import PolicyBuilder, Store
-from pkilint import loader
-from pkilint.pkix import certificate, extension, name
-from pkilint.validation import ValidationFindingSeverity
 
+from meshpki.ca.attestation import read_attested_at
 from meshpki.ca.issue import issue
 from meshpki.ca.keys import KeyKind
 from meshpki.ca.prepare import prepare
+from meshpki.ca.profile import Profile
 from meshpki.ca.server.serving_certificate import ServingCertificate
 from meshpki.identity import SpiffeId
 from support.authority import MESH, NOW, TestAuthority, csr_key, key, make_authority, make_csr
+from support.linted import findings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 URI = "spiffe://mesh.local/ns/default/sa/web"
-# pkilint 0.13 reads every spiffe:// URI as invalid, which RFC 3986 does not: the one finding that is waived, by its
-# code and where it stands. Anything else it says is a failure.
-WAIVED = ("pkix.invalid_uri_syntax", re.compile(r"subjectAltName\.\d+\.uniformResourceIdentifier$"))
+RENEWING = Profile(MESH, default_ttl_seconds=3600, max_ttl_seconds=3600, max_without_token_seconds=86_400)
 
 
 @lru_cache(maxsize=8)
@@ -40,48 +36,32 @@ def authority(kind: KeyKind) -> TestAuthority:
     return make_authority(key_type=kind, now=NOW)
 
 
-def leaf(signing: KeyKind, kind: KeyKind) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(chain(signing, kind)[0].encode())
+def leaf(signing: KeyKind, kind: KeyKind, attested_at: int | None = None) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(chain(signing, kind, attested_at=attested_at)[0].encode())
 
 
-def chain(signing: KeyKind, kind: KeyKind, uri: str = URI, ttl: int = 3600, now: int = NOW) -> tuple[str, ...]:
+def chain(
+    signing: KeyKind,
+    kind: KeyKind,
+    uri: str = URI,
+    ttl: int = 3600,
+    now: int = NOW,
+    attested_at: int | None = None,
+) -> tuple[str, ...]:
     made = authority(signing)
+    profile = made.profile if attested_at is None else RENEWING
     prepared = prepare(
         made.issuer,
-        made.profile,
+        profile,
         SpiffeId.parse(uri),
         csr_key(kind),
         requested_seconds=ttl,
         token_expires_at=None,
         now=now,
         serial=2**126 + 7,
+        attested_at=attested_at,
     )
     return issue(prepared).cert_chain
-
-
-@lru_cache(maxsize=1)
-def pkilint() -> certificate.validation.ValidatorContainer:
-    return certificate.create_pkix_certificate_validator_container(
-        certificate.create_decoding_validators(name.ATTRIBUTE_TYPE_MAPPINGS, extension.EXTENSION_MAPPINGS),
-        [
-            certificate.create_issuer_validator_container([]),
-            certificate.create_validity_validator_container(),
-            certificate.create_subject_validator_container([]),
-            certificate.create_extensions_validator_container([]),
-            certificate.create_spki_validator_container([]),
-        ],
-    )
-
-
-def findings(judged: x509.Certificate, *, waive: bool = True) -> list[str]:
-    document = loader.load_der_certificate(judged.public_bytes(Encoding.DER), "certificate")
-    return [
-        f"{found.finding.severity.name} {found.finding.code} at {result.node.path}"
-        for result in pkilint().validate(document.root)
-        for found in result.finding_descriptions
-        if found.finding.severity <= ValidationFindingSeverity.NOTICE
-        and not (waive and found.finding.code == WAIVED[0] and WAIVED[1].search(result.node.path))
-    ]
 
 
 KINDS = [KeyKind.EC_P256, KeyKind.EC_P384, KeyKind.RSA_2048, KeyKind.RSA_3072]
@@ -89,8 +69,11 @@ KINDS = [KeyKind.EC_P256, KeyKind.EC_P384, KeyKind.RSA_2048, KeyKind.RSA_3072]
 
 @pytest.mark.parametrize("signing", KINDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_pkilint_on_leaves(kind: KeyKind, signing: KeyKind) -> None:
-    assert findings(leaf(signing, kind)) == []
+@pytest.mark.parametrize("attested_at", [None, NOW - 5], ids=["plain", "with the time of its token"])
+def test_pkilint_on_leaves(kind: KeyKind, signing: KeyKind, attested_at: int | None) -> None:
+    judged = leaf(signing, kind, attested_at)
+    assert read_attested_at(judged.extensions) == attested_at
+    assert findings(judged) == []
 
 
 def test_the_waiver_is_still_needed() -> None:

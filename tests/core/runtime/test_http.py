@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ from meshpki.runtime import http
 from meshpki.runtime.http import Answer, HttpServer, health_page, metrics_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
@@ -38,6 +39,13 @@ def serving(wrong: tuple[str, ...] = ()) -> Iterator[tuple[HttpServer, list[str]
     }
     with HttpServer("127.0.0.1", 0, pages) as server:
         yield server, complaints
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
 
 
 def get(server: HttpServer, path: str, method: str = "GET") -> tuple[int, str, str]:
@@ -106,19 +114,70 @@ def test_the_answer_names_no_version() -> None:
         assert b"Python" not in answer
 
 
-def test_idle_connections_cannot_take_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http._Handler, "timeout", 0.5)
-    with serving() as (server, _):
-        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(http.CONNECTIONS)]
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError, urllib.error.URLError):
-                if get(server, "/livez")[0] == HTTPStatus.OK:
-                    break
-        else:
-            pytest.fail("idle connections were not dropped")
-        for connection in idle:
+@contextlib.contextmanager
+def kept(server: HttpServer, number: int, *, drip: bool) -> Iterator[list[socket.socket]]:
+    """Connections that never send a whole request: silent ones, or such as send a byte now and then."""
+    stop = threading.Event()
+    held = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(number)]
+
+    def dripping(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+            while not stop.wait(0.05):
+                connection.sendall(b"a")
+
+    threads = [threading.Thread(target=dripping, args=(each,)) for each in held if drip]
+    for thread in threads:
+        thread.start()
+    try:
+        yield held
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+        for connection in held:
             connection.close()
+
+
+def ended(connection: socket.socket) -> bool:
+    with contextlib.suppress(ConnectionResetError):
+        return connection.recv(1) == b""
+    return True
+
+
+@pytest.mark.parametrize("drip", [False, True], ids=["silent", "dripping"])
+@pytest.mark.parametrize("number", [http.CONNECTIONS, 5 * http.CONNECTIONS])
+def test_whoever_holds_connections_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch, drip: bool, number: int) -> None:
+    monkeypatch.setattr(http, "SECONDS_PER_CONNECTION", 3600.0)
+    with serving() as (server, _), kept(server, number, drip=drip) as held:
+        for _ in range(20):
+            assert get(server, "/livez")[:2] == (200, "ok\n")
+        assert all(ended(each) for each in held[: number - http.CONNECTIONS + 1])
+
+
+@pytest.mark.parametrize("drip", [False, True], ids=["silent", "dripping"])
+def test_no_connection_outlasts_its_time_whatever_it_sends(monkeypatch: pytest.MonkeyPatch, drip: bool) -> None:
+    monkeypatch.setattr(http, "SECONDS_PER_CONNECTION", 0.5)
+    with serving() as (server, _), kept(server, 3, drip=drip) as held:
+        assert all(ended(each) for each in held)
+        assert get(server, "/livez")[0] == HTTPStatus.OK
+
+
+def test_nor_does_one_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "SECONDS_PER_CONNECTION", 0.5)
+    large = {"/": lambda: Answer(HTTPStatus.OK, b"a" * (32 << 20))}
+    with HttpServer("127.0.0.1", 0, large) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            until(lambda: not server._server._connections._since)
+        until(lambda: not any("process_request" in thread.name for thread in threading.enumerate()))
+
+
+def test_pages_may_be_exchanged() -> None:
+    with serving() as (server, _):
+        server.show({"/other": health_page(lambda: ())})
+        assert get(server, "/livez")[0] == HTTPStatus.NOT_FOUND
+        assert get(server, "/other")[0] == HTTPStatus.OK
 
 
 def test_a_port_in_use_is_said() -> None:

@@ -49,6 +49,16 @@ NOTHING = after_failure(CacheState(), "away", 1000)
         (failed(1600), KID, 1600, Step.USE),
         (failed(1600), KID, 1601, Step.UNAVAILABLE),
         (failed(1600), KID, 1605, Step.LOAD),
+        # A fetch that took 6 s: the pause begins at its end.
+        (after_failure(FRESH, "hung", 1070, 6), "other", 1070, Step.UNAVAILABLE),
+        (after_failure(FRESH, "hung", 1070, 6), "other", 1080.9, Step.UNAVAILABLE),
+        (after_failure(FRESH, "hung", 1070, 6), "other", 1081, Step.LOAD),
+        (after_failure(CacheState(), "hung", 1000, 6), KID, 1001, Step.UNAVAILABLE),
+        (after_success(KEYS, 1000, 6), "other", 1002, Step.USE),
+        (after_success(KEYS, 1000, 6), "other", 1015.9, Step.USE),
+        (after_success(KEYS, 1000, 6), "other", 1016, Step.LOAD),
+        (after_success(KEYS, 1000, 6), KID, 1060, Step.REFRESH),
+        (after_success(KEYS, 1000, 6), KID, 1600.1, Step.LOAD),
         # The clock went back: everything is due, nothing is unusable.
         (FRESH, KID, 500, Step.REFRESH),
         (FRESH, "other", 500, Step.LOAD),

@@ -37,8 +37,8 @@ def source(server: JwksServer, *, timeout: float = 5) -> HttpsKeySource:
     return HttpsKeySource(server.url, server.root, policy=POLICY, timeout_seconds=timeout)
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came true"
         time.sleep(0.005)
@@ -268,7 +268,7 @@ def test_a_new_key_is_found_at_its_first_use(server: JwksServer) -> None:
     keys = source(server)
     assert names(keys.keys("old", NOW)) == ["old"]
     server.serve(OLD.jwks(NEW))
-    assert names(keys.keys("new", NOW + 10)) == ["new"]
+    assert names(keys.keys("new", NOW + 30)) == ["new"]
     assert len(server.requests) == 2
 
 
@@ -311,7 +311,7 @@ def test_an_unknown_kid_while_the_server_is_away_is_no_refusal(server: JwksServe
     check.verify(OLD.token(), NOW + 20)
     server.serve(OLD.jwks())
     with pytest.raises(TokenRefusedError) as caught:
-        check.verify(NEW.token(), NOW + 25)
+        check.verify(NEW.token(), NOW + 50)
     assert caught.value.reason is TokenReason.UNKNOWN_KEY
 
 
@@ -323,7 +323,7 @@ def test_a_key_that_is_newer_than_our_last_look_is_no_refusal(server: JwksServer
         with pytest.raises(TokenUnjudgedError) as unjudged:
             check.verify(NEW.token(), NOW + later)
         assert unjudged.value.reason is UnjudgedReason.KEY_NOT_SEEN_YET
-    assert check.verify(NEW.token(), NOW + 10).cluster == "c1"
+    assert check.verify(NEW.token(), NOW + 30).cluster == "c1"
     assert len(server.requests) == 2
 
 
@@ -371,6 +371,73 @@ def test_many_callers_make_one_fetch(server: JwksServer) -> None:
         come.set()
         assert [names(answer.result()) for answer in answers] == [["old"]] * 16
     assert len(server.requests) == 1
+
+
+def waits(keys: HttpsKeySource, kid: str, now: float, times: int) -> list[UnjudgedReason | str]:
+    """What so many callers at once are told, in that order, without those who still wait."""
+    told: list[UnjudgedReason | str] = []
+
+    def ask() -> None:
+        try:
+            told.append(str(names(keys.keys(kid, now))))
+        except TokenUnjudgedError as error:
+            told.append(error.reason)
+        except UnavailableError as error:
+            told.append(str(error))
+
+    for _ in range(times):
+        threading.Thread(target=ask, daemon=True).start()
+    return told
+
+
+def test_not_all_may_wait_for_an_address_that_hangs(server: JwksServer) -> None:
+    """A token with an unknown kid takes no key to make: whoever has none must not take all places of a server."""
+    places = threading.Semaphore(3)
+    keys = HttpsKeySource(server.url, server.root, policy=POLICY, timeout_seconds=20, waiting=places)
+    assert names(keys.keys("old", NOW)) == ["old"]
+    come = threading.Event()
+    server.behaviour = lambda handler: handler.answer(OLD.jwks()) if come.wait(60) else None
+    told = waits(keys, "stranger", NOW + 30, 40)
+    eventually(lambda: len(told) == 37)
+    assert set(told) == {UnjudgedReason.KEY_NOT_SEEN_YET}
+    assert names(keys.keys("old", NOW + 30)) == ["old"]
+    assert len(server.requests) == 2
+    come.set()
+    eventually(lambda: len(told) == 40)
+    assert told[37:] == ["[]"] * 3
+    assert [places.acquire(blocking=False) for _ in range(4)] == [True, True, True, False]
+
+
+def test_sources_may_share_the_places_of_those_who_wait(server: JwksServer) -> None:
+    server.behaviour = lambda handler: (server.finished.wait(60), None)[1]
+    places = threading.Semaphore(3)
+    one, other = (
+        HttpsKeySource(server.url, server.root, policy=POLICY, timeout_seconds=20, waiting=places) for _ in range(2)
+    )
+    first = waits(one, "old", NOW, 3)
+    eventually(lambda: not places._value)
+    second = waits(other, "old", NOW, 3)
+    eventually(lambda: len(second) == 3)
+    assert not first
+    assert set(second) == {UnjudgedReason.KEYS}
+
+
+def test_after_a_fetch_that_hung_there_is_a_pause(server: JwksServer) -> None:
+    """It began as long ago as the pause is long: were that what counts, the next would begin at once, for ever."""
+    quick = CachePolicy(refresh_seconds=60, unknown_kid_seconds=10, retry_seconds=0.4, stale_seconds=600)
+    keys = HttpsKeySource(server.url, server.root, policy=quick, timeout_seconds=0.5)
+    assert names(keys.keys("old", NOW)) == ["old"]
+    server.behaviour = lambda handler: (server.finished.wait(60), None)[1]
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            keys.keys("stranger", NOW + 30)  # the first one waits; those that came with it have their answer by now
+        assert len(server.requests) == 2
+    with pytest.raises(UnavailableError):
+        keys.keys("stranger", NOW + 30.6)
+    assert len(server.requests) == 2
+    with pytest.raises(UnavailableError):
+        keys.keys("stranger", NOW + 60)
+    assert len(server.requests) == 3
 
 
 def test_a_slow_refresh_delays_nobody(server: JwksServer) -> None:

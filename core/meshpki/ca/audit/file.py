@@ -12,9 +12,9 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from meshpki.ca.audit.record import GENESIS_HASH, MAX_LINE_BYTES, check_line
+from meshpki.ca.audit.record import GENESIS_HASH, MAX_LINE_BYTES, check_line, is_line
 from meshpki.errors import IntegrityError, MachineError
-from meshpki.runtime.files import read_capped
+from meshpki.runtime.files import machine_errors, read_capped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,15 +64,32 @@ def decode_head(content: bytes) -> Head | None:
 
 
 def read_head(log: Path) -> Head | None:
-    """Read the head of `log`; None when there is none. Raises IntegrityError when it is damaged, MachineError."""
+    """Read the head of `log`; None when there is none, or when it was never written to its end.
+
+    Raises IntegrityError when it is damaged, MachineError.
+    """
     path = head_path(log)
     if not path.exists():
         return None
+    content = b""
     for _ in range(_READ_ATTEMPTS):  # a running server may be overwriting it
-        head = decode_head(read_capped(path, limit=HEAD_BYTES))
+        content = read_capped(path, limit=HEAD_BYTES)
+        head = decode_head(content)
         if head is not None:
             return head
+    if len(content) < HEAD_BYTES:
+        return None  # it is written at once and overwritten in place: only its making can have been cut short
     raise IntegrityError(f"{path} is damaged", wanted="the head of an audit log", todo=_restore(log))
+
+
+def without_head(log: Path, first: bytes) -> IntegrityError:
+    """What to say of a log that holds something, begins with the line `first`, and has no head."""
+    state = "damaged" if head_path(log).exists() else "missing"
+    return IntegrityError(
+        f"{log} holds records, its head {head_path(log)} is {state}" if is_line(first) else f"{log} is no audit log",
+        wanted="both, or neither" if is_line(first) else "an audit log with its head, or none of the two",
+        todo=_restore(log) if is_line(first) else "check the path",
+    )
 
 
 def scan(file: BinaryIO, head: Head | None, each: Callable[[bytes], None] | None = None) -> Scan:
@@ -111,9 +128,7 @@ def scan_path(log: Path, each: Callable[[bytes], None] | None = None) -> Scan:
     """Walk the log at `log`, with its head. Raises IntegrityError, and MachineError when it cannot be read."""
     head = read_head(log)  # before the log: a server may be appending
     if head is None:
-        if log.exists():
-            raise IntegrityError(f"{head_path(log)} is missing", wanted="the head of the log", todo=_restore(log))
-        raise MachineError(f"there is no audit log at {log}", todo="check the path")
+        raise _no_log(log)
     try:
         with log.open("rb", buffering=1 << 18) as file:
             return scan(file, head, each)
@@ -121,6 +136,22 @@ def scan_path(log: Path, each: Callable[[bytes], None] | None = None) -> Scan:
         raise IntegrityError(f"{log} is missing, its head is there", todo=_restore(log)) from error
     except OSError as error:
         raise MachineError(f"could not read {log}: {error.strerror}") from error
+
+
+def _no_log(log: Path) -> IntegrityError | MachineError:
+    """A wrong path is no sign of tampering, and neither is a log that was never begun."""
+    if not log.exists():
+        return MachineError(f"there is no audit log at {log}", todo="check the path")
+    with machine_errors("could not read", log), log.open("rb") as file:
+        first = file.readline(MAX_LINE_BYTES)
+    if is_line(first):
+        return without_head(log, first)
+    if first:
+        return MachineError(f"{log} is no audit log", wanted="the file named by `audit` in the CA's configuration")
+    return MachineError(
+        f"{log} is empty: it was never begun, or somebody emptied it together with its head",
+        todo="start the server; if an end of this log was ever noted, look into it",
+    )
 
 
 def _restore(log: Path) -> str:

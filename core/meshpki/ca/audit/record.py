@@ -131,6 +131,11 @@ def chain_line(previous: bytes, sequence: int, encoded: bytes) -> tuple[bytes, b
     return b'%b,"hash":"%b"}\n' % (body, digest.hexdigest().encode()), digest.digest()
 
 
+def is_line(content: bytes) -> bool:
+    """Whether it begins as every line of an audit log does."""
+    return _HEAD.match(content) is not None
+
+
 def check_line(previous: bytes, sequence: int, line: bytes) -> bytes:
     """Return the hash of a line (without newline) that stands where it should; IntegrityError otherwise.
 

@@ -8,7 +8,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final, Self
 
-from meshpki.ca.audit.file import Head, Scan, encode_head, head_path, read_head, scan
+from meshpki.ca.audit.file import Head, Scan, encode_head, head_path, read_head, scan, without_head
 from meshpki.ca.audit.record import RecordKind, chain_line, parse_line
 from meshpki.errors import IntegrityError, MachineError, UnavailableError
 from meshpki.runtime.files import PRIVATE_FILE, machine_errors, sync_directory
@@ -52,8 +52,8 @@ class AuditWriter:
         writer = cls(path, log, head, found)
         try:
             with machine_errors("could not write", head_path(path)):
-                writer._write_head()
-                writer.sync_head()
+                writer._put_head()
+                os.fdatasync(head)
                 sync_directory(path.parent)
         except BaseException:
             writer.close()
@@ -125,9 +125,12 @@ class AuditWriter:
 
     def _write_head(self) -> None:
         try:
-            os.pwrite(self._head_file, encode_head(self.head), 0)
+            self._put_head()
         except OSError as error:  # its one block was written when the log was opened: this is rare
             _LOG.warning("the head of the audit log could not be written", extra={"error": error.strerror})
+
+    def _put_head(self) -> None:
+        _write_all(self._head_file, encode_head(self.head), 0)
 
     def _fail(self, why: str) -> None:
         self.failures += 1
@@ -154,12 +157,8 @@ def _examine(path: Path, descriptor: int, trust_domain: str) -> Scan:
     with os.fdopen(os.dup(descriptor), "rb", buffering=1 << 18) as file:
         first = file.readline(4096)
         file.seek(0)
-        if head is None and first:
-            raise IntegrityError(
-                f"{path} is there, its head {head_path(path)} is missing",
-                wanted="both, or neither",
-                todo="restore the head, or move the log away and keep it as evidence",
-            )
+        if head is None and first:  # a server that was killed while it made them has left nothing in the log
+            raise without_head(path, first)
         if first.endswith(b"\n"):
             _check_genesis(path, first, trust_domain)
         return scan(file, head)

@@ -8,7 +8,7 @@ import grpc
 
 from meshpki.ca.peer import Peer, check_peer
 from meshpki.ca.reasons import PeerReason, PeerRefusedError
-from meshpki.ca.refusals import Refusals, refusal, unavailable
+from meshpki.ca.server.refusals import Refusals, refusal, unavailable
 from meshpki.errors import UnavailableError
 from meshpki.tokens.bearer import extract
 from meshpki.tokens.reasons import TokenRefusedError, TokenUnjudgedError, UnjudgedReason

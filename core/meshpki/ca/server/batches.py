@@ -22,7 +22,9 @@ millisecond, and it never takes longer than this. When they were fewer than thre
 
 
 class BatchFailedError(Exception):
-    """The work itself broke: an error of ours, not of one item. The leader's thread raises the cause."""
+    """The work itself broke: an error of ours, not of one item. The leader's thread raises the cause, and no other: an
+    error in two threads holds the frames of both.
+    """
 
 
 class _Ticket(Generic[_Item]):
@@ -34,7 +36,7 @@ class _Ticket(Generic[_Item]):
         self.item = item
         self.ready = threading.Lock()
         self.done = False
-        self.failure: BaseException | None = None
+        self.failure = ""
 
 
 class Batches(Generic[_Item]):
@@ -62,18 +64,18 @@ class Batches(Generic[_Item]):
             ticket.ready.acquire()  # until a leader has done it, or steps down for this one
         if not ticket.done:
             self._lead(ticket)
-        if ticket.failure is not None:
-            raise BatchFailedError from ticket.failure
+        if ticket.failure:
+            raise BatchFailedError(ticket.failure)
 
     def _lead(self, leader: _Ticket[_Item]) -> None:
         self._gather(leader)
         with self._mutex:
             batch, self._queue = self._queue, []
-        failure: BaseException | None = None
+        failure = ""
         try:
             self._work([ticket.item for ticket in batch])
         except BaseException as error:
-            failure = error
+            failure = f"{type(error).__name__} in the thread of another call, whose entry in the log has the cause"
             raise
         finally:
             self._wanted = len(batch) + len(self._queue)

@@ -12,10 +12,10 @@ from google.protobuf.message import DecodeError
 
 from meshpki.ca.audit.record import second_stamp
 from meshpki.ca.peer import Peer
-from meshpki.ca.refusals import Refusals
 from meshpki.ca.server.authentication import PeerRule, TokenRule
 from meshpki.ca.server.bundle_reports import BundleReport, BundleReports, Reporter, ReportsFullError
 from meshpki.ca.server.methods import Call, CallRefusedError, Method
+from meshpki.ca.server.refusals import Refusals
 from meshpki.runtime.http import Answer
 from meshpki.wire.methods import REPORT_BUNDLE
 from meshpki.wire.trust_bundles_pb2 import ReportRequest, ReportResponse
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from meshpki.ca.audit.log import AuditLog
     from meshpki.ca.issuer import Issuer
     from meshpki.ca.profile import Profile
-    from meshpki.ca.server.method_adapter import Received
+    from meshpki.ca.server.methods import Received
     from meshpki.ca.server.metrics import CaMetrics
     from meshpki.tokens.caller import Caller
     from meshpki.tokens.verify import TokenVerifier
@@ -43,15 +43,17 @@ class BundleService:
     def __init__(self, profile: Profile, audit: AuditLog, metrics: CaMetrics) -> None:
         self._profile = profile
         self._reports = BundleReports()
-        self._refusals = Refusals(audit, lambda refused: metrics.report_failed(refused.reason), detail="report")
+        self._metrics = metrics
+        self._refusals = Refusals(audit, self._count, detail="report")
 
     def by_token(self, verifier: TokenVerifier) -> Method[Caller]:
         """The method as the listener for tokens has it: by the very rule of CreateCertificate."""
-        return Method(REPORT_BUNDLE, TokenRule(verifier, self._refusals), self.report)
+        return Method(REPORT_BUNDLE, TokenRule(verifier, self._refusals), self.report, count_busy=self._count)
 
     def by_certificate(self, issuer: Issuer) -> Method[Peer]:
         """The method as the listener for renewal has it."""
-        return Method(REPORT_BUNDLE, PeerRule(issuer, self._profile, self._refusals), self.report)
+        rule = PeerRule(issuer, self._profile, self._refusals)
+        return Method(REPORT_BUNDLE, rule, self.report, count_busy=self._count)
 
     def report(self, call: Call, who: Requester, received: Received) -> bytes:
         """The handler. Raises CallRefusedError: INVALID_ARGUMENT, or RESOURCE_EXHAUSTED."""
@@ -64,6 +66,9 @@ class BundleService:
             self._refusals.note(call, refused, who=who)
             raise
         return _ANSWER
+
+    def _count(self, refused: CallRefusedError) -> None:
+        self._metrics.report_failed(refused.reason)
 
     def counts(self, now: float) -> dict[str, int]:
         """How many agents serve which bundle, by digest."""

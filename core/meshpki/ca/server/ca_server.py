@@ -7,8 +7,7 @@ import logging
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.issuer import Issuer
@@ -16,10 +15,11 @@ from meshpki.ca.server.bundle_service import BundleService
 from meshpki.ca.server.certificate_service import CertificateService
 from meshpki.ca.server.cluster_watch import Lookout
 from meshpki.ca.server.clusters import open_clusters, reviewers
-from meshpki.ca.server.health import CHECKS_AT_ONCE, WATCHES_AT_ONCE, HealthService
+from meshpki.ca.server.health import HealthService
 from meshpki.ca.server.housekeeping import Housekeeping
-from meshpki.ca.server.listener import Listener
-from meshpki.ca.server.method_adapter import CallsInFlight, MethodTable
+from meshpki.ca.server.lanes import aside_lane, issuing_lane
+from meshpki.ca.server.listener import Listener, affordable
+from meshpki.ca.server.method_adapter import MethodTable
 from meshpki.ca.server.metrics import CaMetrics
 from meshpki.ca.server.readiness import Readiness
 from meshpki.ca.server.review_metrics import ReviewMetrics
@@ -29,6 +29,7 @@ from meshpki.ca.signer import SoftwareSigner
 from meshpki.errors import UnavailableError
 from meshpki.runtime.garbage import settle
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
+from meshpki.runtime.open_files import allow_all
 from meshpki.runtime.scheduling import without_preemption
 from meshpki.tokens.verify import TokenVerifier
 
@@ -38,10 +39,15 @@ if TYPE_CHECKING:
 
     from meshpki.ca.config import CaConfig
     from meshpki.ca.profile import Profile
+    from meshpki.ca.server.call_pool import AsidePool
+    from meshpki.ca.server.lanes import AnyLane, Lane
+    from meshpki.ca.server.method_adapter import AnyMethod
     from meshpki.hooks import Signer
     from meshpki.runtime.http import Answer
 
 _LOG = logging.getLogger(__name__)
+LOOK_SECONDS: Final = 0.1
+"""Between two looks at the calls that wait for their requests."""
 
 
 class CaServer:
@@ -93,14 +99,16 @@ class CaServer:
         self.stop()
 
     def _start(self, closing: contextlib.ExitStack) -> None:
-        config, clock = self.config, self._clock
+        config, clock, metrics = self.config, self._clock, self.metrics
+        http = HttpServer(config.http.host, config.http.port, _pages_while_starting(metrics))
+        closing.callback(http.close)
+        self._http_port = http.port
         profile = config.certificate_profile()
         issuer = open_issuer(self._open_signer(), profile, clock())
         clusters, proxies = open_clusters(config, closing, clock())
         lookout = Lookout(clusters, clock)
-        self.metrics.registry.register(ReviewMetrics(reviewers(clusters), lookout))
+        metrics.registry.register(ReviewMetrics(reviewers(clusters), lookout))
         verifier = TokenVerifier(clusters)
-        in_flight = CallsInFlight()
         audit = AuditLog.open(
             config.audit,
             trust_domain=str(config.trust_domain),
@@ -110,33 +118,43 @@ class CaServer:
         closing.callback(lambda: audit.close(clock()))
         tls = ServerTls(issuer, config.server_names, audit, clock)
         readiness = Readiness(issuer, audit, lookout.clusters, clock)
-        service = CertificateService(issuer=issuer, profile=profile, audit=audit, metrics=self.metrics, proxies=proxies)
-        bundles = BundleService(profile, audit, self.metrics)
-        health = HealthService(readiness.ready)
-        aside = ThreadPoolExecutor(CHECKS_AT_ONCE + WATCHES_AT_ONCE, thread_name_prefix="health")
-        by_token = (service.by_token(verifier), bundles.by_token(verifier), *health.methods())
-        self.table = MethodTable(by_token, in_flight, aside)
+        service = CertificateService(
+            issuer=issuer,
+            profile=profile,
+            audit=audit,
+            metrics=metrics,
+            proxies=proxies,
+            at_once=config.limits.threads,
+        )
+        bundles = BundleService(profile, audit, metrics)
+        health = HealthService(readiness.ready, metrics.sent_away.count)
+        aside = aside_lane(metrics.sent_away)
+        closing.callback(lambda: aside.pool.shutdown(wait=False))
+        self.table = self._table((service.by_token(verifier), bundles.by_token(verifier), *health.methods()), aside)
+        lanes: list[AnyLane] = [self.table.lane, aside]
         if config.renewal is not None:
             by_certificate = (service.by_certificate(), bundles.by_certificate(issuer))
-            self.renewal_table = MethodTable(by_certificate, in_flight, with_certificate=True)
-        _watch(self.metrics, issuer, audit, in_flight, readiness)
-        self.metrics.gauges(
+            self.renewal_table = self._table(by_certificate, with_certificate=True)
+            lanes.append(self.renewal_table.lane)
+        _watch(metrics, issuer, audit, lanes, readiness)
+        metrics.gauges(
             "meshpki_ca_bundle_holders", "Agents that serve this bundle", "digest", lambda: bundles.counts(clock())
         )
-        http = _http_server(config, readiness, self.metrics, bundles.page(clock))
-        closing.callback(http.close)
         housekeeping = Housekeeping(
             {
                 "audit": lambda: audit.flush(clock()),
-                "late calls": lambda: self._cancel_late(time.monotonic()),
                 "clusters": lookout.look_here,
                 "serving certificate": tls.renew,
+                "calls sent away": lambda: metrics.sent_away.say(time.monotonic()),
             }
         )
         closing.callback(housekeeping.stop)
         closing.callback(lookout.stop)
+        # Of its own: it waits for nothing, not even the disk.
+        waiting = Housekeeping({"late calls": lambda: _look(lanes, time.monotonic())}, period=LOOK_SECONDS)
+        closing.callback(waiting.stop)
         listeners = self._listen(tls, issuer)
-        self._http_port = http.port
+        http.show(_pages(readiness, metrics, bundles.page(clock)))
         for listener in listeners:
             listener.start()
         closing.callback(_drain, listeners)
@@ -145,20 +163,25 @@ class CaServer:
         closing.callback(lookout.end)
         housekeeping.start()
         lookout.start()
+        waiting.start()
+
+    def _table(
+        self, methods: Sequence[AnyMethod], aside: Lane[AsidePool] | None = None, *, with_certificate: bool = False
+    ) -> MethodTable:
+        sent_away = self.metrics.sent_away
+        lane = issuing_lane(self.config.limits, sent_away)
+        return MethodTable(methods, lane, aside, sent_away=sent_away, with_certificate=with_certificate)
 
     def _listen(self, tls: ServerTls, issuer: Issuer) -> list[Listener]:
-        at, renewal, limits = self.config.listen, self.config.renewal, self.config.limits
-        listeners = [Listener(at, self.table, tls.credentials(), limits, key="listen")]
+        at, renewal = self.config.listen, self.config.renewal
+        most = affordable(self.config.limits.connections, allow_all(), listeners=1 if renewal is None else 2)
+        listeners = [Listener(at, self.table, tls.credentials(), most, key="listen")]
         self.address = listeners[0].address
         if renewal is not None:
             credentials = tls.credentials(client_roots=issuer.roots_pem)
-            listeners.append(Listener(renewal.listen, self.renewal_table, credentials, limits, key="renewal.listen"))
+            listeners.append(Listener(renewal.listen, self.renewal_table, credentials, most, key="renewal.listen"))
             self.renewal_address = listeners[1].address
         return listeners
-
-    def _cancel_late(self, now: float) -> None:
-        self.table.cancel_late(now)
-        self.renewal_table.cancel_late(now)
 
 
 def serve(config: CaConfig) -> int:
@@ -198,22 +221,42 @@ def _drain(listeners: Sequence[Listener]) -> None:
         listener.close()
 
 
-def _http_server(
-    config: CaConfig, readiness: Readiness, metrics: CaMetrics, bundles: Callable[[], Answer]
-) -> HttpServer:
-    pages = {
+def _look(lanes: Sequence[AnyLane], now: float) -> None:
+    for lane in lanes:
+        lane.room.look(now)
+
+
+def _pages_while_starting(metrics: CaMetrics) -> dict[str, Callable[[], Answer]]:
+    """That it lives: reading a long audit log takes its time."""
+    return {
+        "/livez": health_page(lambda: ()),
+        "/readyz": health_page(lambda: ("starting: keys, clusters and the audit log are being examined",)),
+        "/metrics": metrics_page(metrics.registry),
+    }
+
+
+def _pages(readiness: Readiness, metrics: CaMetrics, bundles: Callable[[], Answer]) -> dict[str, Callable[[], Answer]]:
+    return {
         "/livez": health_page(lambda: ()),
         "/readyz": health_page(readiness.failures),
         "/metrics": metrics_page(metrics.registry),
         "/bundles": bundles,
     }
-    return HttpServer(config.http.host, config.http.port, pages)
 
 
-def _watch(metrics: CaMetrics, issuer: Issuer, audit: AuditLog, in_flight: CallsInFlight, readiness: Readiness) -> None:
+def _watch(metrics: CaMetrics, issuer: Issuer, audit: AuditLog, lanes: Sequence[AnyLane], readiness: Readiness) -> None:
     root = issuer.certificates[-1].not_valid_after_utc.timestamp()
     metrics.gauge("citadel_server_root_cert_expiry_timestamp", "Expiry of the root", lambda: root)
     metrics.gauge("citadel_server_cert_chain_expiry_timestamp", "Expiry of the chain", lambda: issuer.not_after)
-    metrics.gauge("meshpki_ca_in_flight", "Calls being served", in_flight.count)
+    metrics.gauge(
+        "meshpki_ca_in_flight",
+        "Calls that were begun and have no answer yet",
+        lambda: sum(lane.pool.count() for lane in lanes),
+    )
+    metrics.gauge(
+        "meshpki_ca_waiting",
+        "Those of them whose request has not come yet",
+        lambda: sum(lane.room.count() for lane in lanes),
+    )
     metrics.gauge("meshpki_ca_audit_records", "Durable records of the audit log", lambda: audit.head.records)
     metrics.gauge("meshpki_ca_ready", "Whether certificates can be issued", readiness.ready)

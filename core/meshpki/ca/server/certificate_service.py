@@ -14,11 +14,12 @@ from meshpki.ca.credential import CredentialKind
 from meshpki.ca.lifetime import check_renewable
 from meshpki.ca.peer import Peer
 from meshpki.ca.reasons import IdentityReason, IdentityRefusedError, LifetimeReason, LifetimeRefusedError
-from meshpki.ca.refusals import Refusals, refusal, unavailable
 from meshpki.ca.server.authentication import UNJUDGED, PeerRule, TokenRule
 from meshpki.ca.server.issuance import Issuance, Order, lifetime_refusal
 from meshpki.ca.server.methods import Call, CallRefusedError, Method
 from meshpki.ca.server.metrics import Outcome
+from meshpki.ca.server.refusals import Refusals, refusal, unavailable
+from meshpki.ca.server.waiting_room import WITHOUT_REQUEST
 from meshpki.errors import UnavailableError
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest
 from meshpki.wire.methods import CREATE_CERTIFICATE
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from meshpki.ca.audit.log import AuditLog
     from meshpki.ca.issuer import Issuer
     from meshpki.ca.profile import Profile
-    from meshpki.ca.server.method_adapter import Received
+    from meshpki.ca.server.methods import Received
     from meshpki.ca.server.metrics import CaMetrics
     from meshpki.ca.server.node_proxies import NodeProxies
     from meshpki.tokens.caller import Caller
@@ -44,23 +45,34 @@ class CertificateService:
     """Turns verified callers and their keys into certificates. Safe for threads."""
 
     def __init__(
-        self, *, issuer: Issuer, profile: Profile, audit: AuditLog, metrics: CaMetrics, proxies: NodeProxies
+        self,
+        *,
+        issuer: Issuer,
+        profile: Profile,
+        audit: AuditLog,
+        metrics: CaMetrics,
+        proxies: NodeProxies,
+        at_once: int,
     ) -> None:
+        """`at_once`: see `Issuance`."""
         self._proxies = proxies
         self._issuer = issuer
         self._profile = profile
-        self._issuance = Issuance(issuer, profile, audit)
+        self._issuance = Issuance(issuer, profile, audit, at_once=at_once)
         self._metrics = metrics
         self._refusals = {kind: Refusals(audit, partial(self._count, kind)) for kind in CredentialKind}
 
     def by_token(self, verifier: TokenVerifier) -> Method[Caller]:
         """The method as the listener for tokens has it."""
-        return Method(CREATE_CERTIFICATE, TokenRule(verifier, self._refusals[CredentialKind.TOKEN]), self.create)
+        kind = CredentialKind.TOKEN
+        rule = TokenRule(verifier, self._refusals[kind])
+        return Method(CREATE_CERTIFICATE, rule, self.create, count_busy=partial(self._count, kind))
 
     def by_certificate(self) -> Method[Peer]:
         """The method as the listener for renewal has it."""
-        rule = PeerRule(self._issuer, self._profile, self._refusals[CredentialKind.CERTIFICATE])
-        return Method(CREATE_CERTIFICATE, rule, self.create)
+        kind = CredentialKind.CERTIFICATE
+        rule = PeerRule(self._issuer, self._profile, self._refusals[kind])
+        return Method(CREATE_CERTIFICATE, rule, self.create, count_busy=partial(self._count, kind))
 
     def create(self, call: Call, who: Requester, received: Received) -> bytes:
         """The handler. Raises CallRefusedError; what it returns is durable in the audit log."""
@@ -124,6 +136,8 @@ def _outcome(refused: CallRefusedError) -> Outcome:
             return Outcome.AUTHENTICATION if refused.reason == LifetimeReason.TOKEN_NEEDED else Outcome.IDENTITY
         case _Status.INVALID_ARGUMENT:
             return Outcome.IDENTITY if refused.reason == IdentityReason.MALFORMED else Outcome.CSR
+        case _ if refused.reason in WITHOUT_REQUEST:
+            return Outcome.CSR
         case _:
             if refused.reason == PODS_UNAVAILABLE:
                 return Outcome.IDENTITY

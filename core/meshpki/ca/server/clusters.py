@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from meshpki.tokens.verify import KeySource
 
 _KEEP_FREE: Final = 4
-"""One thread in so many is kept for calls that need no slow API server."""
+"""One place in so many is kept for calls that need no slow API server."""
+_FOR_KEYS: Final = 4
+"""One place in so many may be taken by those who wait for keys."""
 
 
 def open_clusters(
@@ -43,7 +46,8 @@ def open_clusters(
         for cluster in config.clusters
         if (access := _access(cluster)) is not None
     }
-    clusters = [_trusted(cluster, servers.get(cluster.name)) for cluster in config.clusters]
+    waiting = threading.Semaphore(max(1, config.limits.in_flight // _FOR_KEYS))
+    clusters = [_trusted(cluster, servers.get(cluster.name), waiting) for cluster in config.clusters]
     _check_files_differ(clusters, now)
     proxies = {
         cluster.name: _proxies(cluster, servers[cluster.name]) for cluster in config.clusters if cluster.node_proxies
@@ -79,27 +83,27 @@ def reviewers(clusters: Sequence[TrustedCluster]) -> tuple[TokenReviewer, ...]:
 
 
 def review_terms(config: CaConfig) -> dict[str, ReviewTerms]:
-    """The bounds of each cluster's questions, such that one whose API server is slow leaves threads to the others.
+    """The bounds of each cluster's questions, such that one whose API server is slow leaves places to the others.
 
-    A call that waits for an answer takes a thread for as long, whatever it asks. Of several clusters none may take the
+    A call that waits for an answer takes a place for as long, whatever it asks. Of several clusters none may take the
     last quarter of them.
     """
-    threads = config.limits.threads
-    at_once = max(1, threads // 2)
-    kept_free = threads // _KEEP_FREE if len(config.clusters) > 1 else 0
-    waiting = max(0, threads - at_once - kept_free)
+    places = config.limits.in_flight
+    at_once = max(1, config.limits.threads // 2)
+    kept_free = places // _KEEP_FREE if len(config.clusters) > 1 else 0
+    waiting = max(0, places - at_once - kept_free)
     return {
         cluster.name: ReviewTerms(cache_seconds=cluster.review_cache, at_once=at_once, waiting=waiting)
         for cluster in config.clusters
     }
 
 
-def _trusted(cluster: ClusterSettings, server: _ApiServer | None) -> TrustedCluster:
+def _trusted(cluster: ClusterSettings, server: _ApiServer | None, waiting: threading.Semaphore) -> TrustedCluster:
     policy = cluster.policy()
     reviewer = None
     if server is not None and cluster.authentication is not Authentication.JWKS:
         reviewer = TokenReviewer(server.client, policy, server.terms, places=server.places)
-    return TrustedCluster(policy, _key_source(cluster, server), reviewer)
+    return TrustedCluster(policy, _key_source(cluster, server, waiting), reviewer)
 
 
 def _proxies(cluster: ClusterSettings, server: _ApiServer) -> ProxiesOfCluster:
@@ -108,18 +112,19 @@ def _proxies(cluster: ClusterSettings, server: _ApiServer) -> ProxiesOfCluster:
     return ProxiesOfCluster(frozenset(cluster.node_proxies), PodDirectory(server.client), server.turns(2))
 
 
-def _key_source(cluster: ClusterSettings, server: _ApiServer | None) -> KeySource | None:
+def _key_source(cluster: ClusterSettings, server: _ApiServer | None, waiting: threading.Semaphore) -> KeySource | None:
+    """`waiting` has places for those who wait for keys, of all clusters: their tokens' signatures are not checked."""
     jwks = cluster.jwks
     if jwks is None:
         return None
     if jwks.url is not None and jwks.ca_file is not None:
-        return HttpsKeySource(jwks.url, jwks.ca_file)
+        return HttpsKeySource(jwks.url, jwks.ca_file, waiting=waiting)
     if jwks.file is not None:
         return FileKeySource(jwks.file)
     from meshpki.tokens.jwks_api_server import api_server_keys
 
     assert server is not None  # the configuration saw to it
-    return api_server_keys(server.client, cluster.name)
+    return api_server_keys(server.client, cluster.name, waiting)
 
 
 def _access(cluster: ClusterSettings) -> Access | None:

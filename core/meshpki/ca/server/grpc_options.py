@@ -22,7 +22,12 @@ OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    # A connection without a call for an hour is closed, with notice: clients open one when they need it.
-    ("grpc.max_connection_idle_ms", 3_600_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # A connection without a call is closed, with notice: clients open one when they need it. Renewals are hours apart.
+    ("grpc.max_connection_idle_ms", 120_000),
 )
+
+
+def connections(most: int) -> tuple[str, int]:
+    """The option that bounds how many connections a port has, those in their handshake too; one more is closed."""
+    return "grpc.max_allowed_incoming_connections", most

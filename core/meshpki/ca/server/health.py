@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -15,13 +16,12 @@ from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from meshpki.ca.server.method_adapter import Received
-    from meshpki.ca.server.methods import Call
+    from meshpki.ca.server.methods import Call, Received
 
 SERVICES: Final = ("", CREATE_CERTIFICATE.split("/")[1])
-CHECKS_AT_ONCE: Final = 8
-WATCHES_AT_ONCE: Final = 4
-"""Each takes a thread of the server, from callers who proved nothing."""
+WATCHES_AT_ONCE: Final = 8
+"""Each takes a thread for as long as it likes, from callers who proved nothing: one more, and the oldest has to go."""
+HEALTH_BUSY: Final = "health_busy"
 _POLL_SECONDS: Final = 1.0
 _Status = health_pb2.HealthCheckResponse
 
@@ -29,11 +29,13 @@ _Status = health_pb2.HealthCheckResponse
 class HealthService:
     """Answers for the whole server and for the certificate service alike."""
 
-    def __init__(self, serving: Callable[[], bool]) -> None:
+    def __init__(self, serving: Callable[[], bool], said: Callable[[str], object]) -> None:
+        """`serving` is the bit; `said` hears why a watcher is sent away."""
         self._serving = serving
-        self._checks = threading.BoundedSemaphore(CHECKS_AT_ONCE)
-        self._watches = threading.BoundedSemaphore(WATCHES_AT_ONCE)
-        self._stopping = threading.Event()
+        self._said = said
+        self._lock = threading.Lock()
+        self._watchers: list[_Watcher] = []
+        self._stopping = False
 
     def methods(self) -> tuple[Method[None], StreamMethod[None]]:
         """Its part of the method table."""
@@ -44,54 +46,71 @@ class HealthService:
 
     def stop(self) -> None:
         """Say NOT_SERVING to all watchers and end their calls."""
-        self._stopping.set()
+        with self._lock:
+            self._stopping = True
+            for watcher in self._watchers:
+                watcher.wake.set()
 
     def check(self, call: Call, granted: None, received: Received) -> bytes:  # noqa: ARG002  # a handler's form
         """Answer once. NOT_FOUND for a service that is none of ours."""
-        with _Slot(self._checks):
-            name = _service(received())
+        name = _service(received())
         if name not in SERVICES:
             raise CallRefusedError(grpc.StatusCode.NOT_FOUND, "service_unknown", "no such service here")
         return self._answer(name)
 
     def watch(self, call: Call, granted: None, received: Received) -> Iterator[bytes]:  # noqa: ARG002
-        """Answer at once and at every change, until the caller leaves or the server stops."""
-        with _Slot(self._watches):
-            name, last = _service(received()), b""
+        """Answer at once and at every change, until the caller leaves, others need its place or the server stops."""
+        name, last = _service(received()), b""
+        with self._watcher(received) as watcher:
             while received.alive():
-                stopping = self._stopping.is_set()
+                stopping = self._stopping
                 answer = self._answer(name)
                 if answer != last:
                     yield answer
                     last = answer
                 if stopping:
                     return
-                self._stopping.wait(_POLL_SECONDS)
+                watcher.wake.wait(_POLL_SECONDS)
+
+    @contextlib.contextmanager
+    def _watcher(self, received: Received) -> Iterator[_Watcher]:
+        watcher = _Watcher(received)
+        with self._lock:
+            self._watchers.append(watcher)
+            if len(self._watchers) > WATCHES_AT_ONCE:
+                self._watchers.pop(0).displace()
+                self._said(HEALTH_BUSY)
+        try:
+            yield watcher
+        finally:
+            with self._lock, contextlib.suppress(ValueError):
+                self._watchers.remove(watcher)
 
     def _answer(self, name: str) -> bytes:
         if name not in SERVICES:
             status = _Status.SERVICE_UNKNOWN
-        elif self._serving() and not self._stopping.is_set():
+        elif self._serving() and not self._stopping:
             status = _Status.SERVING
         else:
             status = _Status.NOT_SERVING
         return _Status(status=status).SerializeToString()
 
 
-class _Slot:
-    """One of a few places, or RESOURCE_EXHAUSTED at once."""
+class _Watcher:
+    """One who watches, and what wakes him."""
 
-    def __init__(self, places: threading.BoundedSemaphore) -> None:
-        self._places = places
+    def __init__(self, received: Received) -> None:
+        self.wake = threading.Event()
+        self._received = received
 
-    def __enter__(self) -> None:
-        if not self._places.acquire(blocking=False):
-            raise CallRefusedError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "health_busy", "too many health calls at once: try again"
+    def displace(self) -> None:
+        """His place is another's now. He may be waiting for a client that reads nothing."""
+        self._received.send_away(
+            CallRefusedError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, HEALTH_BUSY, "another watcher needs the place: watch again"
             )
-
-    def __exit__(self, *_: object) -> None:
-        self._places.release()
+        )
+        self.wake.set()
 
 
 def _service(request: bytes) -> str:

@@ -6,6 +6,7 @@ own thread. An order that fails keeps its error and leaves the others alone.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,9 @@ from meshpki.ca.issue import issue
 from meshpki.ca.peer import Peer
 from meshpki.ca.prepare import prepare
 from meshpki.ca.reasons import CsrRefusedError, LifetimeReason, LifetimeRefusedError
-from meshpki.ca.refusals import refusal, unavailable
 from meshpki.ca.serials import draw
 from meshpki.ca.server.batches import Batches
+from meshpki.ca.server.refusals import refusal, unavailable
 from meshpki.ca.signer import SoftwareSigner
 from meshpki.errors import UnavailableError
 from meshpki.wire.istio_ca_pb2 import IstioCertificateResponse
@@ -70,17 +71,20 @@ class Issuance:
     take as long as it likes: each call then signs in its own thread, and they share the sync of the audit log alone.
     """
 
-    def __init__(self, issuer: Issuer, profile: Profile, audit: AuditLog) -> None:
+    def __init__(self, issuer: Issuer, profile: Profile, audit: AuditLog, *, at_once: int = 16) -> None:
+        """`at_once`: so many calls ask such a signer at a time, the others wait for their turn."""
         self._issuer = issuer
         self._profile = profile
         self._audit = audit
         self._together = isinstance(issuer.signer, SoftwareSigner)
+        self._turns = threading.Semaphore(at_once)
         self._batches = Batches(self._fulfil if self._together else self._record)
 
     def run(self, order: Order) -> bytes:
         """Return the answer; its record is durable. Raises CallRefusedError, or the error that broke the order."""
         if not self._together:
-            self._certify([order])
+            with self._turns:
+                self._certify([order])
         if order.error is None:
             self._batches.run(order)
         if order.error is not None:

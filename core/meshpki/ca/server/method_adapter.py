@@ -1,39 +1,32 @@
-"""Between grpcio and the method table: a name for every call, bounded waiting, refusals as status codes."""
+"""Between grpcio and the method table: a place and a name for every call, and refusals as status codes."""
 
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import grpc
 
+from meshpki.ca.config import Limits
+from meshpki.ca.server.call_pool import AtOnce
+from meshpki.ca.server.endings import ending
+from meshpki.ca.server.lanes import issuing_lane
 from meshpki.ca.server.methods import Call, CallRefusedError, Method, StreamMethod
+from meshpki.ca.server.sent_away import SentAway
+from meshpki.ca.server.waiting_room import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from concurrent.futures import ThreadPoolExecutor
 
-_LOG = logging.getLogger(__name__)
-REQUEST_TIMEOUT_SECONDS: Final = 5.0
-"""How long a caller may take from the headers of a call to its request."""
+    from meshpki.ca.server.call_pool import AsidePool, CallPool
+    from meshpki.ca.server.lanes import AnyLane, Lane
+    from meshpki.ca.server.waiting_room import WaitingRoom
 
 AnyMethod: TypeAlias = Method[Any] | StreamMethod[Any]  # Any: each method's grant was typed where it was made
-
-
-class CallsInFlight:
-    """Which calls are being served, by their id. Safe for threads: a set's own operations are."""
-
-    def __init__(self) -> None:
-        self._calls: set[str] = set()
-        self.add = self._calls.add
-        self.discard = self._calls.discard
-
-    def count(self) -> int:
-        """How many there are."""
-        return len(self._calls)
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+SERVER_BUSY: Final = "server_busy"
 
 
 class MethodTable(grpc.GenericRpcHandler):
@@ -42,69 +35,101 @@ class MethodTable(grpc.GenericRpcHandler):
     def __init__(
         self,
         methods: Iterable[AnyMethod],
-        in_flight: CallsInFlight | None = None,
-        aside: ThreadPoolExecutor | None = None,
+        lane: Lane[CallPool] | None = None,
+        aside: Lane[AsidePool] | None = None,
         *,
+        sent_away: SentAway | None = None,
         with_certificate: bool = False,
     ) -> None:
-        """`aside` has the threads for methods that are served aside. `with_certificate`: for a listener that demands
-        client certificates; rules see them then.
+        """`aside` is the lane of methods that are served aside; without it they share `lane`. `sent_away` hears of
+        calls for which there is no place. `with_certificate`: for a listener that demands client certificates; rules
+        see them then.
         """
         self._with_certificate = with_certificate
         self._prefix = os.urandom(4).hex()
         self._numbers = itertools.count(1)
-        self._waiting: dict[grpc.ServicerContext, float] = {}
-        self._in_flight = in_flight or CallsInFlight()
-        self._aside = aside
+        self._sent_away = sent_away or SentAway()
+        self._at_once = AtOnce()
+        self.lane = lane or issuing_lane(Limits(), self._sent_away)
         self.methods = {method.path: method for method in methods}
-        self._handlers = {path: self._adapt(method) for path, method in self.methods.items()}
+        self._handlers = {path: self._handlers_of(method, aside) for path, method in self.methods.items()}
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        """Find the method; None for a path that is not in the table."""
-        return self._handlers.get(handler_call_details.method)
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """Find the method, or who says that there is no place for its call; None for a path that is not in the table.
 
-    def cancel_late(self, now: float) -> int:
-        """Cancel calls that keep a thread waiting for their request; `now` is the monotonic clock's."""
-        late = [context for context, since in list(self._waiting.items()) if now - since > REQUEST_TIMEOUT_SECONDS]
-        for context in late:
-            context.cancel()
-        return len(late)
+        grpcio asks in one thread, and hands the call over before it asks for the next.
+        """
+        found = self._handlers.get(handler_call_details.method)
+        if found is None:
+            return None
+        pool, handler, busy = found
+        return busy if pool.full() else handler
 
-    def _adapt(self, method: AnyMethod) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def _handlers_of(
+        self, method: AnyMethod, aside: Lane[AsidePool] | None
+    ) -> tuple[CallPool | AsidePool, Handler, Handler]:
+        lane: AnyLane = aside if method.aside and aside is not None else self.lane
+        return lane.pool, self._adapt(method, lane), self._busy(method, lane)
+
+    def _adapt(self, method: AnyMethod, lane: AnyLane) -> Handler:
         # A request is taken as a stream of one: only so does a handler run before the request is there.
         if isinstance(method, StreamMethod):
-            stream = self._stream(method)
-            self._set_aside(method, stream)
+            stream = self._stream(method, lane.room)
+            self._serve_from(lane.pool, stream)
             return grpc.stream_stream_rpc_method_handler(stream)
-        unary = self._unary(method)
-        self._set_aside(method, unary)
+        unary = self._unary(method, lane.room)
+        self._serve_from(lane.pool, unary)
         return grpc.stream_unary_rpc_method_handler(unary)
 
-    def _set_aside(self, method: AnyMethod, behavior: Callable[..., object]) -> None:
-        if method.aside and self._aside is not None:
-            # As grpcio's own health service does it. A grpcio that forgets it would serve from the common threads.
-            vars(behavior)["experimental_thread_pool"] = self._aside
+    def _busy(self, method: AnyMethod, lane: AnyLane) -> Handler:
+        refused = CallRefusedError(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            SERVER_BUSY,
+            f"{lane.pool.places} calls are under way, as many as are taken at once; to do: try again in a moment",
+        )
 
-    def _unary(self, method: Method[Any]) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
+        def behavior(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:  # noqa: ARG001
+            self._sent_away.count(refused.reason)
+            method.count_busy(refused)
+            _abort(context, refused.status, str(refused))
+
+        self._serve_from(self._at_once, behavior)
+        return grpc.stream_unary_rpc_method_handler(behavior)
+
+    def _serve_from(self, pool: object, behavior: Callable[..., object]) -> None:
+        if pool is not self.lane.pool:
+            # As grpcio's own health service does it. A grpcio that forgets it would serve from the common threads.
+            vars(behavior)["experimental_thread_pool"] = pool
+
+    def _unary(
+        self, method: Method[Any], room: WaitingRoom
+    ) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
         def behavior(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-            call = self._call(context)
-            self._in_flight.add(call.id)
+            call, request = self._call(context), Request(requests, context, room)
             try:
-                return method.serve(call, _Request(requests, context, self._waiting))
+                return method.serve(call, request)
             except Exception as error:  # noqa: BLE001  # every one becomes a status
-                _end(context, call, error)
+                ended = ending(call, error)
             finally:
-                self._in_flight.discard(call.id)
+                request.close()
+            _abort(context, *ended)  # out of the `except`: what it raises would hold the error as its context
 
         return behavior
 
-    def _stream(self, method: StreamMethod[Any]) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
+    def _stream(
+        self, method: StreamMethod[Any], room: WaitingRoom
+    ) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
         def behavior(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            call = self._call(context)
+            call, request = self._call(context), Request(requests, context, room)
+            ended = None
             try:
-                yield from method.serve(call, _Request(requests, context, self._waiting))
+                yield from method.serve(call, request)
             except Exception as error:  # noqa: BLE001  # every one becomes a status
-                _end(context, call, error)
+                ended = ending(call, error)
+            finally:
+                request.close()
+            if ended is not None:
+                _abort(context, *ended)
 
         return behavior
 
@@ -118,52 +143,10 @@ class MethodTable(grpc.GenericRpcHandler):
         )
 
 
-class Received(Protocol):
-    """The request of a call, for a handler that wants it."""
-
-    def __call__(self) -> bytes:
-        """Wait for the request. Raises CallRefusedError when the caller ends the call without one."""
-        ...
-
-    def alive(self) -> bool:
-        """Whether the caller still waits for an answer."""
-        ...
-
-
-class _Request:
-    __slots__ = ("_context", "_requests", "_waiting")
-
-    def __init__(
-        self, requests: Iterator[bytes], context: grpc.ServicerContext, waiting: dict[grpc.ServicerContext, float]
-    ) -> None:
-        self._requests = requests
-        self._context = context
-        self._waiting = waiting
-
-    def __call__(self) -> bytes:
-        self._waiting[self._context] = time.monotonic()
-        try:
-            return next(self._requests)
-        except StopIteration:
-            raise CallRefusedError(
-                grpc.StatusCode.INVALID_ARGUMENT, "request_missing", "the call ended without a request"
-            ) from None
-        finally:
-            self._waiting.pop(self._context, None)
-
-    def alive(self) -> bool:
-        return bool(self._context.is_active())
-
-
 def _certificate(context: grpc.ServicerContext) -> bytes:
     found = context.auth_context().get("x509_pem_cert", b"")
     return b"".join(found)  # type: ignore[arg-type]  # a list, whatever the stubs say; several are no one PEM block
 
 
-def _end(context: grpc.ServicerContext, call: Call, error: Exception) -> NoReturn:
-    if isinstance(error, CallRefusedError):
-        context.abort(error.status, str(error))
-    if isinstance(error, grpc.RpcError):  # the caller left
-        raise error
-    _LOG.error("a call failed", exc_info=error, extra={"call": call.id, "peer": call.peer})
-    context.abort(grpc.StatusCode.INTERNAL, f"internal: the server's log has the cause under call {call.id}")
+def _abort(context: grpc.ServicerContext, status: grpc.StatusCode, text: str) -> NoReturn:
+    context.abort(status, text)

@@ -9,14 +9,12 @@ keep a thread waiting for one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from meshpki.ca.server.method_adapter import Received
 
 _Granted = TypeVar("_Granted")
 
@@ -43,6 +41,29 @@ class CallRefusedError(Exception):
         self.reason = reason
 
 
+class Received(Protocol):
+    """The request of a call, for a handler that wants it."""
+
+    caller: object
+    """What the rule said."""
+
+    def __call__(self) -> bytes:
+        """Wait for the request. Raises CallRefusedError when the call ends without one."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether the caller still waits for an answer."""
+        ...
+
+    def send_away(self, refused: CallRefusedError) -> None:
+        """End the call from another thread than its own, whatever that waits for."""
+        ...
+
+
+def uncounted(refused: CallRefusedError) -> None:
+    """For a method whose refusals are counted nowhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method(Generic[_Granted]):
     """A method with one request and one answer. Rule and handler raise CallRefusedError."""
@@ -53,10 +74,13 @@ class Method(Generic[_Granted]):
     handler: Callable[[Call, _Granted, Received], bytes]
     aside: bool = False
     """Whether threads of its own serve it, so that it can take none from the others."""
+    count_busy: Callable[[CallRefusedError], None] = uncounted
+    """Hears of calls for which there was no place; of the others, rule and handler know themselves."""
 
     def serve(self, call: Call, received: Received) -> bytes:
         """Ask the rule, then the handler."""
-        return self.handler(call, self.rule(call), received)
+        granted = received.caller = self.rule(call)
+        return self.handler(call, granted, received)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +91,12 @@ class StreamMethod(Generic[_Granted]):
     rule: Callable[[Call], _Granted]
     handler: Callable[[Call, _Granted, Received], Iterator[bytes]]
     aside: bool = False
+    count_busy: Callable[[CallRefusedError], None] = uncounted
 
     def serve(self, call: Call, received: Received) -> Iterator[bytes]:
         """Ask the rule, then the handler."""
-        return self.handler(call, self.rule(call), received)
+        granted = received.caller = self.rule(call)
+        return self.handler(call, granted, received)
 
 
 def anyone(call: Call) -> None:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from meshpki.ca.credential import CredentialKind
+from meshpki.ca.server.sent_away import SentAway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,6 +62,7 @@ class CaMetrics:
         self._seconds = 0.0
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
         self._families: list[tuple[str, str, str, Callable[[], Mapping[str, float]]]] = []
+        self.sent_away = SentAway()
         self.registry.register(self)
 
     def issued(self, seconds: float, credential: CredentialKind = CredentialKind.TOKEN) -> None:
@@ -120,6 +122,8 @@ class CaMetrics:
         yield _counter("meshpki_ca_requests", words, by_credential, "credential", "outcome")
         words = "Reports of a trust bundle that were refused, by reason"
         yield _counter("meshpki_ca_bundle_reports_refused", words, _labelled(refused_reports), "reason")
+        words = "Calls of any method that were sent away because there was too much at once, by reason"
+        yield _counter("meshpki_ca_sent_away", words, _labelled(Counter(self.sent_away.counts())), "reason")
         bounds = [*(str(bound) for bound in LATENCY_BUCKETS), "+Inf"]
         yield HistogramMetricFamily(
             "meshpki_ca_issuance_seconds",

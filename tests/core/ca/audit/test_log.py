@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -275,17 +276,115 @@ def test_a_crash_between_record_and_head_is_no_alarm(path: Path) -> None:
     assert verify(path).intact
 
 
-@pytest.mark.parametrize("stage", ["before the head", "before the first record", "in the first record"])
-def test_a_crash_while_the_log_is_made(path: Path, stage: str) -> None:
+@pytest.mark.parametrize(
+    ("head", "content"),
+    [
+        (None, b""),
+        (b"", b""),
+        (encode_head(Head())[:40], b""),
+        (encode_head(Head()), b""),
+        (encode_head(Head()), b'{"seq":0,"kind":"gen'),
+    ],
+    ids=["before the head", "before the head is written", "in the head", "before a record", "in the first record"],
+)
+def test_a_crash_while_the_log_is_made(path: Path, head: bytes | None, content: bytes) -> None:
     path.parent.mkdir(mode=0o700)
-    path.write_bytes(b'{"seq":0,"kind":"gen' if stage == "in the first record" else b"")
-    if stage != "before the head":
-        head_path(path).write_bytes(encode_head(Head()))
+    path.write_bytes(content)
+    if head is not None:
+        head_path(path).write_bytes(head)
     log = filled(path)
     log.close(NOW)
     report = verify(path)
     assert report.intact, report.finding
     assert report.counts[RecordKind.GENESIS] == 1
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from meshpki.ca.audit.log import AuditLog
+calls = 0
+def killed(*arguments, real=getattr(os, sys.argv[2])):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments)
+setattr(os, sys.argv[2], killed)
+AuditLog.open(Path(sys.argv[1]), trust_domain="mesh.local", issuer_key_id="ab", now=0.0)
+"""
+
+
+@pytest.mark.parametrize("call", ["open", "pwrite", "fdatasync", "fsync"])
+def test_a_kill_at_any_step_of_making_it_leaves_a_log_that_can_be_begun(path: Path, call: str) -> None:
+    for number in range(1, 20):
+        for file in (path, head_path(path)):
+            file.unlink(missing_ok=True)
+        ran = subprocess.run([sys.executable, "-c", _KILLED, str(path), call, str(number)], check=False)
+        filled(path).close(NOW)
+        report = verify(path)
+        assert report.intact, report.finding
+        assert report.counts[RecordKind.GENESIS] == 1
+        if ran.returncode == 0:
+            break
+        assert ran.returncode == -signal.SIGKILL
+    assert number > 1
+
+
+@pytest.mark.parametrize("written", [0, 40])
+def test_a_full_disk_while_it_is_made_is_said_and_passes(
+    path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    real, left = os.pwrite, [written]
+
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done = real(descriptor, bytes(data)[: left[0]], offset)
+        left[0] -= done
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(MachineError, match="No space left") as caught:
+            open_log(path)
+    assert str(head_path(path)) in str(caught.value)
+    assert "free some space" in caught.value.todo
+    assert head_path(path).stat().st_size == written
+    with pytest.raises(MachineError, match="is empty"):
+        verify(path)
+    filled(path).close(NOW)
+    assert verify(path).intact
+
+
+def test_a_head_that_cannot_be_synced_is_said_when_the_log_is_opened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        with pytest.raises(MachineError, match="Input/output"):
+            open_log(path)
+    filled(path).close(NOW)
+
+
+@pytest.mark.parametrize("size", [0, 40, HEAD_BYTES - 1])
+def test_a_head_cut_short_beside_records_is_found(path: Path, size: int) -> None:
+    abandon(filled(path))
+    os.truncate(head_path(path), size)
+    assert "damaged" in verify(path).finding
+    with pytest.raises(IntegrityError, match="damaged"):
+        open_log(path)
+
+
+def test_what_is_no_log_is_no_sign_of_tampering(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "ca.yaml"
+    other.write_text("trust_domain: mesh.local\n")
+    for wrong, said in ((tmp_path, "Is a directory"), (other, "is no audit log"), (path, "there is no audit log")):
+        with pytest.raises(MachineError, match=said):
+            verify(wrong)
+    with pytest.raises(IntegrityError, match="is no audit log"):
+        open_log(other)
+    assert other.read_text() == "trust_domain: mesh.local\n"
 
 
 def lines_of(path: Path) -> list[bytes]:

@@ -17,20 +17,24 @@ import grpc
 import pytest
 from cryptography import x509
 
+from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.audit.verify import tail, verify
 from meshpki.ca.config import Limits
 from meshpki.ca.config_values import HostPort
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.ca.server.grpc_options import OPTIONS
 from meshpki.ca.server.health import WATCHES_AT_ONCE
+from meshpki.ca.server.listener import RESERVED_FILES, affordable
 from meshpki.ca.server.methods import anyone
 from meshpki.ca.server.metrics import Outcome
+from meshpki.ca.server.patience import REQUEST_SECONDS
 from meshpki.errors import IntegrityError, InvalidValueError, MachineError, MeshpkiError, PluginError, UnavailableError
 from meshpki.identity import TrustDomain
 from meshpki.wire.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH, REPORT_BUNDLE
 from support.authority import make_authority
-from support.ca_server import SERVER_NAME, CallFailedError, RunningCa, failures, make_config, running
+from support.ca_server import SERVER_NAME, CallFailedError, RunningCa, failures, http_page, make_config, running
+from support.http2 import ENHANCE_YOUR_CALM, GoAway, Http2Connection
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -121,7 +125,7 @@ class SlowSigner:
         return self._inner.sign(tbs)
 
 
-def test_overload_is_said_at_once_and_passes(tmp_path: Path) -> None:
+def test_overload_is_said_at_once_and_passes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     authority = make_authority()
     signer = SlowSigner(authority.signer)
     with running(tmp_path, authority=authority, signer=lambda: signer, limits=Limits(in_flight=2, threads=2)) as ca:
@@ -135,9 +139,20 @@ def test_overload_is_said_at_once_and_passes(tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(CallFailedError) as caught:
             ca.client.sign(good_token())
-        assert caught.value.code is Code.RESOURCE_EXHAUSTED
-        assert time.monotonic() - began < 2
+        assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "server_busy")
+        assert "2 calls" in caught.value.details
+        assert time.monotonic() - began < 15
         assert ca.http("/livez") == (200, "ok\n")
+        text = ca.http("/metrics")[1]
+        for line in (
+            'meshpki_ca_sent_away{reason="server_busy"} 1.0',
+            'meshpki_ca_failures{reason="server_busy"} 1.0',
+            'citadel_server_csr_sign_err_count{error="server_busy"} 1.0',
+            "citadel_server_csr_count 1.0",
+            "meshpki_ca_in_flight 2.0",
+        ):
+            assert f"\n{line}\n" in text, line
+        until(lambda: "calls were sent away" in caplog.text)
         signer.go.set()
         for thread in threads:
             thread.join(20)
@@ -182,16 +197,85 @@ def test_a_request_that_never_comes_is_not_waited_for(ca: RunningCa) -> None:
     with pytest.raises(CallFailedError) as caught, failures():
         method(requests_that_never_come(stop), metadata=metadata, timeout=20)
     stop.set()
-    assert caught.value.code is Code.CANCELLED
-    assert 4 < time.monotonic() - began < 10
+    assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "request_late")
+    assert time.monotonic() - began >= REQUEST_SECONDS
     until(lambda: "meshpki_ca_in_flight 0.0" in ca.http("/metrics")[1])
+    text = ca.http("/metrics")[1]
+    assert 'meshpki_ca_sent_away{reason="request_late"} 1.0' in text
+    assert 'meshpki_ca_failures{reason="request_late"} 1.0' in text
+    assert "citadel_server_csr_count 1.0" in text
+    until(lambda: tail(ca.config.audit, 1)[0].record.reason == "request_late")
+    assert tail(ca.config.audit, 1)[0].record.service_account == "web"
 
 
-def test_pings_are_tolerated_as_istios_clients_send_them() -> None:
-    options = dict(OPTIONS)
-    assert options["grpc.http2.min_recv_ping_interval_without_data_ms"] <= 15_000
-    assert options["grpc.keepalive_permit_without_calls"] == 1
-    assert options["grpc.so_reuseport"] == 0
+def test_a_call_whose_caller_leaves_before_its_request_is_on_record(ca: RunningCa) -> None:
+    stop = threading.Event()
+    method: grpc.StreamUnaryMultiCallable[bytes, bytes] = ca.client.channel.stream_unary(CREATE_CERTIFICATE)
+    metadata = (("authorization", f"Bearer {good_token().decode()}"),)
+    call = method.future(requests_that_never_come(stop), metadata=metadata, timeout=20)
+    until(lambda: "meshpki_ca_waiting 1.0" in ca.http("/metrics")[1])
+    call.cancel()
+    until(lambda: "meshpki_ca_waiting 0.0" in ca.http("/metrics")[1])
+    until(lambda: tail(ca.config.audit, 1)[0].record.reason in {"caller_left", "request_missing"})
+    stop.set()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "files", "listeners", "given"),
+    [
+        (4096, 1 << 20, 1, 4096),
+        (4096, 4096, 1, 4096 - RESERVED_FILES),
+        (4096, 1024, 1, 768),
+        (4096, 1024, 2, 384),
+        (4096, 256, 1, 192),
+        (100, 1024, 2, 100),
+    ],
+)
+def test_connections_leave_some_files_for_everything_else(
+    wanted: int, files: int, listeners: int, given: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert affordable(wanted, files, listeners) == given
+    assert bool(caplog.records) is (given < wanted)
+
+
+def test_a_second_server_on_the_port_is_an_error() -> None:
+    assert dict(OPTIONS)["grpc.so_reuseport"] == 0
+
+
+def pinging(ca: RunningCa) -> Http2Connection:
+    return Http2Connection(ca.server.address, ca.authority.root_pem, SERVER_NAME)
+
+
+def test_too_many_pings_end_the_connection(ca: RunningCa) -> None:
+    with pinging(ca) as connection:
+        for _ in range(20):
+            connection.ping()
+            connection.listen(0.1)
+        connection.listen(60)
+        assert connection.goaway == GoAway(ENHANCE_YOUR_CALM, b"too_many_pings")
+    assert len(ca.client.sign(good_token())) == 3
+
+
+@pytest.mark.e2e
+def test_pings_are_tolerated_more_often_than_istios_clients_send_them(ca: RunningCa) -> None:
+    """Those send one every 15 s at most. The first is free, and the third that is too early ends the connection."""
+    every = 11.0
+    with pinging(ca) as connection:
+        for number in range(4):
+            connection.ping()
+            connection.listen(every if number < 3 else 2.0)
+        assert (connection.goaway, connection.ended, connection.answered) == (None, False, 4)
+
+
+def test_a_connection_without_a_call_is_closed_with_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "grpc.max_connection_idle_ms"
+    assert 0 < dict(OPTIONS)[name] <= 300_000
+    monkeypatch.setattr("meshpki.ca.server.listener.OPTIONS", tuple({**dict(OPTIONS), name: 500}.items()))
+    with running(tmp_path) as ca, pinging(ca) as connection:
+        connection.listen(60)
+        assert connection.goaway
+        assert connection.goaway.reason == b"connection idle"
+        assert len(ca.client.sign(good_token())) == 3
 
 
 # --- health
@@ -211,34 +295,25 @@ def test_health_check(ca: RunningCa) -> None:
 
 
 def test_health_watch_follows_and_is_bounded(tmp_path: Path) -> None:
-    (tmp_path / "late").mkdir()
     with running(tmp_path) as ca:
         watch: grpc.UnaryStreamMultiCallable[bytes, bytes] = ca.client.channel.unary_stream(HEALTH_WATCH)
         until(lambda: ca.http("/readyz")[0] == 200)
-        calls = [watch(b"", timeout=30) for _ in range(WATCHES_AT_ONCE)]
-        assert [HealthCheckResponse.FromString(next(call)).status for call in calls] == [1] * WATCHES_AT_ONCE
+        calls = []
+        for _ in range(WATCHES_AT_ONCE):
+            calls.append(watch(b"", timeout=120))
+            assert HealthCheckResponse.FromString(next(calls[-1])).status == HealthCheckResponse.SERVING
+        unknown = watch(HealthCheckRequest(service="x").SerializeToString(), timeout=120)
+        assert HealthCheckResponse.FromString(next(unknown)).status == HealthCheckResponse.SERVICE_UNKNOWN
         with pytest.raises(CallFailedError) as caught, failures():
-            next(watch(b"", timeout=10))
+            next(calls[0])  # the oldest made room
         assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "health_busy")
+        assert 'meshpki_ca_sent_away{reason="health_busy"} 1.0' in ca.http("/metrics")[1]
         assert len(ca.client.sign(good_token())) == 3
-        calls[0].cancel()
-        until(lambda: _starts(watch))
-        unknown = watch(HealthCheckRequest(service="x").SerializeToString(), timeout=10)
-        calls[1].cancel()
-        until(lambda: _starts(watch))
         unknown.cancel()
+        until(lambda: ca.server.metrics.registry.get_sample_value("meshpki_ca_in_flight") == WATCHES_AT_ONCE - 1)
         ca.server.stop()
-        assert [HealthCheckResponse.FromString(answer).status for answer in calls[2]] == [2]
-
-
-def _starts(watch: grpc.UnaryStreamMultiCallable[bytes, bytes]) -> bool:
-    call = watch(b"", timeout=10)
-    try:
-        next(call)
-    except grpc.RpcError:
-        return False
-    call.cancel()
-    return True
+        for call in calls[1:]:
+            assert [HealthCheckResponse.FromString(answer).status for answer in call] == [2]
 
 
 def test_pages(ca: RunningCa) -> None:
@@ -393,6 +468,22 @@ def test_the_leaf_is_renewed_without_dropping_a_connection(tmp_path: Path) -> No
 
 
 # --- the way in and out
+
+
+def test_it_says_that_it_lives_while_it_still_reads_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, seen = CaServer(make_config(tmp_path)), list[tuple[int, str]]()
+    real = AuditLog.open
+
+    def look(*arguments: object, **terms: object) -> AuditLog:
+        seen.extend(http_page(server.http_address, page) for page in ("/livez", "/readyz", "/metrics", "/bundles"))
+        return real(*arguments, **terms)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AuditLog, "open", look)
+    with server:
+        assert [status for status, _ in seen] == [200, 503, 200, 404]
+        assert seen[1][1].startswith("starting: ")
+        until(lambda: http_page(server.http_address, "/readyz")[0] == 200)
+        assert http_page(server.http_address, "/bundles")[0] == 200
 
 
 def refuses(server: CaServer, kind: type[MeshpkiError], said: str) -> None:

@@ -159,14 +159,14 @@ def refusal_of(ca: RunningCa, token: bytes) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "clusters", "at_once", "waiting"),
-    [(16, 1, 8, 8), (16, 2, 8, 4), (1, 1, 1, 0), (1, 2, 1, 0), (2, 2, 1, 1), (64, 3, 32, 16)],
+    ("threads", "places", "clusters", "at_once", "waiting"),
+    [(16, 64, 1, 8, 56), (16, 64, 2, 8, 40), (1, 1, 1, 1, 0), (1, 1, 2, 1, 0), (2, 2, 2, 1, 1), (64, 64, 3, 32, 16)],
 )
-def test_bounds_leave_threads_to_others(
-    tmp_path: Path, threads: int, clusters: int, at_once: int, waiting: int
+def test_bounds_leave_places_to_others(
+    tmp_path: Path, threads: int, places: int, clusters: int, at_once: int, waiting: int
 ) -> None:
     config = make_config(tmp_path, *[TokenMaker(issuer=f"https://c{number}.test") for number in range(clusters)])
-    config = replace(config, limits=replace(config.limits, threads=threads))
+    config = replace(config, limits=replace(config.limits, threads=threads, in_flight=places))
     for terms in review_terms(config).values():
         assert (terms.at_once, terms.waiting, terms.cache_seconds) == (at_once, waiting, 30)
 

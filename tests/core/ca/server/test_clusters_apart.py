@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from support.ca_server import RunningCa
 
-PLACES = 16
+PLACES = 64
 """For calls that a CA works on at once, by default; one cluster may take three quarters of them."""
 ASKING = 8
-FLOOD = 2 * PLACES
+FLOOD = PLACES - 4
 OTHER = TokenMaker(issuer="https://other.test", slot=1)
 PROXY = ServiceAccountRef("default", "web")
 BESIDE = "spiffe://mesh.local/ns/shop/sa/db"
@@ -134,7 +134,7 @@ def test_reviews_and_pods_that_hang_share_what_they_may_take(rig: Rig, kubernete
 def test_keys_that_hang(rig: Rig, kubernetes: Kubernetes) -> None:
     """From the start on, so that every call would have to wait for them."""
     calls = [rig.pool.submit(rig.ask, number) for number in range(FLOOD)]
-    until(lambda: rig.in_flight() + sum(call.done() for call in calls) >= PLACES)
+    until(lambda: rig.in_flight() + sum(call.done() for call in calls) >= FLOOD)
     rig.others_are_served()
     assert kubernetes.hung.count(KEYS) == 1, "they waited until the API server was given up"
     kubernetes.released.set()

@@ -242,6 +242,22 @@ def test_a_signer_that_is_slow_holds_nobody_else(authority: TestAuthority, audit
     assert issued_accounts(audit._writer.path) == ["web-2", "web-4", "web-1"]
 
 
+def test_such_a_signer_is_asked_by_so_many_at_once(authority: TestAuthority, audit: AuditLog) -> None:
+    remote = Remote(authority.signer)
+    issuance = Issuance(Issuer.from_signer(remote), authority.profile, audit, at_once=2)
+    remote.slow = set(range(2, 8))
+    threads = [threading.Thread(target=issuance.run, args=(order(number, authority),)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    until(lambda: remote.calls == 3)  # the first was the issuer's own proof
+    time.sleep(0.2)
+    assert remote.calls == 3
+    remote.go.set()
+    for thread in threads:
+        thread.join(60)
+    assert len(issued_accounts(audit._writer.path)) == 6
+
+
 def test_an_order_shows_no_token(authority: TestAuthority) -> None:
     one = order(1, authority)
     one.call = Call("call", "peer", float(NOW), (("authorization", "Bearer very-secret"),))

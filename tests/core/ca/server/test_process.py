@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from cryptography import x509
 from meshpki.ca.audit.record import RecordKind
 from meshpki.ca.audit.verify import tail, verify
 from support.authority import make_authority
-from support.ca_server import CallFailedError, CaProcess
+from support.ca_server import CONFIG, SERVE, SERVER_NAME, CallFailedError, CaProcess, make_config
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -85,6 +86,21 @@ def test_kill_9_under_load_loses_no_record_of_a_certificate_that_left(tmp_path: 
     recorded = {line.record.serial for line in tail(server.audit, 100_000) if line.record.kind is RecordKind.ISSUED}
     assert set(everything) <= recorded
     assert report.counts[RecordKind.STARTED] == 3
+
+
+def test_a_disk_that_is_full_at_the_very_first_start_is_said_and_the_next_start_succeeds(tmp_path: Path) -> None:
+    authority, maker = make_authority(), TokenMaker()
+    make_config(tmp_path, maker, authority=authority)
+    (tmp_path / "ca.yaml").write_text(CONFIG.format(name=SERVER_NAME, issuer=maker.issuer, jwks="{file: jwks-0.json}"))
+    full = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]
+    ran = subprocess.run([*full, *SERVE], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 1
+    assert "issuance.jsonl.head" in ran.stderr
+    assert (tmp_path / "audit/issuance.jsonl.head").stat().st_size == 0
+    server = CaProcess(tmp_path, authority, maker)
+    assert len(server.client.sign(maker.token(now=time.time()))) == 3
+    assert server.end(signal.SIGTERM) == 0
+    assert verify(server.audit).intact
 
 
 def test_the_log_of_a_process_holds_no_token(tmp_path: Path) -> None:

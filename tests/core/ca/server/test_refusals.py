@@ -10,13 +10,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from meshpki.ca import der, pem
+from meshpki.ca.csr import LABEL, read_csr
+from meshpki.ca.reasons import CsrRefusedError
 from meshpki.ca.server.metrics import Outcome
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest
 from meshpki.wire.methods import CREATE_CERTIFICATE
 from support.authority import make_csr
 from support.ca_server import CallFailedError, RunningCa, failures, running
+from support.csr_forms import BASIC_CONSTRAINTS, VECTORS, VERDICTS, vector, vector_der, with_extensions
 from support.tokens import BrokenToken, TokenMaker
 
 if TYPE_CHECKING:
@@ -181,11 +185,42 @@ def names(count: int) -> tuple[x509.SubjectAlternativeName, bool]:
         (csr_with(ec.generate_private_key(ec.SECP521R1())), "csr_key_not_allowed"),
         (ed448_csr(), "csr_key_not_allowed"),
         (csr_with(None, extensions=[names(1500)]), "csr_too_large"),
+        (with_extensions(BASIC_CONSTRAINTS, BASIC_CONSTRAINTS), "csr_duplicate_extension"),
+        (with_extensions(der.extension("2.5.29.17", b"\x30\x82\xff\xff")), "csr_extension_malformed"),
     ],
-    ids=["empty", "no PEM", "zeros", "no DER", "two", "tampered", "RSA 1024", "P-192", "P-521", "ed448", "1500 SANs"],
+    ids=[
+        "empty",
+        "no PEM",
+        "zeros",
+        "no DER",
+        "two",
+        "tampered",
+        "RSA 1024",
+        "P-192",
+        "P-521",
+        "ed448",
+        "1500 SANs",
+        "an extension twice",
+        "an extension of no form",
+    ],
 )
 def test_every_bad_csr(ca: RunningCa, token: bytes, csr: str, reason: str) -> None:
     refused(ca, Code.INVALID_ARGUMENT, reason, bearer(token), csr=csr)
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_each_vector_has_its_verdict(ca: RunningCa, token: bytes, name: str) -> None:
+    """As one strict block, and as its file has it; whatever is not given a certificate is refused for a reason."""
+    for csr in (pem.encode(vector_der(name), LABEL), vector(name).decode("latin-1")):
+        try:
+            key = read_csr(csr)
+        except CsrRefusedError as error:
+            assert error.reason in {VERDICTS[name], "csr_not_pem"}
+            refused(ca, Code.INVALID_ARGUMENT, error.reason, bearer(token), csr=csr)
+        else:
+            assert key.kind == VERDICTS[name]
+            leaf = x509.load_pem_x509_certificate(ca.client.sign(token, csr=csr)[0].encode())
+            assert leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == key.spki
 
 
 def test_sixty_thousand_names_never_reach_us(ca: RunningCa, token: bytes) -> None:
