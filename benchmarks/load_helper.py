@@ -72,6 +72,7 @@ class Load:
             "seconds": elapsed,
             "p50_ms": latencies[len(latencies) // 2] * 1000,
             "p99_ms": latencies[len(latencies) * 99 // 100] * 1000,
+            "max_ms": latencies[-1] * 1000,
             "sent_away": self._sent_away,
         }
 

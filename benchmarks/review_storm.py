@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import re
 import sys
 import tempfile
-from base64 import urlsafe_b64decode
+import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from benchmarks.ca_wire import server_cpu_us
 from benchmarks.processes import Helper
@@ -23,8 +19,8 @@ from benchmarks.result import Result, Row, machine
 from support.kube import ground
 from support.kube.pool import ApiServerPool
 from support.kube_assets.releases import Release
-from support.reviewed_clusters import Workload, reviewer_token
-from support.tokens import b64url, compact
+from support.many_tokens import Signer
+from support.reviewed_clusters import reviewer_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,25 +46,28 @@ def measure(rounds: int = 3, calls: int = 2000) -> Result:
         pool = ApiServerPool()
         closing.callback(pool.close)
         server = pool(Release.MODERN)
-        tokens = Signer(server).tokens()
+        tokens, path = Signer(server).tokens(), directory / "tokens"
         cas = {policy: closing.enter_context(_ca(server, policy, directory)) for policy in POLICIES}
         for _ in range(rounds):
             for policy, ca in cas.items():
-                path = directory / "tokens"
                 path.write_bytes(b"\n".join(itertools.islice(tokens, calls)))
                 _storm(found[policy], server, ca, path, calls)
+        for policy, ca in cas.items():
+            path.write_bytes(b"\n".join(itertools.islice(tokens, calls)))
+            _outage(found[policy], server, ca, path, calls)
     return Result("review_storm", WHAT, tuple(_rows(found)), notes=_NOTES, machine=machine())
 
 
 _NOTES = (
     "API calls are TokenReviews by the API server's own count. Again: the same tokens once more, verdicts at hand.",
+    "Outage: once for each, in the middle of a storm, the API server is killed and started again; who is sent away",
+    "asks again, and every token has its certificate in the end.",
 )
 
 
 def _storm(found: dict[str, list[float]], server: ApiServer, ca: Helper, tokens: Path, calls: int) -> None:
     """One storm and its echo; each round has tokens and connections of its own."""
-    shape = {"connections": CONNECTIONS, "in_flight": IN_FLIGHT}
-    with Helper("benchmarks.load_helper", tokens=str(tokens), patient=True, **shape, **ca.ready) as load:
+    with _load(ca, tokens) as load:
         before = reviews_made(server)
         run = server_cpu_us(ca, load, calls)
         made = reviews_made(server) - before
@@ -86,8 +85,33 @@ def _storm(found: dict[str, list[float]], server: ApiServer, ca: Helper, tokens:
         found[name].append(value)
 
 
+def _outage(found: dict[str, list[float]], server: ApiServer, ca: Helper, tokens: Path, calls: int) -> None:
+    """A storm in whose middle the API server is killed and started again."""
+    before = ca.ask("issued")["issued"]
+    with _load(ca, tokens) as load, ThreadPoolExecutor(1) as pool:
+        run = pool.submit(load.ask, "run", calls=calls)
+        while ca.ask("issued")["issued"] < before + calls // 4:
+            time.sleep(0.02)
+        began = time.monotonic()
+        server.kill()
+        server.start()
+        outage = time.monotonic() - began
+        ended = run.result()
+    found["outage"].append(outage)
+    found["outage: sent away for a moment"].append(ended["sent_away"])
+    found["outage: longest wait for a certificate"].append(ended["max_ms"] / 1000)
+
+
+def _load(ca: Helper, tokens: Path) -> Helper:
+    shape = {"connections": CONNECTIONS, "in_flight": IN_FLIGHT}
+    return Helper("benchmarks.load_helper", tokens=str(tokens), patient=True, **shape, **ca.ready)
+
+
 _UNITS = {
     "API calls": "",
+    "outage": "s",
+    "outage: sent away for a moment": "",
+    "outage: longest wait for a certificate": "s",
     "sent away for a moment": "",
     "p50": "ms",
     "p99": "ms",
@@ -121,21 +145,3 @@ def reviews_made(server: ApiServer) -> float:
     status, page = server.request("GET", "/metrics")
     assert status == 200, page
     return sum(float(number) for number in _REVIEWS.findall(page))
-
-
-class Signer:
-    """Makes as many tokens as are wanted out of one, by the cluster's own key: TokenRequest would take longer."""
-
-    def __init__(self, server: ApiServer) -> None:
-        key = load_pem_private_key(server.private_key_file.read_bytes(), None)
-        assert isinstance(key, rsa.RSAPrivateKey)
-        self._key = key
-        self._head, payload, _ = Workload.make(server).token().encode().split(b".")
-        self._claims = json.loads(urlsafe_b64decode(payload + b"=="))
-
-    def tokens(self) -> Iterator[bytes]:
-        """One after the other, each with an ID of its own."""
-        for number in itertools.count():
-            claims = {**self._claims, "jti": f"storm-{number}", "exp": self._claims["iat"] + 3600}
-            signed = self._head + b"." + b64url(compact(claims))
-            yield signed + b"." + b64url(self._key.sign(signed, padding.PKCS1v15(), hashes.SHA256()))

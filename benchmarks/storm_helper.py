@@ -15,16 +15,21 @@ from meshpki.ca.config import Limits
 from meshpki.ca.config_clusters import ApiServerSettings, Authentication, ClusterSettings, JwksSettings
 from meshpki.ca.config_values import Seconds
 from meshpki.ca.server.ca_server import CaServer
+from meshpki.ca.server.metrics import Outcome
+from meshpki.runtime.garbage import settle
+from meshpki.runtime.scheduling import without_preemption
 from support.authority import make_authority
 from support.ca_server import SERVER_NAME, make_config
 
 READY_SECONDS = 30
 _closing = contextlib.ExitStack()
+_servers: list[CaServer] = []
 
 
 def start(policy: str, url: str, ca_file: str, token_file: str, issuer: str, **limits: int) -> Message:
     """Serve; says where, once the API server lets it review tokens."""
     pin(SERVER_CORE)
+    without_preemption()  # as `serve` does
     directory = Path(_closing.enter_context(tempfile.TemporaryDirectory(prefix="meshpki-bench-")))
     authority, how = make_authority(), Authentication(policy)
     cluster = ClusterSettings(
@@ -38,8 +43,15 @@ def start(policy: str, url: str, ca_file: str, token_file: str, issuer: str, **l
     config = make_config(directory, authority=authority)
     server = CaServer(replace(config, clusters=(cluster,), limits=Limits(**limits))).start()
     _closing.callback(server.stop)
+    settle()  # as `serve` does
     _wait_until_ready(f"http://{server.http_address}/readyz")
+    _servers.append(server)
     return {"address": server.address, "roots": authority.root_pem.decode(), "name": SERVER_NAME}
+
+
+def issued() -> Message:
+    """How many certificates so far."""
+    return {"issued": _servers[-1].metrics.count(Outcome.ISSUED)}
 
 
 def _wait_until_ready(page: str) -> None:
@@ -56,4 +68,4 @@ def _wait_until_ready(page: str) -> None:
 
 if __name__ == "__main__":
     with _closing:
-        answer_requests({"start": start, "usage": usage})
+        answer_requests({"start": start, "issued": issued, "usage": usage})

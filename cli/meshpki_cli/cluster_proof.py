@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
-from meshpki.errors import ExitCode, UsageError
+from meshpki.errors import ExitCode, InvalidValueError, UsageError
 from meshpki.hooks import CaEndpoint
 from meshpki.identity import TrustDomain
 from meshpki_cli import cluster_options, progress
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_ROOTS_BYTES: Final = 1 << 20
 FIELD_MANAGER: Final = "meshpki-verify"
+_HOW_TO_GET_ROOTS: Final = "give the root certificate of the CA: `issuer.root` in its configuration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Wishes(TypedDict):
 
 
 def endpoint(address: str | None, roots: Path | None, server_name: str | None) -> CaEndpoint:
-    """Where the CA is. Raises UsageError for what was not said, MachineError for the file of roots."""
+    """Where the CA is. Raises UsageError for what was not said and for a file without roots, MachineError for none."""
+    from meshpki.agent.bundle import read_roots
     from meshpki.runtime.files import read_capped
 
     if address is None or roots is None:
@@ -58,7 +60,12 @@ def endpoint(address: str | None, roots: Path | None, server_name: str | None) -
     host, colon, port = address.rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdigit()):
         raise UsageError(f"--ca-address {address!a:.80}", wanted="HOST:PORT")
-    return CaEndpoint(address, server_name or host.strip("[]"), read_capped(roots, limit=MAX_ROOTS_BYTES))
+    pem = read_capped(roots, limit=MAX_ROOTS_BYTES)
+    try:
+        read_roots(pem)
+    except InvalidValueError as error:
+        raise UsageError(f"--ca-roots {roots}: {error.seen}", wanted=error.wanted, todo=_HOW_TO_GET_ROOTS) from error
+    return CaEndpoint(address, server_name or host.strip("[]"), pem)
 
 
 def question(trust_domain: str | None, **wishes: Unpack[Wishes]) -> Question:
@@ -98,10 +105,14 @@ def _prove(access: Access, other: Access | None, ca: CaEndpoint, wanted: Questio
     from meshpki.provision.ca_questions import CaQuestions, default_sign, new_request
     from meshpki.provision.cluster.uninterrupted import stoppable
     from meshpki.provision.proof.proof import prove
+    from meshpki.runtime import logs
+
+    logs.quiet_grpc()
 
     def client(to: Access) -> KubeClient:
         return KubeClient(to, field_manager=FIELD_MANAGER, timeout_seconds=timeout)
 
+    report = None
     try:
         with contextlib.ExitStack() as opened:
             opened.enter_context(stoppable())
@@ -109,12 +120,19 @@ def _prove(access: Access, other: Access | None, ca: CaEndpoint, wanted: Questio
             asker = opened.enter_context(client(access))
             other_asker = opened.enter_context(client(other)) if other is not None else None
             questions = CaQuestions(ca, default_sign(), new_request())
-            knock = _knock(access, timeout)
-            return prove(
-                asker, questions, wanted, knock=knock, login=asker.login_advice, other=other_asker, progress=told
+            report = prove(
+                asker,
+                questions,
+                wanted,
+                knock=_knock(access, timeout),
+                login=asker.login_advice,
+                other=other_asker,
+                progress=told,
             )
     except KeyboardInterrupt as error:
-        raise InterruptedRun("nothing of verify is left on the cluster") from error
+        if report is None:
+            raise InterruptedRun("nothing of verify is left on the cluster") from error
+    return report  # a signal that came after it is too late to change anything
 
 
 def _knock(access: Access, timeout: int) -> Knock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -32,6 +33,28 @@ def test_what_takes_long_tells_its_step_and_all_that_follows(
         tell("half of it")
         tell("step 2: that")
     assert capsys.readouterr() == ("", "step 1: this\nhalf of it\nstep 2: that\n")
+
+
+def test_what_was_told_of_the_step_in_hand_is_told_with_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rings: list[Callable[[], None]] = []
+
+    class Timer(threading.Timer):
+        """Rings when the test says so."""
+
+        def start(self) -> None:
+            rings.append(self.function)
+
+        def join(self, timeout: float | None = None) -> None:
+            pass
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    with progress.patient() as tell:
+        for line in ("step 1: this", "half of it", "step 2: that", "a quarter", "a third"):
+            tell(line)
+        rings[0]()
+    assert capsys.readouterr() == ("", "step 2: that\na third\n")
 
 
 def test_an_error_passes_and_no_thread_stays() -> None:

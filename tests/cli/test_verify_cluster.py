@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import pytest
 
 from meshpki.ca.config_clusters import Authentication
 from meshpki.hooks import CaEndpoint
-from meshpki.provision.proof.steps import ORDER
+from meshpki.provision.proof import steps
 from support import kubeconfigs, proofs
+from support.authority import make_authority
 from support.command_line import Ran, environment, invoke, spawn
 from support.detect_halted import HALTED
 from support.doc_pages import ROOT
@@ -68,7 +70,7 @@ def test_one_line_per_check(ground: Ground) -> None:
     lines = ran.out.splitlines()
     assert lines[0].startswith(f"{ground.server.url} (context 'admin' of ")
     marks = [line.split()[0] for line in lines if line.split()[:1] in (["passed"], ["skipped"])]
-    assert len(marks) == len(ORDER) + 1
+    assert len(marks) == steps.STEPS
     assert lines[-1] == "11 of 14 checks passed, 0 failed."
 
 
@@ -120,28 +122,34 @@ def test_revocation_is_seen(kube_137: ApiServer, tmp_path: Path) -> None:
         (["verify", "--context", "x"], 2, "--ca-address HOST:PORT and --ca-roots FILE"),
         (["verify", "--context", "x", "--ca-address", "x:1"], 2, "--ca-address HOST:PORT and --ca-roots FILE"),
         (["verify", "--context", "x", "--ca-address", "x:1", "--ca-roots", "{roots}"], 2, "no trust domain"),
-        (["verify", "--context", "x", "--ca-address", "x:1", "--ca-roots", "/nowhere"], 1, "/nowhere"),
+        (["verify", "--context", "x", "--ca-address", "x:1", "--ca-roots", "{missing}"], 1, "missing.pem"),
         (["verify", "--context", "x", "--ca-address", "x", "--ca-roots", "{roots}"], 2, "HOST:PORT"),
+        (["{all}", "--ca-roots", "{empty}"], 2, "empty.pem: the file of roots holds no readable PEM certificates"),
+        (["{all}", "--ca-roots", "{other}"], 2, "other.pem: the file of roots holds no readable PEM certificates"),
         (["{all}", "--trust-domain", "Mesh"], 1, "trust domain"),
         (["{all}", "--namespace", "../x"], 2, "a namespace's name"),
         (["{all}", "--context", "missing"], 2, "no context 'missing'"),
         (["{all}", "--other-trusted"], 2, "--other-context NAME"),
         (["{all}", "--other-context", "admin"], 2, "another cluster"),
         (["{all}", "--allow-exec", "bin/x"], 2, "no absolute path"),
-        (["{all}", "--kubeconfig", "/nowhere"], 1, "no kubeconfig at /nowhere"),
+        (["{all}", "--kubeconfig", "{missing}"], 1, "there is no kubeconfig at "),
     ],
     ids=str,
 )
 def test_input_that_cannot_be_meant_is_one_line_that_says_what_to_do(
     ground: Ground, arguments: list[str], code: int, says: str
 ) -> None:
+    files = {name: ground.roots.with_name(f"{name}.pem") for name in ("empty", "other", "missing")}
+    files["empty"].touch()
+    files["other"].write_text("no certificate")
     given: list[str] = []
     for argument in arguments:
-        given += ground.arguments if argument == "{all}" else [argument.format(roots=ground.roots)]
+        given += ground.arguments if argument == "{all}" else [argument.format(roots=ground.roots, **files)]
     ran = invoke(*given)
     assert (ran.code, ran.out) == (code, "")
     assert says in ran.err
     assert ran.err.splitlines()[0].startswith("error: ")
+    assert proofs.left(ground.server) == []
 
 
 def test_a_namespace_that_is_not_there(ground: Ground) -> None:
@@ -177,6 +185,18 @@ def test_an_api_server_that_is_away(ground: Ground, api_server: ApiServerPool) -
 
 
 # --- as a process of its own
+
+
+def test_roots_of_another_ca_are_told_once_and_in_our_words(ground: Ground, tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    other.write_bytes(make_authority().root_pem)
+    ran = spawn(*ground.arguments, "--ca-roots", str(other), "--ca-server-name", "istio-ca.test", "-o", "json")
+    checks = json.loads(ran.out)["checks"]
+    assert ran.code == 1
+    (failed,) = [check for check in checks if check["verdict"] == "failed"]
+    assert "check that the roots given are the CA's" in failed["detail"]
+    assert [check["detail"] for check in checks].count("there is no answer from the CA") == 5
+    assert [line for line in ran.err.splitlines() if not line.startswith("step ")] == [], "gRPC says nothing itself"
 
 
 STEPS = [
@@ -253,6 +273,39 @@ def test_ctrl_c_while_the_ca_says_nothing(ground: Ground, tmp_path: Path) -> Non
     assert "nothing of verify is left on the cluster" in err
 
 
+@pytest.mark.xdist_group("kube-137")
+def test_ctrl_c_while_the_api_server_says_nothing(api_server: ApiServerPool, tmp_path: Path) -> None:
+    """What is made is taken away when the API server goes on; that it takes a while, and why, is told meanwhile."""
+    import socket
+
+    server = api_server()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ca = CaEndpoint(f"127.0.0.1:{silent.getsockname()[1]}", "istio-ca.test", make_authority().root_pem)
+        arguments = ground_of(server, ca, tmp_path).arguments
+        process = subprocess.Popen(
+            [sys.executable, "-m", "meshpki_cli", *arguments, "--timeout", "60"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        assert process.stderr is not None
+        silent.settimeout(BOUND_SECONDS)
+        connection, _ = silent.accept()  # the CA is being asked
+        with connection:
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                process.send_signal(signal.SIGINT)
+                told = [line.strip() for line in iter(process.stderr.readline, "Ctrl-C waits until that is done\n")]
+                assert told[-1] == f"step {steps.STEPS} of {steps.STEPS}: {steps.CLEAN}"
+                assert process.poll() is None
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            code, err = ended(process)
+    assert (code, err.splitlines()[-1]) == (130, "interrupted: nothing of verify is left on the cluster")
+    assert proofs.left(server) == []
+
+
 @pytest.mark.parametrize("step", STEPS[1:6])
 def test_what_kill_9_leaves_the_next_run_removes(ground: Ground, step: str) -> None:
     process = halted(ground, "after", step)
@@ -270,4 +323,4 @@ def test_what_kill_9_leaves_the_next_run_removes(ground: Ground, step: str) -> N
 def test_progress_is_told_when_it_takes_longer_than_a_second(ground: Ground) -> None:
     ran = spawn(*ground.arguments)
     assert ran.code == 0, ran
-    assert "step 13 of 13: a token whose pod is gone is refused" in ran.err, "it waits for two seconds there"
+    assert "step 13 of 14: a token whose pod is gone is refused" in ran.err, "it waits for two seconds there"

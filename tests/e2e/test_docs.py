@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,11 @@ import pytest
 import yaml
 
 from meshpki.ca import config as ca_config
+from meshpki.ca.config_clusters import Authentication, ClusterSettings
 from meshpki.ca.server.health import HEALTH_BUSY
 from meshpki.ca.server.method_adapter import SERVER_BUSY
 from meshpki.ca.server.waiting_room import REQUEST_MISSING, WITHOUT_REQUEST
+from meshpki.errors import UsageError
 from meshpki.tokens.reasons import UnjudgedReason
 from meshpki_demo import leftovers
 from meshpki_demo.envoy import find_envoy
@@ -26,7 +29,7 @@ from support.command_line import invoke
 from support.doc_pages import ROOT, Shell, blocks, commands, matches, normalised, pages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
 RUN = {"console"}
@@ -139,6 +142,37 @@ def test_the_ca_configuration_is_one() -> None:
     (block,) = blocks(ROOT / "docs" / "ca-configuration.md", "yaml")
     config = ca_config.parse(block.text.encode(), base=Path("/etc/meshpki"))
     assert [cluster.name for cluster in config.clusters] == ["east", "west", "prod"]
+
+
+def test_what_each_way_to_authenticate_needs_is_what_the_page_says() -> None:
+    text = (ROOT / "docs" / "ca-configuration.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)`[^|]*\| (\w+)[^|]* \| (?:needed|only for .*) \|$", text, re.MULTILINE))
+    assert set(rows) == set(Authentication)
+    for how in Authentication:
+        cluster = {"name": "x", "issuer": "https://x.example", "authentication": how.value}
+        asked = {**cluster, "api_server": {"kubeconfig": "x"}}
+        assert _is_taken({**asked, "jwks": {"api_server": True}}) == (rows[how] == "needed")
+        assert _is_taken(asked) == (rows[how] == "refused")
+        assert _is_taken({**cluster, "jwks": {"file": "x"}}) == (how is Authentication.JWKS), "without an API server"
+
+
+def _is_taken(cluster: Mapping[str, object]) -> bool:
+    (whole,) = blocks(ROOT / "docs" / "ca-configuration.md", "yaml")
+    document = {**yaml.safe_load(whole.text), "clusters": [cluster]}
+    try:
+        ca_config.parse(yaml.safe_dump(document).encode(), base=Path("/etc/meshpki"))
+    except UsageError:
+        return False
+    return True
+
+
+def test_the_manifests_speak_of_keys_that_there_are() -> None:
+    """In backquotes, as configuration has them."""
+    known = {each.name for each in fields(ClusterSettings)} | {how.value for how in Authentication}
+    for manifest in (ROOT / "deploy" / "kubernetes").glob("ca*.yaml"):
+        comments = [line for line in manifest.read_text().splitlines() if line.startswith("#")]
+        for quoted in re.findall(r"`([^`]+)`", " ".join(comments)):
+            assert quoted.partition(":")[0] in known, f"{manifest.name}: {quoted}"
 
 
 def test_the_clusters_on_the_page_about_real_ones_are_some() -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,16 +17,17 @@ import pytest
 import yaml
 from cryptography import x509
 
-from meshpki.ca.config_clusters import Authentication
+from meshpki.ca.config_clusters import Authentication, JwksSettings
 from meshpki.identity import ServiceAccountRef
 from support.ca_server import CallFailedError, running
 from support.doc_pages import ROOT
-from support.reviewed_clusters import install_reviewer, reviewer_access, settings
+from support.reviewed_clusters import install_reviewer, reviewer_access, reviewer_token, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from meshpki.ca.config_clusters import ClusterSettings
     from support.ca_server import RunningCa
     from support.kube.api_server import ApiServer
     from support.kube.pool import ApiServerPool
@@ -30,12 +36,27 @@ Code = grpc.StatusCode
 RBAC = ROOT / "deploy" / "kubernetes" / "ca-node-impersonation-rbac.yaml"
 
 
+GROUP = "/apis/rbac.authorization.k8s.io/v1"
+
+
 def grant_rights(server: ApiServer) -> None:
     install_reviewer(server)
-    group = "/apis/rbac.authorization.k8s.io/v1"
     for document in yaml.safe_load_all(RBAC.read_text()):
-        status, body = server.request("POST", f"{group}/{document['kind'].lower()}s", document)
+        status, body = server.request("POST", f"{GROUP}/{document['kind'].lower()}s", document)
         assert status in {201, 409}, body
+
+
+@contextmanager
+def rights(server: ApiServer) -> Iterator[None]:
+    """For a while: other tests of the same server look at what the CA may do without them."""
+    grant_rights(server)
+    try:
+        yield
+    finally:
+        for document in yaml.safe_load_all(RBAC.read_text()):
+            server.delete(f"{GROUP}/{document['kind'].lower()}s/{document['metadata']['name']}")
+        token = reviewer_token(server)
+        until(lambda: server.request("GET", "/api/v1/namespaces/default/pods", token=token)[0] == 403)
 
 
 @dataclass(frozen=True)
@@ -95,18 +116,22 @@ def refused(ca: RunningCa, token: str, identity: str) -> tuple[Code, str]:
 REFUSED = (Code.PERMISSION_DENIED, "identity_impersonation")
 
 
-def serving(mesh: Mesh, directory: Path, *proxies: ServiceAccountRef) -> Iterator[RunningCa]:
-    cluster = settings(mesh.server, Authentication.JWKS, directory)
+def cluster_of(
+    mesh: Mesh, directory: Path, *proxies: ServiceAccountRef, name: str = "prod", jwks: JwksSettings | None = None
+) -> ClusterSettings:
+    cluster = settings(mesh.server, Authentication.JWKS, directory, name=name)
     access = cluster.api_server or reviewer_access(mesh.server, directory)
-    with running(
-        directory / "ca",
-        clusters=(replace(cluster, api_server=access if proxies else cluster.api_server, node_proxies=proxies),),
-    ) as ca:
+    asked = access if proxies else cluster.api_server
+    return replace(cluster, api_server=asked, node_proxies=proxies, jwks=jwks or cluster.jwks)
+
+
+def serving(mesh: Mesh, directory: Path, *proxies: ServiceAccountRef) -> Iterator[RunningCa]:
+    with running(directory / "ca", clusters=(cluster_of(mesh, directory, *proxies),)) as ca:
+        until(lambda: ca.http("/readyz")[0] == 200)
         yield ca
 
 
 def acts_for_its_node(server: ApiServer, directory: Path) -> None:
-    grant_rights(server)
     mesh = Mesh.make(server)
     for ca in serving(mesh, directory, mesh.proxy):
         token = mesh.token()
@@ -133,11 +158,13 @@ def acts_for_its_node(server: ApiServer, directory: Path) -> None:
 
 
 def test_acts_for_its_node_1_13(kube_113: ApiServer, tmp_path: Path) -> None:
-    acts_for_its_node(kube_113, tmp_path)
+    with rights(kube_113):
+        acts_for_its_node(kube_113, tmp_path)
 
 
 def test_acts_for_its_node_1_37(kube_137: ApiServer, tmp_path: Path) -> None:
-    acts_for_its_node(kube_137, tmp_path)
+    with rights(kube_137):
+        acts_for_its_node(kube_137, tmp_path)
 
 
 def test_off_by_default(kube_137: ApiServer, tmp_path: Path) -> None:
@@ -170,4 +197,49 @@ def test_an_api_server_that_is_away_is_no_verdict(api_server: ApiServerPool, tmp
         assert refused(ca, token, mesh.identity("web")) == (Code.UNAVAILABLE, "pods_unavailable")
         assert granted(ca, token, "") == mesh.identity("ztunnel")  # its own needs nobody
         server.start()
-        assert granted(ca, token, mesh.identity("web")) == mesh.identity("web")
+        until(lambda: issued(ca, token, mesh.identity("web")))  # noqa: B023  # one round
+
+
+@pytest.mark.xdist_group("kube-137")
+def test_an_api_server_that_is_stopped_holds_up_no_other_clusters_proxies(
+    kube_137: ApiServer, api_server: ApiServerPool, tmp_path: Path
+) -> None:
+    """Twice as many of its proxies as a CA has threads wait for it or are sent away; the others' go on."""
+    servers = {"well": kube_137, "stopped": api_server(issuers=["https://stopped.example"])}
+    meshes, clusters = {}, []
+    grant_rights(servers["stopped"])
+    for name, server in servers.items():
+        mesh = meshes[name] = Mesh.make(server)
+        jwks = tmp_path / f"{name}.json"
+        jwks.write_bytes(server.jwks())
+        clusters.append(cluster_of(mesh, tmp_path / name, mesh.proxy, name=name, jwks=JwksSettings(file=jwks)))
+    tokens = {name: mesh.token() for name, mesh in meshes.items()}
+    well, stopped = meshes["well"].identity("web"), meshes["stopped"].identity("web")
+    with rights(kube_137), running(tmp_path / "ca", clusters=tuple(clusters)) as ca, ThreadPoolExecutor(32) as pool:
+        assert granted(ca, tokens["stopped"], stopped) == stopped
+        os.kill(servers["stopped"].pid, signal.SIGSTOP)
+        try:
+            calls = [pool.submit(refused, ca, tokens["stopped"], stopped) for _ in range(32)]
+            # Those for whom there is no place hear it at once; with them every place is taken.
+            until(lambda: sum(call.done() for call in calls) >= 20)
+            for _ in range(5):
+                assert granted(ca, tokens["well"], well) == well
+            assert any(not call.done() for call in calls), "they waited until the API server was given up"
+            assert {call.result(60) for call in calls} == {(Code.UNAVAILABLE, "pods_unavailable")}
+        finally:
+            os.kill(servers["stopped"].pid, signal.SIGCONT)
+        until(lambda: issued(ca, tokens["stopped"], stopped))
+
+
+def issued(ca: RunningCa, token: str, identity: str) -> bool:
+    try:
+        return granted(ca, token, identity) == identity
+    except CallFailedError:
+        return False
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline, waiting = time.monotonic() + 60, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        waiting.wait(0.05)

@@ -259,56 +259,12 @@ def test_a_reviewer_by_kubeconfig(kube_137: ApiServer, tmp_path: Path) -> None:
 # --- outages -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xdist_group("kube-137")
-@pytest.mark.parametrize("how", ASKING)
-def test_an_api_server_killed_and_restarted_under_traffic(
-    api_server: ApiServerPool, tmp_path: Path, how: Authentication
-) -> None:
-    """Before, only certificates; in between, only UNAVAILABLE; after, certificates again, of the same CA process."""
-    server = api_server()
-    workload = Workload.make(server)
-    tokens = [workload.token() for _ in range(8)]
-    with ca_for(tmp_path, settings(server, how, tmp_path, cache=0)) as ca:
-        seen: list[tuple[float, float, str]] = []
-        stop = threading.Event()
-
-        def stream(number: int) -> None:
-            while not stop.wait(0.02):
-                began = time.monotonic()
-                end = outcome(ca, tokens[number])
-                seen.append((began, time.monotonic(), end))
-
-        with ThreadPoolExecutor(4) as pool:
-            calls = [pool.submit(stream, number) for number in range(4)]
-            until(lambda: len(seen) > 50, 20)
-            killed = time.monotonic()
-            server.kill()
-            until(lambda: len([1 for at, _, _ in list(seen) if at > killed + 1]) > 50, 20)
-            down = time.monotonic()
-            server.start()
-            back = time.monotonic()
-            until(lambda: any(end == "issued" and at > back for at, _, end in list(seen)), 10)
-            healed = time.monotonic()
-            until(lambda: len([1 for at, _, _ in list(seen) if at > healed]) > 50, 20)
-            stop.set()
-            for call in calls:
-                call.result(30)
-    before = {end for _, until_then, end in seen if until_then < killed}
-    between = {end for at, until_then, end in seen if killed + 0.5 < at and until_then < down}
-    ever = {end for _, _, end in seen}
-    after = [end for at, _, end in seen if at > healed]
-    assert "issued" in before
-    assert between == {"review_unavailable"}
-    assert ever <= {"issued", "review_unavailable", "review_busy"}
-    assert after.count("issued") >= len(after) / 2
-
-
-@pytest.mark.xdist_group("kube-137")
 def all_threads_stand_still(pid: int) -> bool:
     states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
     return set(states) == {"T"}
 
 
+@pytest.mark.xdist_group("kube-137")
 def test_an_api_server_that_is_stopped_in_the_middle_of_an_answer(api_server: ApiServerPool, tmp_path: Path) -> None:
     """It hangs: connections are open, and nothing comes. A token of another cluster is signed meanwhile."""
     import os
@@ -335,6 +291,30 @@ def test_an_api_server_that_is_stopped_in_the_middle_of_an_answer(api_server: Ap
         finally:
             os.kill(server.pid, signal.SIGCONT)
         until(lambda: outcome(ca, tokens[1]) == "issued", 20)
+
+
+@pytest.mark.xdist_group("kube-137")
+def test_a_ca_that_starts_while_one_of_its_clusters_is_away(
+    kube_137: ApiServer, api_server: ApiServerPool, tmp_path: Path
+) -> None:
+    """It serves the other, says which one it cannot, and serves that, too, when it is there: no restart."""
+    away = api_server(issuers=["https://away.example"])
+    workloads = {"well": Workload.make(kube_137), "away": Workload.make(away)}
+    tokens = {name: workload.token() for name, workload in workloads.items()}
+    clusters = [
+        settings(server, Authentication.HYBRID, tmp_path / name, name=name)
+        for name, server in (("well", kube_137), ("away", away))
+    ]
+    away.kill()
+    with ca_for(tmp_path, *clusters) as ca:  # ready
+        assert outcome(ca, tokens["well"]) == "issued"
+        assert outcome(ca, tokens["away"]) == "keys_unavailable"
+        metrics = ca.http("/metrics")[1]
+        assert 'meshpki_ca_cluster_ready{cluster="well"} 1.0' in metrics
+        assert 'meshpki_ca_cluster_ready{cluster="away"} 0.0' in metrics
+        away.start()
+        until(lambda: outcome(ca, tokens["away"]) == "issued", 30)
+        until(lambda: 'meshpki_ca_cluster_ready{cluster="away"} 1.0' in ca.http("/metrics")[1], 30)
 
 
 # --- two clusters with one issuer ----------------------------------------------------------------------------------

@@ -10,15 +10,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import yaml
 
 from meshpki.ca.config import CaConfig, IssuerFiles, Limits, ProfileSettings
 from meshpki.ca.config_clusters import ClusterSettings, JwksSettings
 from meshpki.ca.config_values import HostPort
 from meshpki.ca.server.ca_server import CaServer
+from meshpki.identity import ServiceAccountRef
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from meshpki.wire.methods import CREATE_CERTIFICATE
 from support.authority import TestAuthority, make_authority, make_csr
@@ -151,6 +153,26 @@ clusters: [{{name: local, issuer: "{issuer}", jwks: {jwks}}}]
 SERVE = (sys.executable, "-m", "meshpki_cli", "ca", "serve", "--config", "ca.yaml", "--log-level", "debug")
 
 
+def cluster_yaml(*clusters: ClusterSettings) -> str:
+    """The clusters as an operator writes them; what is at its default is left out."""
+    return yaml.safe_dump({"clusters": [_plain(cluster) for cluster in clusters]})
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, ServiceAccountRef):
+        return str(value)
+    if is_dataclass(value):
+        said = [(each.name, getattr(value, each.name), each.default) for each in fields(value)]
+        return {name: _written(name, found) for name, found, default in said if found != default}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool) else str(value)
+
+
+def _written(name: str, value: object) -> object:
+    return f"{value}s" if name in {"leeway", "max_token_lifetime", "review_cache"} else _plain(value)
+
+
 class CaProcess:
     """`meshpki ca serve` as a process of its own, in `directory`; its log is kept in `log`."""
 
@@ -161,15 +183,21 @@ class CaProcess:
         maker: TokenMaker,
         more: str = "",
         *,
+        clusters: Sequence[ClusterSettings] = (),
         jwks: str = "{file: jwks-0.json}",
         files: int = 0,
         at_first: int = 0,
     ) -> None:
-        """`more` is added to the configuration. With `files` it may have no more of them open, whatever it does, and
-        with `at_first` so many as long as it does nothing about it.
+        """It believes the tokens of `maker`, or those of `clusters` instead; `more` is added to the configuration.
+
+        With `files` it may have no more of them open, whatever it does, and with `at_first` so many as long as it does
+        nothing about it.
         """
         make_config(directory, maker, authority=authority)
-        config = CONFIG.format(name=SERVER_NAME, issuer=maker.issuer, jwks=jwks) + more
+        config = CONFIG.format(name=SERVER_NAME, issuer=maker.issuer, jwks=jwks)
+        if clusters:
+            config = config.partition("clusters:")[0] + cluster_yaml(*clusters)
+        config += more
         (directory / "ca.yaml").write_text(config)
         self.log = directory / "ca.log"
         self.audit = directory / "audit/issuance.jsonl"

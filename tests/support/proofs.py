@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from meshpki.provision.ca_questions import Sign
     from meshpki.provision.checks import VerifyReport
     from meshpki.provision.cluster.evidence import Asker
-    from meshpki.provision.proof.proof import Pace
+    from meshpki.provision.proof.pace import Pace
     from support.kube import ApiServer
 
 TRUST_DOMAIN = "mesh.local"
@@ -42,16 +42,19 @@ def cluster_settings(
     authentication: Authentication = Authentication.JWKS,
     name: str = "real",
     review_cache: int = 2,
+    *,
+    keys_from_server: bool = False,
 ) -> ClusterSettings:
-    """That API server as the CA is told of it, with its keys in a file below `directory`."""
+    """That API server as the CA is told of it, with its keys in a file below `directory`, or from itself."""
     file = directory / f"{name}-jwks.json"
     file.write_bytes(server.jwks())
-    keys = JwksSettings(file=file) if authentication is not Authentication.TOKENREVIEW else None
-    asked = ApiServerSettings(kubeconfig=server.admin_kubeconfig) if authentication is not Authentication.JWKS else None
+    keys = JwksSettings(api_server=True) if keys_from_server else JwksSettings(file=file)
+    asks = keys_from_server or authentication is not Authentication.JWKS
+    asked = ApiServerSettings(kubeconfig=server.admin_kubeconfig) if asks else None
     return ClusterSettings(
         name,
         server.service_account_issuer,
-        keys,
+        keys if authentication is not Authentication.TOKENREVIEW else None,
         authentication=authentication,
         api_server=asked,
         review_cache=Seconds(review_cache),

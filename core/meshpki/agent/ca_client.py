@@ -52,9 +52,11 @@ class CaRefusedError(RefusedError):
 class CaUnavailableError(UnavailableError):
     """The CA could not be reached, was too slow, or could not answer now. `status` is the gRPC status by name."""
 
-    def __init__(self, status: str, seen: str, *, todo: str) -> None:
+    def __init__(self, status: str, seen: str, *, todo: str, reason: str = "") -> None:
         super().__init__(seen, todo=todo)
         self.status = status
+        self.reason = reason
+        """The CA's own word for it, such as review_unavailable; empty when the words are not a CA's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def sign_once(
     cluster: str = "",
     deadline_seconds: float = 10.0,
 ) -> list[str]:
-    """Ask once and wait, for callers without an event loop. Raises CaRefusedError or CaUnavailableError."""
+    """Ask once and wait, for callers without an event loop. Raises as `CaClient.sign` does."""
     request = IstioCertificateRequest(csr=csr_pem, validity_duration=ttl_seconds)
     credentials = _credentials(endpoint.roots_pem)
     with grpc.secure_channel(endpoint.address, credentials, _options(endpoint.server_name)) as channel:
@@ -170,6 +172,8 @@ def _metadata(token: str, cluster: str) -> tuple[tuple[str, str], ...]:
 
 
 def _credentials(roots_pem: bytes, identity: CertificateCredential | None = None) -> grpc.ChannelCredentials:
+    if not roots_pem.strip():  # gRPC would take the machine's own roots in place of none
+        raise MachineError("there are no roots to check the CA by", todo="see the file given with --ca-roots")
     if identity is None:
         return grpc.ssl_channel_credentials(roots_pem)
     return grpc.ssl_channel_credentials(roots_pem, identity.key_pem, identity.chain_pem)
@@ -196,20 +200,20 @@ def _translate(
     """Make an error of a status. `ca`: its address, and the name that its certificate has to carry."""
     status, (address, server_name) = code.name, ca
     detail = _clean(details or "", token)
+    said = _REASON.match(detail)
+    reason = said.group(1) if said else ""
     if code in _REFUSALS:
-        match = _REASON.match(detail)
         return CaRefusedError(
             status,
-            match.group(1) if match else status.lower(),
+            reason or status.lower(),
             f"the CA at {address} refused: {status}: {detail}",
             todo="see the CA's log and audit record; `meshpki token inspect` explains a token offline",
         )
+    todo = _advice(code, detail, address, server_name)
+    if code is grpc.StatusCode.UNAVAILABLE and (reason or identity is not None):
+        todo = _ADVICE_WITH_REASON if reason else _ADVICE_FOR_CERTIFICATES
     return CaUnavailableError(
-        status,
-        f"no certificate from the CA at {address}: {status}: {detail}",
-        todo=_ADVICE_FOR_CERTIFICATES
-        if identity is not None and code is grpc.StatusCode.UNAVAILABLE
-        else _advice(code, detail, address, server_name),
+        status, f"no certificate from the CA at {address}: {status}: {detail}", todo=todo, reason=reason
     )
 
 
@@ -217,6 +221,9 @@ _ADVICE_FOR_CERTIFICATES: Final = (
     "check that the CA is running and renews by certificate there; one that it does not take it refuses in the"
     " handshake, without a word. A new token helps in any case"
 )
+
+
+_ADVICE_WITH_REASON: Final = "the CA is there and says why it cannot answer now: wait a moment; its log says more"
 
 
 def _advice(code: grpc.StatusCode, detail: str, address: str, server_name: str) -> str:

@@ -65,7 +65,10 @@ class CaQuestions:
 
     def certificate(self, token: str, wanted: SpiffeId, now: float) -> str:
         """Get a certificate and examine it; a sentence about it. Raises MeshpkiError."""
-        chain = self.ask(token)
+        return self.examine(self.ask(token), wanted, now)
+
+    def examine(self, chain: Sequence[str], wanted: SpiffeId, now: float) -> str:
+        """Examine what the CA gave; a sentence about it. Raises RefusedError."""
         return svid.examine(chain, spiffe_id=wanted, spki=self.key.spki, roots_pem=self.endpoint.roots_pem, now=now)
 
     def ask(self, token: str) -> Sequence[str]:

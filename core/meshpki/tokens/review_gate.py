@@ -6,6 +6,7 @@ Times are seconds of a clock that never goes back.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Final
 
 from meshpki.tokens.review import Cause, Unjudged, Verdict
@@ -14,17 +15,40 @@ PAUSE_SECONDS: Final = 1.0
 MAX_PAUSE_SECONDS: Final = 10.0
 _OF_THE_SERVER: Final = frozenset({Cause.AWAY, Cause.SLOW, Cause.THROTTLED, Cause.UNAUTHORIZED, Cause.FORBIDDEN})
 """What says nothing of the token, but that the next one would fare alike. A 5xx may come of the token."""
-FULL: Final = Unjudged(Cause.BUSY, "as many tokens as we allow are being reviewed", "try again in a moment")
+FULL: Final = Unjudged(Cause.BUSY, "as many calls as we allow wait for the API server", "try again in a moment")
+
+
+class Places:
+    """How many calls one API server may keep at once, asking or waiting, whatever about. Safe for threads.
+
+    The gates of one cluster share them: what is slow is the server, and what it must not take are the CA's threads.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._lock = threading.Lock()
+        self.taken = 0
+
+    def take(self) -> bool:
+        """Take one; false when there is none."""
+        with self._lock:
+            free = self.taken < self._number
+            self.taken += free
+            return free
+
+    def give(self) -> None:
+        """Give one back."""
+        with self._lock:
+            self.taken -= 1
 
 
 class Gate:
     """The state. Not safe for threads: its owner has a lock."""
 
-    def __init__(self, places: int, *, probe_seconds: float) -> None:
-        """`places` may be inside at once, asking or waiting; `probe_seconds` is how long one ask can take."""
+    def __init__(self, places: Places, *, probe_seconds: float) -> None:
+        """Whoever is inside has one of the `places`; `probe_seconds` is how long one ask can take."""
         self._places = places
         self._probe_seconds = probe_seconds
-        self._inside = 0
         self._failure: Unjudged | None = None
         self._closed_until = 0.0
         self._answered_at = -math.inf
@@ -42,16 +66,15 @@ class Gate:
         """
         if self._failure is not None and now < self._closed_until:
             return self._failure
-        if self._inside >= self._places:
+        if not self._places.take():
             return FULL
         if self._failure is not None:
             self._closed_until = now + self._probe_seconds
-        self._inside += 1
         return None
 
     def leave(self) -> None:
         """Go out."""
-        self._inside -= 1
+        self._places.give()
 
     def landed(self, verdict: Verdict | None, now: float) -> bool:
         """Note what an ask brought (None: all is well); true if that changed whether the server answers."""

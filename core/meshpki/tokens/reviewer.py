@@ -11,7 +11,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from meshpki.errors import InvalidValueError, MeshpkiError, UnavailableError
+from meshpki.errors import InvalidValueError, MeshpkiError
+from meshpki.tokens.api_turns import Turns, cause_of
 from meshpki.tokens.reasons import TokenRefusedError, TokenUnjudgedError, UnjudgedReason
 from meshpki.tokens.review import (
     NO_TOKEN,
@@ -27,7 +28,7 @@ from meshpki.tokens.review import (
 )
 from meshpki.tokens.review_cache import VerdictCache
 from meshpki.tokens.review_counts import Outcome, ReviewCounts
-from meshpki.tokens.review_gate import FULL, Gate
+from meshpki.tokens.review_gate import FULL, Gate, Places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -91,8 +92,10 @@ class TokenReviewer:
         policy: ClusterPolicy,
         terms: ReviewTerms | None = None,
         *,
+        places: Places | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`places` are shared with whatever else asks this API server; by default as many as `terms` speak of."""
         self.cluster = policy.cluster
         self.counts = ReviewCounts()
         self._api = api
@@ -101,14 +104,18 @@ class TokenReviewer:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._cache = VerdictCache(terms.cache_seconds)
-        self._gate = Gate(terms.at_once + terms.waiting, probe_seconds=terms.timeout_seconds)
-        self._places = threading.BoundedSemaphore(terms.at_once)
+        self._turns = Turns(
+            Gate(places or Places(terms.at_once + terms.waiting), probe_seconds=terms.timeout_seconds),
+            terms.at_once,
+            patience_seconds=terms.patience_seconds,
+            monotonic=monotonic,
+        )
         self._flights: dict[bytes, Future[Verdict]] = {}
 
     @property
     def failure(self) -> Unjudged | None:
         """What keeps the API server from being asked now, as far as the last ask told."""
-        return self._gate.failure
+        return self._turns.failure
 
     def review(self, token: bytes, caller: Caller, now: float) -> None:
         """See `meshpki.tokens.verify.Reviewer.review`. Raises TokenRefusedError, TokenUnjudgedError."""
@@ -117,7 +124,7 @@ class TokenReviewer:
             verdict: Verdict | None = self._cache.get(digest, now)
             outcome = Outcome.TURNED_AWAY if verdict is None else Outcome.CACHED
             if verdict is None:
-                verdict = self._gate.enter(self._monotonic())
+                verdict = self._turns.enter()
             flight, mine = self._join(digest) if verdict is None else (None, False)
         if verdict is not None:
             self.counts.add(outcome)
@@ -152,7 +159,7 @@ class TokenReviewer:
         except FutureTimeoutError:
             return FULL
         finally:
-            self._leave()
+            self._turns.leave()
 
     def _land(self, digest: bytes, flight: Future[Verdict], token: bytes, caller: Caller, now: float) -> Verdict:
         """Ask, keep the verdict, and tell it to those who follow."""
@@ -164,21 +171,15 @@ class TokenReviewer:
                 self._cache.put(digest, verdict, expires_at=caller.expires_at, now=now)
                 del self._flights[digest]
             flight.set_result(verdict)
-            self._leave()
+            self._turns.leave()
         return verdict
 
     def _in_turn(self, token: bytes, caller: Caller) -> Verdict:
-        if not self._places.acquire(timeout=self._terms.patience_seconds):
-            self.counts.add(Outcome.TURNED_AWAY)
-            return FULL
-        try:
-            return self._ask_about(token, caller)
-        finally:
-            self._places.release()
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._gate.leave()
+        with self._turns.turn() as mine:
+            if mine:
+                return self._ask_about(token, caller)
+        self.counts.add(Outcome.TURNED_AWAY)
+        return FULL
 
     def _ask_about(self, token: bytes, caller: Caller) -> Verdict:
         began = self._monotonic()
@@ -202,7 +203,7 @@ class TokenReviewer:
         try:
             return read(self._answer(request_body(token, self._audiences)))
         except MeshpkiError as error:
-            return Unjudged(_cause(error), str(error))
+            return Unjudged(cause_of(error), str(error))
         except Exception as error:  # noqa: BLE001  # those who follow must be told
             # Without the traceback: what failed had the token in its hands.
             logger.error("a review failed", extra={"cluster": self.cluster, "why": type(error).__name__})  # noqa: TRY400
@@ -217,8 +218,7 @@ class TokenReviewer:
         return answer
 
     def _note(self, verdict: Verdict | None) -> None:
-        with self._lock:
-            changed = self._gate.landed(verdict, self._monotonic())
+        changed = self._turns.landed(verdict)
         if changed and isinstance(verdict, Unjudged):
             logger.error(
                 "tokens cannot be reviewed",
@@ -236,17 +236,3 @@ class TokenReviewer:
         return TokenUnjudgedError(
             reason, f"cluster {self.cluster}: {verdict.why}", todo=verdict.todo, cluster=self.cluster
         )
-
-
-def _cause(error: MeshpkiError) -> Cause:
-    from meshpki.kube.errors import KubeCredentialError, KubeUnreachableError, Unreachable
-
-    match error:
-        case KubeUnreachableError(why=Unreachable.TIMEOUT):
-            return Cause.SLOW
-        case UnavailableError():
-            return Cause.AWAY
-        case KubeCredentialError():
-            return Cause.UNAUTHORIZED
-        case _:  # an answer without end
-            return Cause.ANSWER

@@ -81,6 +81,24 @@ def test_every_other_status_may_pass(ca: FakeCa, client: CaClient, status: grpc.
     assert len(ca.calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("review_unavailable: the token's cluster cannot be asked about it now", "review_unavailable"),
+        ("audit_unavailable: no certificate leaves before its record is durable", "audit_unavailable"),
+        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1", ""),
+    ],
+    ids=["reviews", "audit", "not a CA's"],
+)
+def test_a_ca_that_says_why_it_cannot_answer_is_there(ca: FakeCa, client: CaClient, message: str, reason: str) -> None:
+    ca.status, ca.message = grpc.StatusCode.UNAVAILABLE, message
+    with pytest.raises(CaUnavailableError) as caught:
+        ask(client)
+    assert caught.value.reason == reason
+    assert ("check that the CA is running" in caught.value.todo) == (not reason)
+    assert ("says why" in caught.value.todo) == bool(reason)
+
+
 def test_a_ca_that_hangs_is_left_at_the_deadline(ca: FakeCa, client: CaClient) -> None:
     ca.hang.clear()
     with pytest.raises(CaUnavailableError, match="DEADLINE_EXCEEDED"):
@@ -198,3 +216,15 @@ def test_sign_once_works_inside_an_event_loop_too(ca: FakeCa) -> None:
         return sign_once(endpoint(ca), TOKEN, CSR, 60)
 
     assert len(asyncio.run(inside())) == 3
+
+
+@pytest.mark.parametrize("roots", [b"", b"\n"], ids=["empty", "blank"])
+def test_sign_once_asks_nobody_without_roots(
+    ca: FakeCa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roots: bytes
+) -> None:
+    """GRPC would take those of the machine in place of none, and show them a live token."""
+    (tmp_path / "machine.pem").write_bytes(ca.authority.roots_pem)
+    monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(tmp_path / "machine.pem"))
+    with pytest.raises(MachineError, match="no roots"):
+        sign_once(replace(endpoint(ca), roots_pem=roots), TOKEN, CSR, 60)
+    assert ca.calls == []

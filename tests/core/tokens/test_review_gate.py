@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meshpki.tokens.reasons import TokenReason
 from meshpki.tokens.review import Cause, Confirmed, Refused, Unjudged, Verdict
-from meshpki.tokens.review_gate import FULL, MAX_PAUSE_SECONDS, PAUSE_SECONDS, Gate
+from meshpki.tokens.review_gate import FULL, MAX_PAUSE_SECONDS, PAUSE_SECONDS, Gate, Places
 
 GOOD = Confirmed()
 BAD = Refused(TokenReason.POD_GONE, "gone")
@@ -21,15 +21,26 @@ def unjudged(cause: Cause, retry_after: float | None = None) -> Unjudged:
 
 
 def test_no_more_than_its_places() -> None:
-    gate = Gate(2, probe_seconds=5)
+    gate = Gate(Places(2), probe_seconds=5)
     assert [gate.enter(0), gate.enter(0), gate.enter(0)] == [None, None, FULL]
     gate.leave()
     assert [gate.enter(0), gate.enter(0)] == [None, FULL]
 
 
+def test_gates_of_one_server_share_its_places_and_nothing_else() -> None:
+    places = Places(2)
+    one, other = Gate(places, probe_seconds=5), Gate(places, probe_seconds=5)
+    assert [one.enter(0), other.enter(0), one.enter(0), other.enter(0)] == [None, None, FULL, FULL]
+    one.leave()
+    assert (other.enter(0), places.taken) == (None, 2)
+    other.leave()
+    one.landed(unjudged(Cause.AWAY), 0)
+    assert (one.enter(0), other.enter(0)) == (unjudged(Cause.AWAY), None)
+
+
 @pytest.mark.parametrize("cause", OF_THE_SERVER)
 def test_closed_while_the_server_is_known_not_to_answer(cause: Cause) -> None:
-    gate = Gate(8, probe_seconds=5)
+    gate = Gate(Places(8), probe_seconds=5)
     failure = unjudged(cause)
     assert gate.landed(failure, 100)
     assert gate.failure == failure
@@ -44,13 +55,13 @@ def test_closed_while_the_server_is_known_not_to_answer(cause: Cause) -> None:
 
 @pytest.mark.parametrize("verdict", [GOOD, BAD, None, *map(unjudged, OF_ONE_ASK)])
 def test_open_after_everything_else(verdict: Verdict | None) -> None:
-    gate = Gate(8, probe_seconds=5)
+    gate = Gate(Places(8), probe_seconds=5)
     assert not gate.landed(verdict, 100)
     assert gate.enter(100) is None
 
 
 def test_one_slow_answer_among_others_closes_nothing() -> None:
-    gate = Gate(8, probe_seconds=5)
+    gate = Gate(Places(8), probe_seconds=5)
     gate.landed(GOOD, 100)
     assert not gate.landed(unjudged(Cause.SLOW), 104.9)
     assert gate.enter(104.9) is None
@@ -62,7 +73,7 @@ def test_one_slow_answer_among_others_closes_nothing() -> None:
 
 @pytest.mark.parametrize("cause", OF_ONE_ASK)
 def test_what_is_of_one_ask_opens_nothing_either(cause: Cause) -> None:
-    gate = Gate(8, probe_seconds=5)
+    gate = Gate(Places(8), probe_seconds=5)
     gate.landed(unjudged(Cause.AWAY), 100)
     assert not gate.landed(unjudged(cause), 100.1)
     assert gate.enter(100.2) == unjudged(Cause.AWAY)
@@ -70,7 +81,7 @@ def test_what_is_of_one_ask_opens_nothing_either(cause: Cause) -> None:
 
 @pytest.mark.parametrize("verdict", [GOOD, BAD, None])
 def test_any_verdict_opens(verdict: Verdict | None) -> None:
-    gate = Gate(8, probe_seconds=5)
+    gate = Gate(Places(8), probe_seconds=5)
     gate.landed(unjudged(Cause.AWAY), 100)
     assert gate.landed(verdict, 100.1)
     assert gate.enter(100.1) is None
@@ -80,14 +91,14 @@ def test_any_verdict_opens(verdict: Verdict | None) -> None:
     ("asked", "waits"), [(None, PAUSE_SECONDS), (0.0, PAUSE_SECONDS), (3.0, 3.0), (3600.0, MAX_PAUSE_SECONDS)]
 )
 def test_retry_after_is_kept_to_within_reason(asked: float | None, waits: float) -> None:
-    gate = Gate(8, probe_seconds=5)
+    gate = Gate(Places(8), probe_seconds=5)
     gate.landed(unjudged(Cause.THROTTLED, asked), 100)
     assert gate.enter(100 + waits - 0.01) is not None
     assert gate.enter(100 + waits) is None
 
 
 def test_a_change_of_cause_is_told_and_the_same_cause_is_not() -> None:
-    gate = Gate(8, probe_seconds=5)
+    gate = Gate(Places(8), probe_seconds=5)
     told = [gate.landed(unjudged(cause), 1) for cause in (Cause.AWAY, Cause.AWAY, Cause.FORBIDDEN)]
     assert [*told, gate.landed(GOOD, 2), gate.landed(GOOD, 3)] == [True, False, True, True, False]
 
@@ -95,7 +106,7 @@ def test_a_change_of_cause_is_told_and_the_same_cause_is_not() -> None:
 @given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from(["enter", "leave", "away", "good"])), max_size=80))
 def test_over_any_history(events: list[tuple[float, str]]) -> None:
     """Never more inside than places; while it is closed at most one comes in per pause."""
-    gate, now, inside, last = Gate(3, probe_seconds=5), 0.0, 0, -10.0
+    gate, now, inside, last = Gate(Places(3), probe_seconds=5), 0.0, 0, -10.0
     for pause, event in events:
         now += pause
         if event == "enter" and gate.enter(now) is None:

@@ -17,6 +17,7 @@ from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError, TokenUnjudgedError, UnjudgedReason
 from meshpki.tokens.review import NO_TOKEN, Cause
 from meshpki.tokens.review_counts import Outcome
+from meshpki.tokens.review_gate import Places
 from meshpki.tokens.reviewer import ReviewTerms, TokenReviewer
 from support.reviews import FakeApi, answer, caller_of, confirmed, confirming, refused, review
 from support.tokens import NOW, TokenMaker
@@ -46,12 +47,9 @@ class Rig:
     def __init__(self, behaviour: Callable[[str], Answer] | None = None, **terms: float) -> None:
         self.clock = Clock()
         self.api = FakeApi(behaviour or confirming(POLICY))
-        self.reviewer = TokenReviewer(
-            self.api,
-            POLICY,
-            ReviewTerms(**terms),  # type: ignore[arg-type]
-            monotonic=self.clock,
-        )
+        bounds = ReviewTerms(**terms)  # type: ignore[arg-type]
+        self.places = Places(bounds.at_once + bounds.waiting)
+        self.reviewer = TokenReviewer(self.api, POLICY, bounds, places=self.places, monotonic=self.clock)
 
     def ask(self, token: bytes | None = None, now: float = NOW) -> None:
         token = token or MAKER.token()
@@ -274,17 +272,13 @@ def test_so_many_ask_so_many_wait_and_the_others_hear_at_once() -> None:
     with ThreadPoolExecutor(3) as pool:
         calls = [pool.submit(rig.ask, token(number)) for number in range(3)]
         doors.wait_for(2)
-        until(lambda: rig.unjudged(token(9)) is UnjudgedReason.REVIEW_BUSY if full(rig) else False)
+        until(lambda: rig.unjudged(token(9)) is UnjudgedReason.REVIEW_BUSY if rig.places.taken == 3 else False)
         doors.open.set()
         for call in calls:
             call.result(30)
     assert rig.api.most_at_once == 2
     assert len(rig.api.asked) == 3
     rig.ask(token(9))
-
-
-def full(rig: Rig) -> bool:
-    return rig.reviewer._gate._inside == 3
 
 
 def test_who_waits_for_a_place_does_so_for_a_while_only() -> None:
@@ -312,7 +306,7 @@ def test_after_a_storm_every_place_is_free_again() -> None:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(one, range(200)))
-    assert rig.reviewer._gate._inside == 0
+    assert rig.places.taken == 0
     assert rig.reviewer._flights == {}
     rig.api.behaviour = confirming(POLICY)
     rig.ask(token(1000))

@@ -13,6 +13,7 @@ from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.issuer import Issuer
 from meshpki.ca.server.bundle_service import BundleService
 from meshpki.ca.server.certificate_service import CertificateService
+from meshpki.ca.server.cluster_watch import Lookout
 from meshpki.ca.server.clusters import open_clusters, reviewers
 from meshpki.ca.server.health import HealthService
 from meshpki.ca.server.housekeeping import Housekeeping
@@ -22,7 +23,6 @@ from meshpki.ca.server.method_adapter import MethodTable
 from meshpki.ca.server.metrics import CaMetrics
 from meshpki.ca.server.readiness import Readiness
 from meshpki.ca.server.review_metrics import ReviewMetrics
-from meshpki.ca.server.review_watch import ApartWatch, ReviewWatch
 from meshpki.ca.server.self_check import self_check
 from meshpki.ca.server.tls import ServerTls
 from meshpki.ca.signer import SoftwareSigner
@@ -106,8 +106,8 @@ class CaServer:
         profile = config.certificate_profile()
         issuer = open_issuer(self._open_signer(), profile, clock())
         clusters, proxies = open_clusters(config, closing, clock())
-        reviews, apart = ReviewWatch(reviewers(clusters)), ApartWatch(clusters, clock)
-        metrics.registry.register(ReviewMetrics(reviewers(clusters), reviews, apart))
+        lookout = Lookout(clusters, clock)
+        metrics.registry.register(ReviewMetrics(reviewers(clusters), lookout))
         verifier = TokenVerifier(clusters)
         audit = AuditLog.open(
             config.audit,
@@ -117,7 +117,7 @@ class CaServer:
         )
         closing.callback(lambda: audit.close(clock()))
         tls = ServerTls(issuer, config.server_names, audit, clock)
-        readiness = Readiness(issuer, audit, clusters, clock, reviews.failures)
+        readiness = Readiness(issuer, audit, lookout.clusters, clock)
         service = CertificateService(
             issuer=issuer,
             profile=profile,
@@ -143,15 +143,13 @@ class CaServer:
         housekeeping = Housekeeping(
             {
                 "audit": lambda: audit.flush(clock()),
-                "keys": readiness.look_for_keys,
+                "clusters": lookout.look_here,
                 "serving certificate": tls.renew,
                 "calls sent away": lambda: metrics.sent_away.say(time.monotonic()),
             }
         )
         closing.callback(housekeeping.stop)
-        # Of its own: it waits for other machines.
-        outside = Housekeeping({"reviews": reviews.look, "clusters apart": apart.look})
-        closing.callback(outside.stop)
+        closing.callback(lookout.stop)
         # Of its own: it waits for nothing, not even the disk.
         waiting = Housekeeping({"late calls": lambda: _look(lanes, time.monotonic())}, period=LOOK_SECONDS)
         closing.callback(waiting.stop)
@@ -162,10 +160,10 @@ class CaServer:
         closing.callback(_drain, listeners)
         closing.callback(health.stop)
         closing.callback(readiness.stop)
+        closing.callback(lookout.end)
         housekeeping.start()
+        lookout.start()
         waiting.start()
-        if reviews.needed or apart.needed:
-            outside.start()
 
     def _table(
         self, methods: Sequence[AnyMethod], aside: Lane[AsidePool] | None = None, *, with_certificate: bool = False

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from meshpki.ca.config_clusters import Authentication
 from meshpki.ca.server.node_proxies import NodeProxies, ProxiesOfCluster
-from meshpki.errors import UnavailableError, UsageError
+from meshpki.errors import MachineError, MeshpkiError, UnavailableError, UsageError
+from meshpki.tokens.api_turns import Turns
 from meshpki.tokens.jwks import FileKeySource, HttpsKeySource
 from meshpki.tokens.namesakes import overlaps
+from meshpki.tokens.review_gate import Gate, Places
 from meshpki.tokens.reviewer import ReviewTerms, TokenReviewer
 from meshpki.tokens.verify import TrustedCluster
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from meshpki.ca.config import CaConfig
     from meshpki.ca.config_clusters import ApiServerSettings, ClusterSettings
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from meshpki.tokens.verify import KeySource
 
 _KEEP_FREE: Final = 4
-"""One thread in so many is kept for calls that need no slow API server."""
+"""One place in so many is kept for calls that need no slow API server."""
 _FOR_KEYS: Final = 4
 """One place in so many may be taken by those who wait for keys."""
 
@@ -34,21 +37,44 @@ def open_clusters(
 ) -> tuple[list[TrustedCluster], NodeProxies]:
     """Make everything that the clusters need; `closing` ends it. No API server is spoken to yet.
 
-    Raises UsageError, MachineError and KubeCredentialError for what the configuration names, and UsageError for two
-    clusters that share an issuer and a key.
+    Raises UsageError and MachineError for what the configuration names, and UsageError for two clusters that share an
+    issuer and a key.
     """
     terms = review_terms(config)
-    clients = {
-        cluster.name: closing.enter_context(_client(cluster.api_server, terms[cluster.name].at_once))
+    servers = {
+        cluster.name: _ApiServer.open(access, terms[cluster.name], closing)
         for cluster in config.clusters
-        if cluster.api_server is not None
+        if (access := _access(cluster)) is not None
     }
     waiting = threading.Semaphore(max(1, config.limits.in_flight // _FOR_KEYS))
-    clusters = [
-        _trusted(cluster, terms[cluster.name], clients.get(cluster.name), waiting) for cluster in config.clusters
-    ]
+    clusters = [_trusted(cluster, servers.get(cluster.name), waiting) for cluster in config.clusters]
     _check_files_differ(clusters, now)
-    return clusters, _node_proxies(config, clients)
+    proxies = {
+        cluster.name: _proxies(cluster, servers[cluster.name]) for cluster in config.clusters if cluster.node_proxies
+    }
+    return clusters, NodeProxies(config.trust_domain, proxies)
+
+
+@dataclass(frozen=True, slots=True)
+class _ApiServer:
+    """The way to one cluster's API server, and how much of the CA its answers may hold up."""
+
+    client: KubeClient
+    terms: ReviewTerms
+    places: Places
+
+    @classmethod
+    def open(cls, access: Access, terms: ReviewTerms, closing: contextlib.ExitStack) -> _ApiServer:
+        from meshpki.kube.client import KubeClient  # only here: a CA that asks no API server loads none of it
+
+        places = terms.at_once + terms.waiting
+        client = KubeClient(access, pool=places, timeout_seconds=terms.timeout_seconds)
+        return cls(closing.enter_context(client), terms, Places(places))
+
+    def turns(self, requests: int) -> Turns:
+        """Those of calls that send so many requests one after the other."""
+        gate = Gate(self.places, probe_seconds=requests * self.terms.timeout_seconds)
+        return Turns(gate, self.terms.at_once, patience_seconds=self.terms.patience_seconds)
 
 
 def reviewers(clusters: Sequence[TrustedCluster]) -> tuple[TokenReviewer, ...]:
@@ -57,43 +83,36 @@ def reviewers(clusters: Sequence[TrustedCluster]) -> tuple[TokenReviewer, ...]:
 
 
 def review_terms(config: CaConfig) -> dict[str, ReviewTerms]:
-    """The bounds of each cluster's reviews, such that one whose API server is slow leaves threads to the others.
+    """The bounds of each cluster's questions, such that one whose API server is slow leaves places to the others.
 
-    A call that is reviewed takes a thread for as long. Of several clusters none may take the last quarter of them.
+    A call that waits for an answer takes a place for as long, whatever it asks. Of several clusters none may take the
+    last quarter of them.
     """
-    threads = config.limits.threads
-    at_once = max(1, threads // 2)
-    kept_free = threads // _KEEP_FREE if len(config.clusters) > 1 else 0
-    waiting = max(0, threads - at_once - kept_free)
+    places = config.limits.in_flight
+    at_once = max(1, config.limits.threads // 2)
+    kept_free = places // _KEEP_FREE if len(config.clusters) > 1 else 0
+    waiting = max(0, places - at_once - kept_free)
     return {
         cluster.name: ReviewTerms(cache_seconds=cluster.review_cache, at_once=at_once, waiting=waiting)
         for cluster in config.clusters
     }
 
 
-def _trusted(
-    cluster: ClusterSettings, terms: ReviewTerms, client: KubeClient | None, waiting: threading.Semaphore
-) -> TrustedCluster:
+def _trusted(cluster: ClusterSettings, server: _ApiServer | None, waiting: threading.Semaphore) -> TrustedCluster:
     policy = cluster.policy()
     reviewer = None
-    if client is not None and cluster.authentication is not Authentication.JWKS:
-        reviewer = TokenReviewer(client, policy, terms)
-    return TrustedCluster(policy, _key_source(cluster, client, waiting), reviewer)
+    if server is not None and cluster.authentication is not Authentication.JWKS:
+        reviewer = TokenReviewer(server.client, policy, server.terms, places=server.places)
+    return TrustedCluster(policy, _key_source(cluster, server, waiting), reviewer)
 
 
-def _node_proxies(config: CaConfig, clients: Mapping[str, KubeClient]) -> NodeProxies:
-    """Those of each cluster that has some; as many ask at once as reviews may."""
-    proxies = {}
-    for cluster in config.clusters:
-        if cluster.node_proxies:
-            from meshpki.kube.pod_directory import PodDirectory
+def _proxies(cluster: ClusterSettings, server: _ApiServer) -> ProxiesOfCluster:
+    from meshpki.kube.pod_directory import PodDirectory
 
-            pods = PodDirectory(clients[cluster.name])
-            proxies[cluster.name] = ProxiesOfCluster(frozenset(cluster.node_proxies), pods)
-    return NodeProxies(config.trust_domain, proxies, at_once=max(1, config.limits.threads // 2))
+    return ProxiesOfCluster(frozenset(cluster.node_proxies), PodDirectory(server.client), server.turns(2))
 
 
-def _key_source(cluster: ClusterSettings, client: KubeClient | None, waiting: threading.Semaphore) -> KeySource | None:
+def _key_source(cluster: ClusterSettings, server: _ApiServer | None, waiting: threading.Semaphore) -> KeySource | None:
     """`waiting` has places for those who wait for keys, of all clusters: their tokens' signatures are not checked."""
     jwks = cluster.jwks
     if jwks is None:
@@ -104,27 +123,47 @@ def _key_source(cluster: ClusterSettings, client: KubeClient | None, waiting: th
         return FileKeySource(jwks.file)
     from meshpki.tokens.jwks_api_server import api_server_keys
 
-    assert client is not None  # the configuration saw to it
-    return api_server_keys(client, cluster.name, waiting)
+    assert server is not None  # the configuration saw to it
+    return api_server_keys(server.client, cluster.name, waiting)
 
 
-def _client(settings: ApiServerSettings, connections: int) -> KubeClient:
-    from meshpki.kube.client import KubeClient  # only here: a CA that asks no API server loads none of it
+def _access(cluster: ClusterSettings) -> Access | None:
+    """The way to the cluster's API server, if it is asked. Raises UsageError, MachineError that name the cluster."""
+    if cluster.api_server is None:
+        return None
+    try:
+        return _way(cluster.api_server)
+    except MeshpkiError as error:
+        kind = UsageError if isinstance(error, UsageError) else MachineError
+        raise kind(
+            f"cluster {cluster.name!r}: {_in_keys(error.seen)}", wanted=error.wanted, todo=_in_keys(error.todo)
+        ) from error
 
-    return KubeClient(_access(settings), pool=connections)
 
-
-def _access(settings: ApiServerSettings) -> Access:
+def _way(settings: ApiServerSettings) -> Access:
     from meshpki.kube import access, in_cluster, kubeconfig
 
     if settings.in_cluster:
         return in_cluster.load()
     if settings.kubeconfig is not None:
+        if not settings.kubeconfig.exists():  # whose own words are for the command line
+            raise MachineError(
+                f"there is no kubeconfig at {settings.kubeconfig}",
+                wanted="the file that `api_server` names",
+                todo="put it there, or name another one",
+            )
         return kubeconfig.load(settings.kubeconfig, settings.context, allow_exec=settings.allow_exec)
     assert settings.url is not None  # the configuration saw to it
     assert settings.ca_file is not None
     assert settings.token_file is not None
     return access.explicit(settings.url, settings.ca_file, settings.token_file)
+
+
+def _in_keys(text: str) -> str:
+    """The kubeconfig's reader speaks of the options of a command line; here they are keys of `api_server`."""
+    for option in ("--kubeconfig", "--context", "--allow-exec"):
+        text = text.replace(option, f"`{option[2:].replace('-', '_')}`")
+    return text
 
 
 def _check_files_differ(clusters: Sequence[TrustedCluster], now: float) -> None:

@@ -27,16 +27,25 @@ class Housekeeping:
         """Begin; the first round is at once."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End after the chore that is under way. Idempotent."""
+    def end(self) -> None:
+        """Begin nothing new. Waits for nothing."""
         self._stop.set()
+
+    def stop(self, seconds: float | None = None) -> None:
+        """End after the chore that is under way, and wait for that, or for so long at most. Idempotent.
+
+        A chore that waits for another machine may be left to itself: its thread keeps nobody from ending the process.
+        """
+        self.end()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(seconds)
 
     def _run(self) -> None:
         while True:
             for name, chore in self._chores.items():
                 self._do(name, chore)
+                if self._stop.is_set():
+                    return
             if self._stop.wait(self._period):
                 return
 

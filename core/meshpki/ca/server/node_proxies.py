@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,12 +10,16 @@ from meshpki.ca import impersonation
 from meshpki.ca.impersonation import Doubt, DoubtError
 from meshpki.errors import MeshpkiError, UnavailableError
 from meshpki.identity import SpiffeId
+from meshpki.tokens.api_turns import cause_of
+from meshpki.tokens.review import Cause, Unjudged
+from meshpki.tokens.review_gate import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meshpki.identity import ServiceAccountRef, TrustDomain
     from meshpki.kube.pods import PodFacts
+    from meshpki.tokens.api_turns import Turns
     from meshpki.tokens.caller import Caller
 
 _LOG = logging.getLogger(__name__)
@@ -40,16 +43,17 @@ class ProxiesOfCluster:
 
     accounts: frozenset[ServiceAccountRef]
     pods: Pods
+    turns: Turns
+    """Of those who ask for pods: each cluster's own, so that one that is slow holds up no other."""
 
 
 class NodeProxies:
     """Grants identities to node proxies. Safe for threads; may wait for a cluster's API server, each call twice."""
 
-    def __init__(self, trust_domain: TrustDomain, clusters: Mapping[str, ProxiesOfCluster], *, at_once: int) -> None:
-        """`clusters` by name; one not in it has none. `at_once` calls may wait, the next is told to try again."""
+    def __init__(self, trust_domain: TrustDomain, clusters: Mapping[str, ProxiesOfCluster]) -> None:
+        """`clusters` by name; one not in it has none."""
         self._trust_domain = trust_domain
         self._clusters = clusters
-        self._places = threading.BoundedSemaphore(at_once)
 
     def grant(self, caller: Caller, requested: SpiffeId) -> SpiffeId:
         """The identity that was asked for, if every check holds.
@@ -74,16 +78,35 @@ class NodeProxies:
             raise DoubtError(Doubt.NOT_TRUSTED)
         name = impersonation.check_caller(caller, cluster.accounts)
         account = impersonation.workload_of(requested, self._trust_domain)
-        if not self._places.acquire(blocking=False):
-            raise UnavailableError("as many callers as we allow wait for an API server", todo="try again in a moment")
+        away = cluster.turns.enter()
+        if away is not None:
+            raise _unavailable(away)
         try:
-            node = impersonation.check_caller_pod(caller, cluster.pods.pod(caller.service_account.namespace, name))
-            impersonation.check_workload(account, node, cluster.pods.on_node(account, node))
-        except DoubtError:
-            raise
-        except MeshpkiError as error:
-            _LOG.warning("a cluster does not tell of its pods", extra={"cluster": caller.cluster, "why": str(error)})
-            raise UnavailableError(error.seen, todo=error.todo) from error
+            with cluster.turns.turn() as mine:
+                if not mine:
+                    raise _unavailable(FULL)
+                _check_pods(cluster, caller, name, account)
         finally:
-            self._places.release()
+            cluster.turns.leave()
         return account
+
+
+def _check_pods(cluster: ProxiesOfCluster, caller: Caller, name: str, account: ServiceAccountRef) -> None:
+    """Ask for the caller's pod, then for those beside it. Raises DoubtError, UnavailableError."""
+    try:
+        node = impersonation.check_caller_pod(caller, cluster.pods.pod(caller.service_account.namespace, name))
+        impersonation.check_workload(account, node, cluster.pods.on_node(account, node))
+    except DoubtError:
+        cluster.turns.landed(None)
+        raise
+    except MeshpkiError as error:
+        _LOG.warning("a cluster does not tell of its pods", extra={"cluster": caller.cluster, "why": str(error)})
+        found = Unjudged(cause_of(error), error.seen, error.todo)
+        # A right may be there for one namespace and not for another: that keeps nobody else from asking.
+        cluster.turns.landed(None if found.cause is Cause.FORBIDDEN else found)
+        raise _unavailable(found) from error
+    cluster.turns.landed(None)
+
+
+def _unavailable(found: Unjudged) -> UnavailableError:
+    return UnavailableError(found.why, todo=found.todo)

@@ -37,6 +37,24 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(signal.Signals(held[0]))
 
 
+@contextlib.contextmanager
+def stopped_once() -> Iterator[None]:
+    """Let the first signal that stops us raise KeyboardInterrupt, and none after it: what tidies up then is left alone.
+
+    Whoever begins to tidy up by `uninterrupted` cannot do so before the next signal; this leaves no such moment.
+    """
+    stopped = False
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            raise KeyboardInterrupt
+
+    with _handling(SIGNALS, interrupt):
+        yield
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 

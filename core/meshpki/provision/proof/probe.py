@@ -17,7 +17,7 @@ from meshpki.provision.proof.trouble import line, not_ours, permission_for, trou
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshpki.provision.cluster.evidence import Asker, Members
+    from meshpki.provision.cluster.evidence import Answer, Asker, Members
     from meshpki.provision.cluster.review import ReviewSeen
     from meshpki.provision.cluster.throw_away import Run
 
@@ -27,11 +27,29 @@ TRIES: Final = 3
 EMPTY: Final = "an empty body"
 
 
+class _Heard:
+    """Keeps of each request that it passes on how it was answered: the status alone, for an answer may be a secret."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+        self.lines: list[str] = []
+
+    def request(self, method: str, path: str, body: Members | None = None) -> Answer:
+        """See `Asker.request`."""
+        try:
+            answer = self._asker.request(method, path, body)
+        except MeshpkiError:
+            self.lines.append(f"{method} {path}: no answer")
+            raise
+        self.lines.append(f"{method} {path}: HTTP {answer.status}")
+        return answer
+
+
 class Probe:
     """What a round makes in one cluster. All methods but `remove` raise MeshpkiError that says what to do."""
 
     def __init__(self, asker: Asker, namespace: str, run: Run) -> None:
-        self._asker = asker
+        self._asker = _Heard(asker)
         self._core = f"/api/v1/namespaces/{namespace}"
         self._account = self._throw_away("serviceaccounts", "ServiceAccount", run)
         self._pod = self._throw_away("pods", "Pod", run)
@@ -49,6 +67,11 @@ class Probe:
     def pod_uid(self) -> str:
         """Of the pod; empty until it stands."""
         return self._pod.uid
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Every request so far and how it was answered, a line each."""
+        return tuple(self._asker.lines)
 
     def stand(self) -> tuple[str, ...]:
         """Make account and pod, if they may be taken away again; what was seen."""

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from meshpki.errors import MeshpkiError, RefusedError, UnavailableError
-from meshpki.provision.ca_questions import GARBAGE, OTHER_AUDIENCE, UNAUTHENTICATED, CaQuestions
+from meshpki.provision.ca_questions import GARBAGE, OTHER_AUDIENCE, UNAUTHENTICATED
 from meshpki.provision.checks import Check, Verdict, VerifyReport, failed, settled, skipped
 from meshpki.provision.cluster import version
 from meshpki.provision.cluster.asking import LOGIN, not_accepted
 from meshpki.provision.cluster.evidence import Outcome, record
 from meshpki.provision.cluster.throw_away import this_run
-from meshpki.provision.cluster.uninterrupted import uninterrupted
+from meshpki.provision.cluster.uninterrupted import stopped_once, uninterrupted
 from meshpki.provision.proof import claims, reviewed, stranger
+from meshpki.provision.proof.listening import ASK_AGAIN_SECONDS, Listening
+from meshpki.provision.proof.pace import Pace
 from meshpki.provision.proof.probe import Probe
 from meshpki.provision.proof.question import BUDGET_SECONDS, NAME
-from meshpki.provision.proof.steps import CLEAN, ORDER, Act, Step, Thing
+from meshpki.provision.proof.steps import CLEAN, ORDER, STEPS, Act, Step, Thing
 from meshpki.provision.proof.trouble import line
 from meshpki.tokens.caller import BoundObject
 from meshpki.tokens.reasons import TokenReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from meshpki.hooks import Progress
+    from meshpki.provision.ca_questions import CaQuestions
     from meshpki.provision.cluster.asking import Login
     from meshpki.provision.cluster.evidence import Asker
     from meshpki.provision.proof.question import Question
@@ -35,21 +38,10 @@ Knock: TypeAlias = "Callable[[str], int]"
 
 POLL_SECONDS: Final = 0.5
 UNSEEN_SECONDS: Final = 10.0
-ASK_AGAIN_SECONDS: Final = 2.0
-"""Each asking of the CA for a token that it should refuse may bring a certificate, and a line in its audit log."""
 _STRANGERS: Final = (
     TokenReason.UNKNOWN_ISSUER, TokenReason.UNKNOWN_KEY, TokenReason.BAD_SIGNATURE, TokenReason.NOT_AUTHENTICATED,
 )  # fmt: skip
 _GONE: Final = (TokenReason.POD_GONE, TokenReason.NOT_AUTHENTICATED)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Clocks: epoch seconds, seconds that only grow, and how to wait."""
-
-    now: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
 
 
 class LeftBehindError(MeshpkiError):
@@ -99,7 +91,6 @@ class _Round:
         pace: Pace,
     ) -> None:
         self._asker = asker
-        self._ca = ca
         self._question = question
         self._knock = knock
         self._login = login
@@ -108,9 +99,14 @@ class _Round:
         run = this_run()
         self._probe = Probe(asker, question.namespace, run)
         self._other = Probe(other, question.namespace, run) if other is not None else None
-        self._have = {Thing.OTHER} if other is not None else set[Thing]()
+        self._probes = [probe for probe in (self._probe, self._other) if probe is not None]
+        self._have = {Thing.CA, Thing.OTHER} if other is not None else {Thing.CA}
         self._token = ""
         self._deadline = pace.monotonic() + BUDGET_SECONDS
+        self._listening = Listening(ca.sign, pace, say, self._deadline)
+        self._ca = ca = replace(ca, sign=self._listening.once)
+        self._patient_ca = replace(ca, sign=self._listening.until_settled)
+        self._left: tuple[str, ...] | None = None
         self._acts: Mapping[Act, Callable[[str], Check]] = {
             Act.STAND: self._stand,
             Act.MINT: self._mint,
@@ -130,21 +126,19 @@ class _Round:
     def all(self) -> VerifyReport:
         """Make the checks in their order; take away what was made, whatever happens."""
         self._reach()
-        checks: list[Check] = []
-        try:
+        with stopped_once():
             try:
-                checks += [self._made(step, number) for number, step in enumerate(ORDER, start=1)]
-            finally:
-                left = self._remove()
-        except BaseException:
-            left = self._remove()  # again: a second Ctrl-C may have come before the first removal had begun
-            if left:
-                raise self._left_behind(left) from None
-            raise
-        checks.append(
-            Check(CLEAN, Verdict.PASSED, "nothing is left") if not left else failed(CLEAN, self._left_behind(left))
-        )
-        return VerifyReport(tuple(checks))
+                try:
+                    checks = [self._made(step, number) for number, step in enumerate(ORDER, start=1)]
+                finally:
+                    self._remove()
+                return VerifyReport((*checks, self._clean()))
+            except BaseException:
+                if self._left is None:  # stopped before that had begun; now nothing stops it any more
+                    self._remove()
+                if self._left:
+                    raise self._left_behind() from None
+                raise
 
     def _reach(self) -> None:
         """Without any answer to the first question there is nothing to prove."""
@@ -154,7 +148,7 @@ class _Round:
 
     def _made(self, step: Step, number: int) -> Check:
         name = step.title(self._question)
-        self._say(f"step {number} of {len(ORDER)}: {name}")
+        self._say(f"step {number} of {STEPS}: {name}")
         if why := step.lacks(self._have):
             return skipped(name, why)
         if self._pace.monotonic() > self._deadline:
@@ -162,20 +156,38 @@ class _Round:
         try:
             check = self._acts[step.act](name)
         except MeshpkiError as error:
-            return failed(name, error)
+            check = failed(name, error)
+        if self._listening.silent:
+            self._have.discard(Thing.CA)
         if check.passed and step.gives is not None:
             self._have.add(step.gives)
         return check
 
-    def _remove(self) -> tuple[str, ...]:
+    def _remove(self) -> None:
+        """Take everything away, whoever wants us to stop meanwhile; `_left` is what could not be, and why."""
         with uninterrupted():
-            return self._probe.remove() + (self._other.remove() if self._other else ())
+            self._say(f"step {STEPS} of {STEPS}: {CLEAN}")
+            if sys.exception() is not None:
+                self._say("Ctrl-C waits until that is done")
+            left: tuple[str, ...] = ()
+            for probe in self._probes:
+                left += probe.remove()
+            self._left = left
 
-    def _left_behind(self, left: tuple[str, ...]) -> LeftBehindError:
+    def _clean(self) -> Check:
+        if self._left:
+            return failed(CLEAN, self._left_behind())
+        return Check(CLEAN, Verdict.PASSED, "nothing is left", self._removals())
+
+    def _removals(self) -> tuple[str, ...]:
+        return tuple(line for probe in self._probes for line in probe.told if line.startswith("DELETE "))
+
+    def _left_behind(self) -> LeftBehindError:
         return LeftBehindError(
-            "; ".join(left),
+            "; ".join(self._left or ()),
             wanted="nothing of this round left on the cluster",
             todo=f"kubectl -n {self._question.namespace} delete secret,pod,serviceaccount {NAME}",
+            evidence=self._removals(),
         )
 
     # --- the cluster's part
@@ -185,7 +197,9 @@ class _Round:
         return Check(name, Verdict.PASSED, "without rights, never scheduled", evidence)
 
     def _mint(self, name: str) -> Check:
+        before = len(self._probe.told)
         self._token = self._probe.mint(self._question.audience)
+        evidence = self._probe.told[before:]
         self._have.add(Thing.TOKEN)
         said = claims.examine(
             self._token,
@@ -195,7 +209,7 @@ class _Round:
             pod=BoundObject(NAME, self._probe.pod_uid),
             now=self._pace.now(),
         )
-        return Check(name, Verdict.PASSED, said)
+        return Check(name, Verdict.PASSED, said, evidence)
 
     def _review(self, name: str) -> Check:
         seen = self._probe.review(self._token, self._question.audience)
@@ -217,9 +231,12 @@ class _Round:
     # --- the CA's part
 
     def _certificate(self, name: str) -> Check:
-        return Check(
-            name, Verdict.PASSED, self._ca.certificate(self._token, self._question.spiffe_id, self._pace.now())
-        )
+        return self._issued(name, self._patient_ca.ask(self._token))
+
+    def _issued(self, name: str, chain: Sequence[str]) -> Check:
+        said = self._ca.examine(chain, self._question.spiffe_id, self._pace.now())
+        seen = f"CreateCertificate at {self._ca.endpoint.address}: OK, {len(chain)} certificates"
+        return Check(name, Verdict.PASSED, said, (seen,))
 
     def _other_audience(self, name: str) -> Check:
         return self._ca.refusal(name, lambda: self._probe.mint(OTHER_AUDIENCE), TokenReason.WRONG_AUDIENCE)
@@ -250,9 +267,8 @@ class _Round:
         self._other.stand()
         token = self._other.mint(self._question.audience)
         if self._question.other_trusted:
-            said = self._ca.certificate(token, self._question.spiffe_id, self._pace.now())
-            return Check(name, Verdict.PASSED, said)
-        return self._ca.refusal(name, lambda: token, *_STRANGERS)
+            return self._issued(name, self._patient_ca.ask(token))
+        return self._patient_ca.refusal(name, lambda: token, *_STRANGERS)
 
     def _pod_gone(self, name: str) -> Check:
         """Tokens that the CA never saw tell whether it asks; the one that it took tells how soon it asks again."""

@@ -18,6 +18,8 @@ class Thing(StrEnum):
     PROBE = "probe account and pod"
     TOKEN = "token"
     CONFIRMED = "confirmed token"
+    CA = "answer from the CA"
+    """Had until a call is answered by nobody: whoever is not there refuses nothing."""
     CERTIFICATE = "certificate for a good token"
     OTHER = "other cluster (--other-context)"
 
@@ -68,14 +70,17 @@ ORDER: Final = (
     Step(Act.REVIEW, "TokenReview confirms it for {audience}", (Thing.TOKEN,), Thing.CONFIRMED),
     Step(Act.REVIEW_FOR_ITSELF, "TokenReview refuses it for the API server", (Thing.CONFIRMED,)),
     Step(Act.KNOCK, "the API server refuses it as a credential", (Thing.CONFIRMED,)),
-    Step(Act.CERTIFICATE, "{account} gets a certificate for it", (Thing.TOKEN,), Thing.CERTIFICATE),
-    Step(Act.OTHER_AUDIENCE, "a token for another audience is refused", (Thing.TOKEN,)),
-    Step(Act.NO_TOKEN, "a request without a token is refused"),
-    Step(Act.GARBAGE, "a token that is garbage is refused"),
-    Step(Act.OTHER_KEY, "the same token signed by another key is refused", (Thing.TOKEN,)),
-    Step(Act.LEGACY, "a legacy token is refused", (Thing.PROBE,)),
-    Step(Act.OTHER_CLUSTER, "another cluster's token is refused", (Thing.OTHER,)),
-    Step(Act.POD_GONE, "a token whose pod is gone is refused", (Thing.CERTIFICATE,)),  # last: after it there is no pod
+    Step(Act.CERTIFICATE, "{account} gets a certificate for it", (Thing.TOKEN, Thing.CA), Thing.CERTIFICATE),
+    Step(Act.OTHER_AUDIENCE, "a token for another audience is refused", (Thing.TOKEN, Thing.CA)),
+    Step(Act.NO_TOKEN, "a request without a token is refused", (Thing.CA,)),
+    Step(Act.GARBAGE, "a token that is garbage is refused", (Thing.CA,)),
+    Step(Act.OTHER_KEY, "the same token signed by another key is refused", (Thing.TOKEN, Thing.CA)),
+    Step(Act.LEGACY, "a legacy token is refused", (Thing.PROBE, Thing.CA)),
+    Step(Act.OTHER_CLUSTER, "another cluster's token is refused", (Thing.OTHER, Thing.CA)),
+    Step(
+        Act.POD_GONE, "a token whose pod is gone is refused", (Thing.CERTIFICATE, Thing.CA)
+    ),  # last: after it there is no pod
 )
 CLEAN: Final = "what was made is removed"
 """The name of the check at the end, which is made in any case."""
+STEPS: Final = len(ORDER) + 1

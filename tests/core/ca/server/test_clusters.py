@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -18,13 +17,11 @@ from meshpki.ca.audit.verify import verify
 from meshpki.ca.config_clusters import ApiServerSettings, Authentication, ClusterSettings, JwksSettings
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.ca.server.clusters import review_terms
-from meshpki.ca.server.review_watch import ReviewWatch
-from meshpki.errors import UsageError
-from meshpki.tokens.policy import ClusterPolicy
-from meshpki.tokens.reviewer import TokenReviewer
+from meshpki.errors import MeshpkiError, UsageError
 from support.ca_server import CallFailedError, make_config, running
+from support.fake_api_server import Kubernetes, confirm
 from support.jwks_server import serving
-from support.reviews import FakeApi, answer, caller_of, confirmed, confirming, refused
+from support.reviews import refused
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -32,55 +29,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.ca_server import RunningCa
-    from support.jwks_server import Handler, JwksServer
+    from support.jwks_server import Handler
 
 Code = grpc.StatusCode
 MAKER = TokenMaker()
 GONE = "[invalid bearer token, service account token has been invalidated]"
-
-
-@dataclass
-class Kubernetes:
-    """An https server that answers /openid/v1/jwks and reviews, and keeps who asked for what."""
-
-    server: JwksServer
-    directory: Path
-    reviews: list[str] = field(default_factory=list)
-    """Credential and token of each."""
-    verdict: Callable[[str], tuple[int, bytes]] | None = None
-
-    def __post_init__(self) -> None:
-        self.token_file.write_text("reviewer-1\n")
-        self.server.behaviour = self.behave
-
-    @property
-    def token_file(self) -> Path:
-        return self.directory / "reviewer-token"
-
-    @property
-    def settings(self) -> ApiServerSettings:
-        url = self.server.url.removesuffix("/openid/v1/jwks")
-        return ApiServerSettings(url=url, ca_file=self.server.root, token_file=self.token_file)
-
-    def behave(self, handler: Handler) -> None:
-        credential = handler.headers.get("Authorization", "")
-        if handler.command == "GET":
-            handler.answer(MAKER.jwks() if credential else b"", 200 if credential else 401)
-            return
-        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-        token = body["spec"]["token"]
-        if token.count(".") != 2:
-            handler.answer(refused(), 201)
-            return
-        self.reviews.append(f"{credential} {token}")
-        status, answer = (self.verdict or confirm)(token)
-        handler.answer(answer, status)
-
-
-def confirm(token: str) -> tuple[int, bytes]:
-    import time
-
-    return 201, confirmed(caller_of(token.encode(), ClusterPolicy("x", MAKER.issuer), time.time()))
 
 
 @pytest.fixture
@@ -121,10 +74,10 @@ def refused_with(ca: RunningCa, token: bytes) -> tuple[grpc.StatusCode, str]:
 @pytest.mark.parametrize("how", Authentication)
 def test_each_way_to_authenticate(tmp_path: Path, kubernetes: Kubernetes, how: Authentication) -> None:
     with running(tmp_path, clusters=(cluster(kubernetes, how),)) as ca:
+        until(lambda: ca.http("/readyz")[0] == 200)
         token = good_token()
         assert len(ca.client.sign(token)) == 3
         assert len(ca.client.sign(token)) == 3
-        until(lambda: ca.http("/readyz")[0] == 200)
         kubernetes.verdict = lambda _: (201, refused(GONE))
         gone = good_token(jti="other")
         if how is Authentication.JWKS:
@@ -197,34 +150,6 @@ def test_readiness_names_the_missing_permission(tmp_path: Path, kubernetes: Kube
         assert ca.http("/readyz")[0] == 200
 
 
-def test_an_api_server_that_hangs_takes_no_thread_from_other_clusters(tmp_path: Path, kubernetes: Kubernetes) -> None:
-    """Twice as many tokens of the slow cluster as there are threads; the other's are signed meanwhile."""
-    stuck = threading.Event()
-
-    def hang(token: str) -> tuple[int, bytes]:
-        stuck.wait(30)
-        return confirm(token)
-
-    kubernetes.verdict = hang
-    other = TokenMaker(issuer="https://other.test", slot=1)
-    clusters = (*make_config(tmp_path / "x", other).clusters, cluster(kubernetes, Authentication.TOKENREVIEW))
-    with running(tmp_path, clusters=clusters) as ca:
-        import time
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(32) as pool:
-            calls = [pool.submit(refusal_of, ca, good_token(jti=f"t{number}")) for number in range(32)]
-            until(lambda: len(kubernetes.reviews) >= 8)
-            began = time.monotonic()
-            for number in range(10):
-                assert len(ca.client.sign(other.token(now=time.time(), jti=f"o{number}"))) == 3
-            assert time.monotonic() - began < 4, "they waited for the other cluster's API server"
-            stuck.set()
-            ends = {call.result(30) for call in calls}
-        assert ends <= {None, "review_busy", "review_unavailable"}
-        assert "review_busy" in ends
-
-
 def refusal_of(ca: RunningCa, token: bytes) -> str | None:
     try:
         ca.client.sign(token)
@@ -234,14 +159,14 @@ def refusal_of(ca: RunningCa, token: bytes) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "clusters", "at_once", "waiting"),
-    [(16, 1, 8, 8), (16, 2, 8, 4), (1, 1, 1, 0), (1, 2, 1, 0), (2, 2, 1, 1), (64, 3, 32, 16)],
+    ("threads", "places", "clusters", "at_once", "waiting"),
+    [(16, 64, 1, 8, 56), (16, 64, 2, 8, 40), (1, 1, 1, 1, 0), (1, 1, 2, 1, 0), (2, 2, 2, 1, 1), (64, 64, 3, 32, 16)],
 )
-def test_bounds_leave_threads_to_others(
-    tmp_path: Path, threads: int, clusters: int, at_once: int, waiting: int
+def test_bounds_leave_places_to_others(
+    tmp_path: Path, threads: int, places: int, clusters: int, at_once: int, waiting: int
 ) -> None:
     config = make_config(tmp_path, *[TokenMaker(issuer=f"https://c{number}.test") for number in range(clusters)])
-    config = replace(config, limits=replace(config.limits, threads=threads))
+    config = replace(config, limits=replace(config.limits, threads=threads, in_flight=places))
     for terms in review_terms(config).values():
         assert (terms.at_once, terms.waiting, terms.cache_seconds) == (at_once, waiting, 30)
 
@@ -256,40 +181,63 @@ def test_a_ca_starts_while_the_api_server_is_away(tmp_path: Path, kubernetes: Ku
         assert refused_with(ca, good_token()) == (Code.UNAVAILABLE, "review_unavailable")
 
 
-def test_a_ca_that_is_in_no_pod_does_not_start_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+current-context: {current}
+contexts: [{{name: one, context: {{cluster: one, user: one}}}}]
+clusters: [{{name: one, cluster: {{server: "https://127.0.0.1:1"}}}}]
+users: [{{name: one, user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: /bin/true}}}}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen", "todo"),
+    [
+        ({"in_cluster": True}, "runs in no pod", "name a kubeconfig instead"),
+        ({"kubeconfig": "missing"}, "there is no kubeconfig at ", "put it there, or name another one"),
+        ({"kubeconfig": "none", "context": "other"}, "has no context 'other'", "choose one with `context`: one"),
+        ({"kubeconfig": "none"}, "has no current-context", "choose one with `context`: one"),
+        ({"kubeconfig": "one"}, "/bin/true", "`allow_exec` /bin/true"),
+        ({"url": "https://127.0.0.1:1", "ca_file": "missing", "token_file": "missing"}, "missing", ""),
+        ({"url": "https://127.0.0.1:1", "ca_file": "one", "token_file": "missing"}, "no PEM of certificates", ""),
+    ],
+    ids=["no pod", "no kubeconfig", "no such context", "no current context", "exec", "no authority", "a bad authority"],
+)
+def test_a_way_that_leads_nowhere_is_told_with_its_cluster_and_in_the_words_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], seen: str, todo: str
+) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    settings = ClusterSettings(
-        "prod",
-        MAKER.issuer,
-        authentication=Authentication.TOKENREVIEW,
-        api_server=ApiServerSettings(in_cluster=True),
-    )
-    with pytest.raises(UsageError, match="runs in no pod"):
-        CaServer(replace(make_config(tmp_path), clusters=(settings,))).start()
-
-
-def test_when_api_servers_are_looked_at() -> None:
-    """Every few seconds until it works and after it failed, once a minute while it works."""
-    policy = ClusterPolicy("prod", MAKER.issuer)
-    api = FakeApi(lambda _: answer(b"", 403))
-    now = [0.0]
-    watch = ReviewWatch([TokenReviewer(api, policy)], clock=lambda: now[0])
-    assert watch.failures() == ("reviews: cluster prod: not asked yet",)
-    seen = []
-    for second in range(200):
-        now[0] = float(second)
-        if second == 10:
-            api.behaviour = confirming(policy)
-        if second == 100:
-            api.behaviour = lambda _: answer(b"", 503)
-        before = len(api.asked)
-        watch.look()
-        seen += [second] * (len(api.asked) - before)
-    assert seen[:6] == [0, 5, 10, 70, 130, 135]
-    assert watch.failures() == ()
+    for name, current in (("one", "one"), ("none", '""')):
+        (tmp_path / name).write_text(KUBECONFIG.format(current=current))
+    files = {key: tmp_path / str(settings[key]) for key in ("kubeconfig", "ca_file", "token_file") if key in settings}
+    api_server = ApiServerSettings(**dict(settings, **files))  # type: ignore[arg-type]
+    cluster = ClusterSettings("prod", MAKER.issuer, authentication=Authentication.TOKENREVIEW, api_server=api_server)
+    with pytest.raises(MeshpkiError, match=r"^cluster 'prod': ") as caught:
+        CaServer(replace(make_config(tmp_path), clusters=(cluster,))).start()
+    assert seen in caught.value.seen
+    assert todo in caught.value.todo
+    assert "--" not in str(caught.value)
 
 
 # --- several clusters ----------------------------------------------------------------------------------------------
+
+
+def test_one_that_is_away_at_the_start_keeps_the_ca_from_no_other(tmp_path: Path, kubernetes: Kubernetes) -> None:
+    import time
+
+    kubernetes.hanging = ("/",)
+    other = TokenMaker(issuer="https://other.test", slot=1)
+    clusters = (*make_config(tmp_path / "x", other).clusters, cluster(kubernetes, Authentication.HYBRID))
+    with running(tmp_path, clusters=clusters) as ca:
+        until(lambda: ca.http("/readyz")[0] == 200)
+        assert len(ca.client.sign(other.token(now=time.time()))) == 3
+        for name, ready in (("cluster-0", 1), ("prod", 0)):
+            assert f'meshpki_ca_cluster_ready{{cluster="{name}"}} {ready}.0' in ca.http("/metrics")[1]
+        kubernetes.hanging = ()
+        kubernetes.released.set()
+        until(lambda: 'meshpki_ca_cluster_ready{cluster="prod"} 1.0' in ca.http("/metrics")[1])
+        assert len(ca.client.sign(good_token())) == 3
 
 
 def of_one_issuer(tmp_path: Path, *makers: TokenMaker) -> tuple[ClusterSettings, ...]:

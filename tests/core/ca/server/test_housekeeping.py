@@ -41,3 +41,21 @@ def test_the_first_round_is_at_once_and_stop_ends_the_wait() -> None:
 
 def test_stop_before_start() -> None:
     Housekeeping({}).stop()
+
+
+def test_after_the_end_no_other_chore_is_begun() -> None:
+    came, go, second = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        came.set()
+        assert go.wait(30)
+
+    chores = Housekeeping({"first": first, "second": second.set})
+    chores.start()
+    assert came.wait(30)
+    chores.end()
+    chores.stop(0.01)
+    assert not go.is_set(), "it was not waited for"
+    go.set()
+    chores.stop()
+    assert not second.is_set()

@@ -16,7 +16,7 @@ from meshpki.provision.cluster import throw_away
 from meshpki.provision.cluster.climb import LeftBehindError, climb
 from meshpki.provision.cluster.question import Canary, Question
 from meshpki.provision.cluster.throw_away import LABELS, MARK, STALE_SECONDS, Run, Standing, is_left_over, this_run
-from meshpki.provision.cluster.uninterrupted import stoppable, uninterrupted
+from meshpki.provision.cluster.uninterrupted import stoppable, stopped_once, uninterrupted
 from meshpki.provision.cluster.verdict import Answer, Reason, Rung
 from support.fake_cluster import FakeAnswer, FakeCluster, answer, away, failure, made
 
@@ -310,6 +310,24 @@ def test_a_signal_that_comes_while_handlers_are_put_back_leaves_them_put_back(
 def test_a_stop_is_as_a_ctrl_c(number: signal.Signals) -> None:
     with pytest.raises(KeyboardInterrupt), stoppable():
         signal.raise_signal(number)
+
+
+@pytest.mark.usefixtures("_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_of_several_signals_the_first_one_stops(number: signal.Signals) -> None:
+    """Whoever tidies up then is not hit, not even before he has begun."""
+    tidied = False
+    with pytest.raises(KeyboardInterrupt), stopped_once():
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            with uninterrupted():
+                signal.raise_signal(number)
+            tidied = True
+    assert tidied
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)  # as before
 
 
 @pytest.mark.usefixtures("_signals")

@@ -12,7 +12,7 @@ from meshpki.agent.ca_client import CaRefusedError, CaUnavailableError
 from meshpki.hooks import CaEndpoint
 from meshpki.identity import TrustDomain
 from meshpki.provision.checks import Verdict, VerifyReport
-from meshpki.provision.proof.proof import Pace
+from meshpki.provision.proof.pace import Pace
 from support import proofs
 from support.authority import TestAuthority, make_authority
 from support.kube import ApiServer
@@ -25,6 +25,8 @@ NEGATIVES = [
     "a token that is garbage is refused",
     "the same token signed by another key is refused",
 ]
+REASONS = ["token_wrong_audience", "token_missing", "token_malformed", "token_bad_signature"]
+"""Of these, in their order."""
 Answer = Callable[[str, str], Sequence[str]]
 
 
@@ -64,6 +66,10 @@ def away(token: str, csr: str) -> Sequence[str]:
     raise CaUnavailableError("UNAVAILABLE", "no certificate: UNAVAILABLE", todo="look whether it runs")
 
 
+def unable(token: str, csr: str) -> Sequence[str]:
+    raise CaUnavailableError("UNAVAILABLE", "UNAVAILABLE: keys_unavailable: x", todo="wait", reason="keys_unavailable")
+
+
 def test_one_that_accepts_everything(kube_137: ApiServer) -> None:
     found = failed(kube_137, good)
     assert found == dict.fromkeys(NEGATIVES, "the CA issued a certificate for it")
@@ -72,16 +78,36 @@ def test_one_that_accepts_everything(kube_137: ApiServer) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        away,
+        unable,
         refusing("UNAUTHENTICATED", "token_expired"),
         refusing("PERMISSION_DENIED", "token_wrong_audience"),
         refusing("UNAVAILABLE", "token_missing"),
     ],
-    ids=["away", "another reason", "another status", "an outage with a reason"],
+    ids=["an outage behind it", "another reason", "another status", "an outage with a reason"],
 )
 def test_a_refusal_counts_only_with_the_right_status_and_reason(kube_137: ApiServer, answer: Answer) -> None:
     report = report_on(kube_137, answer)
     assert {check.name for check in report.failed} == {CERTIFICATE, *NEGATIVES}
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_nobody_there_is_told_once(kube_137: ApiServer, number: int) -> None:
+    """From the call on that nobody answered: what would come after it could only say the same."""
+    calls: list[str] = []
+
+    def answer(token: str, csr: str) -> Sequence[str]:
+        calls.append(token)
+        if len(calls) > number:
+            return away(token, csr)
+        if len(calls) == 1:
+            return good(token, csr)
+        raise CaRefusedError("UNAUTHENTICATED", REASONS[len(calls) - 2], "no", todo="")
+
+    report = report_on(kube_137, answer)
+    assert [check.name for check in report.failed] == [[CERTIFICATE, *NEGATIVES][number]]
+    assert len(calls) == number + 1
+    skipped = [check for check in report.checks if check.detail == "there is no answer from the CA"]
+    assert [check.name for check in skipped][: 3 - number] == NEGATIVES[number:3]
 
 
 BAD_CHAINS: dict[str, tuple[Answer, str]] = {
@@ -172,10 +198,74 @@ def test_a_round_that_takes_too_long_begins_nothing_new(kube_137: ApiServer) -> 
 
     def slow(token: str, csr: str) -> Sequence[str]:
         clock.sleep(400.0)
-        return away(token, csr)
+        return unable(token, csr)
 
     endpoint = CaEndpoint("ca.test:443", "ca.test", authority().root_pem)
     report = proofs.proven(kube_137, endpoint, sign=lambda _, token, csr, __: slow(token, csr), pace=clock.pace())
     late = [check for check in report.failed if "not begun" in check.detail]
     assert [check.name for check in late] == [*NEGATIVES[1:], "a legacy token is refused"]
     assert proofs.left(kube_137) == []
+
+
+# --- a key that the CA has not looked for yet
+
+
+def test_a_token_by_a_key_that_is_new_is_shown_again_too(kube_137: ApiServer) -> None:
+    """As when the cluster has just changed its key."""
+    clock, asked = Clock(), list[float]()
+
+    def answer(token: str, csr: str) -> Sequence[str]:
+        asked.append(clock.passed)
+        if clock.passed < 8.0:
+            raise CaUnavailableError("UNAVAILABLE", "not yet", todo="", reason="key_not_seen_yet")
+        return good(token, csr)
+
+    endpoint = CaEndpoint("ca.test:443", "ca.test", authority().root_pem)
+    report = proofs.proven(kube_137, endpoint, sign=lambda _, token, csr, __: answer(token, csr), pace=clock.pace())
+    assert CERTIFICATE not in [check.name for check in report.failed]
+    assert asked[:5] == [0.0, 2.0, 4.0, 6.0, 8.0]
+
+
+@pytest.mark.xdist_group("kube-137")
+@pytest.mark.parametrize(
+    ("seconds", "trusted", "verdict", "said"),
+    [
+        (0.0, False, Verdict.PASSED, "UNAUTHENTICATED: token_unknown_key"),
+        (39.0, False, Verdict.PASSED, "UNAUTHENTICATED: token_unknown_key"),
+        (39.0, True, Verdict.PASSED, "spiffe://mesh.local/ns/default/sa/meshpki-verify until "),
+        (99.0, False, Verdict.FAILED, "not yet"),
+    ],
+)
+def test_another_clusters_token_is_shown_again_until_the_ca_has_looked_for_its_key(
+    kube_137: ApiServer, kube_130: ApiServer, seconds: float, trusted: bool, verdict: Verdict, said: str
+) -> None:
+    clock, told, asked = Clock(), [""], list[float]()
+
+    def answer(token: str, csr: str) -> Sequence[str]:
+        if "other cluster's" not in told[-1]:
+            return good(token, csr)
+        asked.append(clock.passed)
+        if clock.passed - asked[0] < seconds:
+            raise CaUnavailableError("UNAVAILABLE", "not yet", todo="", reason="key_not_seen_yet")
+        if trusted:
+            return good(token, csr)
+        raise CaRefusedError("UNAUTHENTICATED", "token_unknown_key", "no", todo="")
+
+    def say(words: str) -> None:
+        if words.startswith("step "):
+            told.append(words)
+
+    endpoint = CaEndpoint("ca.test:443", "ca.test", authority().root_pem)
+    report = proofs.proven(
+        kube_137,
+        endpoint,
+        sign=lambda _, token, csr, __: answer(token, csr),
+        other=kube_130,
+        other_trusted=trusted,
+        pace=clock.pace(),
+        progress=say,
+    )
+    (check,) = [check for check in report.checks if "other cluster's" in check.name]
+    assert (check.verdict, len(asked)) == (verdict, 1 + min(int(seconds + 1), 46) // 2)
+    assert said in check.detail
+    assert proofs.left(kube_130) == []

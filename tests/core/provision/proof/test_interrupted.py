@@ -15,7 +15,8 @@ from meshpki.kube.client import KubeClient
 from meshpki.kube.errors import KubeUnreachableError, Unreachable
 from meshpki.provision.checks import Check, Verdict, VerifyReport
 from meshpki.provision.cluster.throw_away import LABELS, MARK, STALE_SECONDS
-from meshpki.provision.proof.proof import LeftBehindError, Pace
+from meshpki.provision.proof.pace import Pace
+from meshpki.provision.proof.proof import LeftBehindError
 from meshpki.provision.proof.question import NAME
 from meshpki.provision.proof.steps import CLEAN
 from support import proofs
@@ -234,6 +235,24 @@ def test_what_cannot_be_removed_is_told_after_ctrl_c(kube_137: ApiServer, moment
     assert caught.value.todo == "kubectl -n default delete secret,pod,serviceaccount meshpki-verify"
     assert [path.split("/")[-2] for path in proofs.left(kube_137)] == left
     _tidy(kube_137)
+
+
+def test_what_cannot_be_removed_is_told_however_often_ctrl_c_is_hit(kube_137: ApiServer) -> None:
+    """From when most stands on, at every moment, and nothing can be deleted: it is never said that nothing is left."""
+    whole = _whole(kube_137)
+    first = whole.index(f"done GET {SPACE}/secrets/{NAME}")
+    for last in range(first, first + 12):
+
+        def at(number: int, what: str, last: int = last) -> None:
+            if first <= number <= last:
+                signal.raise_signal(signal.SIGINT)
+            if what.startswith("DELETE"):
+                away()
+
+        with pytest.raises(LeftBehindError, match=r"Secret .* could not be removed"):
+            Events(at).round(kube_137)
+        assert len(proofs.left(kube_137)) == 3
+        _tidy(kube_137)
 
 
 def test_a_run_that_is_at_work_is_left_in_peace(kube_137: ApiServer) -> None:

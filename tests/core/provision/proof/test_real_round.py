@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,18 @@ import pytest
 
 from meshpki.agent.ca_client import sign_once
 from meshpki.ca.config_clusters import Authentication
+from meshpki.errors import MeshpkiError
 from meshpki.hooks import CaEndpoint
 from meshpki.provision.checks import Check, Verdict, VerifyReport
-from meshpki.provision.proof.steps import CLEAN, ORDER
+from meshpki.provision.proof.question import NAME
+from meshpki.provision.proof.steps import CLEAN, STEPS
 from support import proofs
+from support.authority import make_authority
 from support.kube import ApiServer
 from support.kube.pool import ApiServerPool
+from support.reviewed_clusters import Workload
 
+SPACE = "/api/v1/namespaces/default"
 AGES = ("kube_113", "kube_130", "kube_137")
 every_age = pytest.mark.parametrize(
     "age", [pytest.param(age, marks=pytest.mark.xdist_group(age.replace("_", "-"))) for age in AGES]
@@ -71,9 +77,15 @@ def test_a_ca_that_goes_by_keys(server: ApiServer, tmp_path: Path) -> None:
     assert the(report, "another key").detail == "UNAUTHENTICATED: token_bad_signature"
     assert the(report, "legacy").detail == "UNAUTHENTICATED: token_legacy"
     assert the(report, "pod is gone").detail.startswith("not checked by this CA: it issued a certificate")
-    assert told == [
-        f"step {number} of {len(ORDER)}: {check.name}" for number, check in enumerate(report.checks[:-1], 1)
-    ]
+    steps = [f"step {number} of {STEPS}: {check.name}" for number, check in enumerate(report.checks, 1)]
+    assert told == steps
+    assert len(steps) == STEPS
+    assert the(report, "TokenRequest").evidence[-1] == f"POST {SPACE}/serviceaccounts/{NAME}/token: HTTP 201"
+    (asked,) = the(report, "gets a certificate").evidence
+    assert re.fullmatch(r"CreateCertificate at 127\.0\.0\.1:[0-9]+: OK, 3 certificates", asked)
+    removed = tuple(f"DELETE {SPACE}/{kind}/{NAME}: HTTP 200" for kind in ("secrets", "pods", "serviceaccounts"))
+    assert the(report, CLEAN).evidence == removed
+    assert [check.name for check in report.checks if check.passed and not check.evidence] == []
 
 
 @every_age
@@ -133,6 +145,31 @@ def test_another_clusters_token(
 
 
 @pytest.mark.xdist_group("kube-137")
+@pytest.mark.parametrize("how", [Authentication.JWKS, Authentication.HYBRID])
+def test_another_clusters_token_is_no_failure_of_a_ca_that_has_just_looked_for_keys(
+    kube_137: ApiServer, api_server: ApiServerPool, how: Authentication, tmp_path: Path
+) -> None:
+    """As kubeadm makes clusters, and the CA is recommended: one issuer string, keys from the API server.
+
+    The CA looks for strangers' keys every ten seconds at most, and says `key_not_seen_yet` in between.
+    """
+    other = api_server(issuers=[kube_137.service_account_issuer])
+    stranger, told = Workload.make(other).token(), list[str]()
+
+    def sign(endpoint: CaEndpoint, token: str, csr: str, ttl: int) -> list[str]:
+        if told[-1].endswith("another cluster's token is refused"):
+            with pytest.raises(MeshpkiError):
+                sign_once(endpoint, stranger, csr, ttl)  # somebody else comes with a key that it does not know
+        return sign_once(endpoint, token, csr, ttl)
+
+    with proofs.ca_for(tmp_path, proofs.cluster_settings(kube_137, tmp_path, how, keys_from_server=True)) as ca:
+        report = proofs.proven(kube_137, ca, other=other, progress=told.append, sign=sign)
+    assert report.passed, report.failed
+    assert the(report, "another cluster").detail == "UNAUTHENTICATED: token_unknown_key"
+    assert "the CA has not looked for the token's key yet; it is asked again" in told
+
+
+@pytest.mark.xdist_group("kube-137")
 def test_a_mesh_token_that_opens_the_api_server_is_a_red_finding(api_server: ApiServerPool, tmp_path: Path) -> None:
     server = api_server("v1.37.2", "--api-audiences=https://api,istio-ca")
     with proofs.ca_for(tmp_path, proofs.cluster_settings(server, tmp_path)) as ca:
@@ -147,7 +184,7 @@ def test_a_mesh_token_that_opens_the_api_server_is_a_red_finding(api_server: Api
 
 def test_the_founding_age_without_token_requests(kube_113_without_requests: ApiServer) -> None:
     server = kube_113_without_requests
-    report = proofs.proven(server, CaEndpoint("127.0.0.1:1", "x", b""))
+    report = proofs.proven(server, CaEndpoint("127.0.0.1:1", "x", make_authority().root_pem))
     failed = the(report, "TokenRequest:")
     assert failed.verdict is Verdict.FAILED
     assert "meshpki detect" in failed.detail
@@ -176,12 +213,15 @@ def test_a_ca_of_another_cluster(kube_137: ApiServer, tmp_path: Path) -> None:
 
 
 def test_a_ca_that_is_away_refuses_nothing(kube_137: ApiServer) -> None:
-    gone = CaEndpoint("127.0.0.1:1", "istio-ca.test", b"")
-    report = proofs.proven(kube_137, gone)
-    of_ca = [check for check in report.checks if "refused" in check.name or "certificate" in check.name]
+    """And that it is away is told once."""
+    report = proofs.proven(kube_137, CaEndpoint("127.0.0.1:1", "istio-ca.test", make_authority().root_pem))
+    of_ca = [check for check in report.checks if "is refused" in check.name or "certificate" in check.name]
     assert [check.name for check in of_ca if check.passed] == []
-    for check in report.failed:
-        assert "UNAVAILABLE" in check.detail, check
+    (check,) = report.failed
+    assert check.name == "default/meshpki-verify gets a certificate for it"
+    assert "UNAVAILABLE" in check.detail
+    assert "check that the CA is running" in check.detail
+    assert len([check for check in of_ca if check.detail == "there is no answer from the CA"]) == 5
     assert the(report, "confirms").passed
     assert proofs.left(kube_137) == []
 

@@ -8,7 +8,7 @@ import pytest
 
 from meshpki.identity import TrustDomain
 from meshpki.provision.proof.question import Question
-from meshpki.provision.proof.steps import CLEAN, ORDER, Act, Step, Thing
+from meshpki.provision.proof.steps import CLEAN, ORDER, STEPS, Act, Step, Thing
 
 QUESTION = Question(TrustDomain("mesh.local"), namespace="probes", audience="mesh")
 
@@ -19,7 +19,7 @@ def test_every_act_is_done_once() -> None:
 
 @pytest.mark.parametrize("step", ORDER, ids=lambda step: step.act)
 def test_what_a_step_needs_can_be_there_by_then(step: Step) -> None:
-    before = {Thing.OTHER, Thing.TOKEN} | {one.gives for one in ORDER[: ORDER.index(step)]}
+    before = {Thing.CA, Thing.OTHER, Thing.TOKEN} | {one.gives for one in ORDER[: ORDER.index(step)]}
     assert set(step.needs) <= before
 
 
@@ -28,7 +28,7 @@ def test_nothing_that_needs_the_pod_comes_after_it_is_gone() -> None:
 
 
 def test_the_ca_is_asked_for_nothing_and_garbage_whatever_happened_before() -> None:
-    assert {step.act for step in ORDER if not step.lacks(set())} == {Act.STAND, Act.NO_TOKEN, Act.GARBAGE}
+    assert {step.act for step in ORDER if not step.lacks({Thing.CA})} == {Act.STAND, Act.NO_TOKEN, Act.GARBAGE}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,8 @@ def test_the_ca_is_asked_for_nothing_and_garbage_whatever_happened_before() -> N
         (Act.MINT, {Thing.PROBE}, ""),
         (Act.KNOCK, {Thing.PROBE, Thing.TOKEN}, "there is no confirmed token"),
         (Act.OTHER_CLUSTER, set(), "there is no other cluster (--other-context)"),
-        (Act.POD_GONE, {Thing.TOKEN}, "there is no certificate for a good token"),
+        (Act.POD_GONE, {Thing.TOKEN, Thing.CA}, "there is no certificate for a good token"),
+        (Act.GARBAGE, set(), "there is no answer from the CA"),
     ],
 )
 def test_what_is_missing_is_named(act: Act, have: set[Thing], why: str) -> None:
@@ -50,6 +51,6 @@ def test_titles_name_what_is_at_stake_and_no_two_are_the_same() -> None:
     titles = [step.title(QUESTION) for step in ORDER]
     assert titles[0] == "the probe probes/meshpki-verify stands"
     assert titles[1] == "TokenRequest: a token for mesh, bound to a pod"
-    assert len({*titles, CLEAN}) == len(ORDER) + 1
+    assert len({*titles, CLEAN}) == STEPS
     trusting = [step.title(replace(QUESTION, other_trusted=True)) for step in ORDER]
     assert set(trusting) - set(titles) == {"the other cluster's token gets one, too"}
