@@ -297,7 +297,7 @@ def test_a_full_disk_under_stdout_is_an_error() -> None:
 def test_an_encoding_that_lacks_a_character_is_no_error(tmp_path: Path, there: bool) -> None:
     log = tmp_path / "audit-☃"
     if there:
-        log.touch()
+        log.write_bytes(b'{"seq":0,')  # a record's beginning, without a head
     ran = command_line.spawn("audit", "verify", str(log), env={"PYTHONIOENCODING": "ascii"})
     assert ran.code == 1
     assert "audit-" in (ran.out if there else ran.err)
