@@ -18,7 +18,7 @@ from meshpki.agent.roots_file import RootsFile
 from meshpki.runtime.watch import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -134,12 +134,18 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) 
         time.sleep(0.02)
 
 
+def with_open_files(argv: Sequence[str], soft: int, hard: int) -> list[str]:
+    """The same command, as a process that may have so many files open, and raise that no further than to `hard`."""
+    return ["/bin/sh", "-c", f'ulimit -S -n {soft} && ulimit -H -n {hard} && exec "$@"', "sh", *argv]
+
+
 class AgentProcess:
     """`run_agent` in a process of its own, its log at debug level in a file."""
 
-    def __init__(self, config: AgentConfig, log: Path) -> None:
+    def __init__(self, config: AgentConfig, log: Path, *, open_files: tuple[int, int] | None = None) -> None:
         self._config = config
         self._log = log
+        self._open_files = open_files
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -149,9 +155,12 @@ class AgentProcess:
             for name in AgentConfig.__dataclass_fields__
             if (value := getattr(config, name)) is not None
         }
+        argv = [sys.executable, "-c", _MAIN, json.dumps(values, default=str)]
+        if self._open_files is not None:
+            argv = with_open_files(argv, *self._open_files)
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, json.dumps(values, default=str)],
+                argv,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

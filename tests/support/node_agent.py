@@ -21,7 +21,7 @@ from meshpki.agent.node_token import ISTIO_HEADER
 from meshpki.wire.methods import SECRET_TYPE_URL, STREAM_SECRETS
 from meshpki.wire.sds_pb2 import DiscoveryRequest, DiscoveryResponse, Node, Secret
 from support import ca_server
-from support.agent_process import wait_until
+from support.agent_process import wait_until, with_open_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +39,8 @@ class NodeAgentProcess:
     ttl: str = "1h"
     options: tuple[str, ...] = ()
     log_level: str = "debug"
+    open_files: tuple[int, int] | None = None
+    """Soft and hard limit; None: as here."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -76,6 +78,8 @@ class NodeAgentProcess:
             self.log_level,
             *self.options,
         ]
+        if self.open_files is not None:
+            argv = with_open_files(argv, *self.open_files)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         wait_until(self.socket.is_socket, "the node's socket")

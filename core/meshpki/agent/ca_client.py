@@ -12,6 +12,7 @@ from meshpki.agent.bundle import pem_of
 from meshpki.agent.credential import CertificateCredential, TokenCredential
 from meshpki.errors import MachineError, MeshpkiError, RefusedError, UnavailableError, UsageError
 from meshpki.runtime.logs import redact
+from meshpki.runtime.open_files import OpenFilesError, require
 from meshpki.wire import methods
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from meshpki.wire.trust_bundles_pb2 import ReportRequest, ReportResponse
@@ -27,6 +28,11 @@ _Answer = TypeVar("_Answer")
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
 MAX_DETAIL: Final = 400
+FILES_FOR_A_CALL: Final = 8
+"""Connection and name look-up; gRPC's first channel takes six of its own, and ends the process if it cannot."""
+_CALLING: Final = "could not call the CA"
+_OUT_OF_FILES: Final = "Too many open files"
+"""In gRPC's words for a connection that could not be made: another call took what was left."""
 _REFUSALS: Final = frozenset(
     {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}
 )
@@ -122,6 +128,7 @@ class CaClient:
                 address = self._renewal_address()
                 token, metadata = "", ()
         credentials = _credentials(self._roots_pem(), identity)
+        require(FILES_FOR_A_CALL, _CALLING)
         try:
             async with grpc.aio.secure_channel(address, credentials, _options(self.server_name)) as channel:
                 call: grpc.aio.UnaryUnaryMultiCallable[bytes, _Answer]
@@ -200,6 +207,8 @@ def _translate(
     """Make an error of a status. `ca`: its address, and the name that its certificate has to carry."""
     status, (address, server_name) = code.name, ca
     detail = _clean(details or "", token)
+    if code is grpc.StatusCode.UNAVAILABLE and _OUT_OF_FILES in detail:
+        return OpenFilesError(_CALLING)
     said = _REASON.match(detail)
     reason = said.group(1) if said else ""
     if code in _REFUSALS:

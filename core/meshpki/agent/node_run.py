@@ -8,7 +8,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Final
 
-from meshpki.agent import socket_path, status
+from meshpki.agent import connections, socket_path, status
 from meshpki.agent.ca_client import CaClient
 from meshpki.agent.keeper import Wish
 from meshpki.agent.node import NodeSessions
@@ -70,7 +70,6 @@ class NodeAgent:
             chance=chance,
         )
         self._status = StatusFile(config.status_file) if config.status_file is not None else None
-        self._server = SocketServer(config.socket, self.sessions, (*sds_methods(), *workload_methods()))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping` is set. Raises MachineError at the start only.
@@ -88,11 +87,15 @@ class NodeAgent:
                 await asyncio.to_thread(observer.close)
 
     async def _serve(self) -> None:
-        await self._server.start()
+        wanted = connections.for_node(self._config.limits.identities)
+        most = connections.most(wanted, calls_at_once=self._config.at_once)
+        methods = (*sds_methods(), *workload_methods())
+        server = SocketServer(self._config.socket, self.sessions, methods, connections=most)
+        await server.start()
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            await self._server.stop()
+            await server.stop()
 
     def _prepare(self) -> None:
         socket_path.prepare(self._config.socket)

@@ -11,6 +11,7 @@ from meshpki.agent.failure import Failure, FailureKind
 from meshpki.agent.repeats import Repeats
 from meshpki.agent.token_file import TokenFileError
 from meshpki.errors import MeshpkiError
+from meshpki.runtime.open_files import OpenFilesError
 
 if TYPE_CHECKING:
     from meshpki.agent.rotation import Report
@@ -38,6 +39,8 @@ def failure_of(error: Exception) -> Failure:
             kind, reason = FailureKind.NETWORK, error.status.lower()
         case AnswerError():
             kind, reason = FailureKind.ANSWER, error.reason
+        case OpenFilesError():
+            kind, reason = FailureKind.MACHINE, "open_files"
         case MeshpkiError():
             kind, reason = FailureKind.MACHINE, "file"
         case _:  # only the kind of an error that we did not foresee: its text might hold anything

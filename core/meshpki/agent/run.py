@@ -22,6 +22,7 @@ from meshpki.agent.status_file import StatusFile
 from meshpki.agent.token_source import TokenFileSource
 from meshpki.agent.until_stopped import serve_until_signal, until_stopped
 from meshpki.errors import ExitCode
+from meshpki.runtime.open_files import allow_all
 from meshpki.runtime.watch import Watcher
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Agent:
         return RenewingSource(tokens, quiet=quiet) if self._config.ca_renewal_address else tokens
 
     def _prepare(self) -> None:
+        allow_all()
         self._faces.prepare()
         if self._status is not None:
             self._status.begin()

@@ -27,6 +27,14 @@ log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
 DRAIN_SECONDS: Final = 2.0
+CONNECTIONS: Final = 512
+OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.so_reuseport", 0),
+    # Whoever connects and says nothing, or asks nothing, is closed: each connection takes an open file.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 120_000),
+)
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # Any: the messages are the face's own
 # Any: what a method is given and gives is the face's own; the table only carries it from decode to encode.
@@ -64,8 +72,12 @@ class Method:
 class SocketServer:
     """Serves the table on a socket. The socket appears in `start`, ready to be used, and goes in `stop`."""
 
-    def __init__(self, path: Path, sessions: Sessions, methods: Sequence[Method]) -> None:
+    def __init__(
+        self, path: Path, sessions: Sessions, methods: Sequence[Method], *, connections: int = CONNECTIONS
+    ) -> None:
+        """Take so many `connections` at a time; one more is closed at once."""
         self._path = path
+        self._connections = connections
         self._sessions = sessions
         self._methods = tuple(methods)
         self._refused = Repeats(log, "a call is refused")
@@ -74,7 +86,7 @@ class SocketServer:
 
     async def start(self) -> None:
         """Bind, serve, and only then put the socket in place. Raises MachineError."""
-        server = aio.server(options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0)])
+        server = aio.server(options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", self._connections)])
         server.add_generic_rpc_handlers(self._handlers())
         with socket_path.taking_over(self._path) as passing:
             try:

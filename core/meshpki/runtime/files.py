@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshpki.errors import MachineError
+from meshpki.runtime.open_files import OpenFilesError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,8 @@ def machine_errors(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise OpenFilesError(f"{doing} {path}") from error
         raise MachineError(f"{doing} {path}: {error.strerror or error}", todo=_advice(error.errno, path)) from error
 
 
@@ -38,8 +41,8 @@ def _advice(number: int | None, path: Path) -> str:
             return "that file system is read-only: name a directory on another one"
         case errno.ENOENT:
             return "check the path"
-        case errno.EMFILE | errno.ENFILE:
-            return "raise the limit on open files (ulimit -n), or see who holds connections to this process"
+        case errno.ENFILE:
+            return "this machine as a whole has too many files open: see /proc/sys/fs/file-nr"
         case errno.ELOOP:
             return "a symbolic link stands there: name the real path"
         case _:

@@ -33,3 +33,29 @@ def test_a_machine_that_refuses_is_no_failure(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 96))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     assert open_files.allow_all() == 64
+
+
+_REQUIRE = """
+import os, resource
+from meshpki.runtime.open_files import OpenFilesError, require
+
+before = len(os.listdir("/proc/self/fd"))
+require(8, "could not call")
+assert len(os.listdir("/proc/self/fd")) == before
+resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+files = [open("/dev/null") for _ in range(10)]
+try:
+    require(8, "could not call")
+except OpenFilesError as error:
+    print(error.seen)
+    print(error.todo)
+files.pop()
+open("/dev/null").close()  # what was tried for was given back
+"""
+
+
+def test_room_for_several_is_asked_for_before_the_first_is_used() -> None:
+    done = subprocess.run([sys.executable, "-c", _REQUIRE], capture_output=True, text=True, check=True)
+    seen, todo = done.stdout.splitlines()
+    assert seen == "could not call: Too many open files; this process may have 16 (RLIMIT_NOFILE)"
+    assert "ulimit -n" in todo

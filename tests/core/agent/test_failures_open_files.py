@@ -1,0 +1,214 @@
+"""Open files run out, or nearly: agents as processes with a low limit, and strangers who hold connections to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from meshpki.agent import socket_server
+from meshpki.agent.connections import affordable
+from meshpki.agent.feed import Feed
+from meshpki.agent.sds_service import sds_methods
+from meshpki.agent.sessions import OneIdentity
+from meshpki.agent.socket_server import SocketServer
+from support.agent_process import AgentProcess, fake_token
+from support.crowd import ScriptedCa, Subscriber, look_once, places, until
+from support.fake_ca import SERVER_NAME
+from support.node_agent import NodeAgentProcess, Stream, leaf_of, with_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("failures-open-files")]
+
+SOFT, HARD = 48, 96
+STRANGERS = 2 * HARD
+LIFE = 6.0
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def lines(log: Path) -> list[dict[str, Any]]:  # Any: JSON, looked at in assertions
+    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+
+
+def failures(log: Path) -> list[str]:
+    return [f"{line['fault']}/{line['reason']}" for line in lines(log) if "fault" in line]
+
+
+@contextlib.contextmanager
+def strangers(path: Path) -> Iterator[list[socket.socket]]:
+    """Connections that say nothing, more than there are files."""
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(STRANGERS):
+            client = stack.enter_context(closing(socket.socket(socket.AF_UNIX)))
+            client.connect(str(path))
+            client.setblocking(False)
+            clients.append(client)
+        yield clients
+
+
+def is_open(client: socket.socket) -> bool:
+    try:
+        return client.recv(4096) != b""  # the server's SETTINGS
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False
+
+
+@pytest.fixture
+def ca() -> Iterator[ScriptedCa]:
+    with ScriptedCa(life=LIFE) as made:
+        yield made
+
+
+@pytest.fixture
+def node(short_dir: Path, ca: ScriptedCa) -> Iterator[NodeAgentProcess]:
+    made = NodeAgentProcess(short_dir, ca.address, SERVER_NAME, log_level="info")
+    made.open_files = (SOFT, HARD)
+    made.roots.write_bytes(ca.authority.roots_pem)
+    with made:
+        yield made
+
+
+def stream(node: NodeAgentProcess, mark: str) -> Stream:
+    return Stream(node.socket, with_token(fake_token(expires_at=time.time() + 3600, mark=mark)), "default")
+
+
+def served(one: Stream) -> int:
+    return leaf_of(one.secrets()["default"]).serial_number
+
+
+def test_node_strangers_take_no_file_that_a_renewal_needs(node: NodeAgentProcess) -> None:
+    assert node.process is not None
+    pid = node.process.pid
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (HARD, HARD), "raised as far as allowed"
+    with stream(node, "a") as a, stream(node, "b") as b:
+        first = [served(a), served(b)]
+        with strangers(node.socket) as clients:
+            until(lambda: not all(map(is_open, clients)), "more are not taken")
+            second = [served(a), served(b)]
+            assert any(map(is_open, clients)), "they are still there"
+            assert descriptors(pid) < HARD - 8
+        with stream(node, "c") as c:
+            third = served(c)
+    assert len({*first, *second, third}) == 5
+    assert failures(node.log) == []
+    assert node.process.poll() is None
+    (said,) = [line for line in lines(node.log) if line["level"] == "warning"]
+    assert said["message"] == "fewer connections than workloads may want: each takes an open file"
+    assert said["open_files"] == HARD
+
+
+def test_node_without_a_file_left_says_so_goes_on_serving_and_comes_back(node: NodeAgentProcess) -> None:
+    """The limit is taken away from the running process: no reserve helps against that."""
+    assert node.process is not None
+    pid = node.process.pid
+    with stream(node, "a") as a:
+        first = served(a)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors(pid) + 2, HARD))
+        until(lambda: failures(node.log), "a renewal that could not be made")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (HARD, HARD))
+        assert served(a) != first, "the same stream has the next certificate"
+    assert set(failures(node.log)) == {"machine/open_files"}
+    said = next(line for line in lines(node.log) if "fault" in line)
+    assert (said["message"], said["state"]) == ("no renewal: this machine is at fault", "overdue")
+    assert "Too many open files; this process may have" in said["seen"]
+    assert "RLIMIT_NOFILE" in said["seen"]
+    assert "ulimit -n" in said["todo"]
+    assert node.process.poll() is None
+
+
+def test_pod_strangers_take_no_file_that_a_renewal_needs(ca: ScriptedCa) -> None:
+    with places() as at:
+        config = at.agent("one", ca)
+        with AgentProcess(config, at["one"].log, open_files=(SOFT, HARD)) as agent:
+            until(at["one"].socket.is_socket, "a socket")
+            with Subscriber(at["one"].socket) as subscriber:
+                until(lambda: subscriber.pushed, "the secret")
+                with strangers(at["one"].socket) as clients:
+                    until(lambda: not all(map(is_open, clients)), "more are not taken")
+                    until(lambda: len(subscriber.pushed) > 1, "a renewal")
+                    assert any(map(is_open, clients)), "they are still there"
+                until(lambda: look_once(at["one"].socket).valid, "somebody new is served")
+                assert subscriber.status is None
+            assert agent.process is not None
+            assert agent.process.poll() is None
+            assert failures(at["one"].log) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "files", "calls", "share"),
+    [(512, 1024, 1, 512), (3072, 1024, 16, 896), (512, 64, 16, 32), (3072, 1_048_576, 16, 3072)],
+    ids=["pod", "node", "few", "many"],
+)
+def test_how_many_connections_a_limit_allows(wanted: int, files: int, calls: int, share: int) -> None:
+    assert affordable(wanted, files, calls) == share
+
+
+_CALL = """
+import asyncio, os, resource, sys
+from pathlib import Path
+from meshpki.agent.ca_client import CaClient
+from meshpki.agent.credential import TokenCredential
+from meshpki.agent.roots_file import RootsFile
+from meshpki.runtime.open_files import OpenFilesError
+from meshpki.runtime.watch import Watcher
+
+async def main():
+    roots = RootsFile(Path(sys.argv[1]), Watcher())
+    roots.reload()
+    client = CaClient("127.0.0.1:1", "ca.test", roots)
+    here = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (here + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        await client.sign("csr", TokenCredential("a.b.c"), 60)
+    except OpenFilesError as error:
+        print(error)
+
+asyncio.run(main())
+"""
+
+
+def test_a_first_call_without_files_does_not_end_the_process(short_dir: Path, ca: ScriptedCa) -> None:
+    """In gRPC itself a missing epoll descriptor is fatal."""
+    roots = short_dir / "roots.pem"
+    roots.write_bytes(ca.authority.roots_pem)
+    done = subprocess.run([sys.executable, "-c", _CALL, str(roots)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("could not call the CA: Too many open files; this process may have ")
+
+
+def test_who_says_nothing_is_closed_after_a_while(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "grpc.server_handshake_timeout_ms"
+    assert dict(socket_server.OPTIONS)[name] == 10_000
+    monkeypatch.setattr(socket_server, "OPTIONS", [(name, 300)])
+    path = short_dir / "s.sock"
+
+    async def scene() -> None:
+        server = SocketServer(path, OneIdentity(Feed()), sds_methods())
+        await server.start()
+        try:
+            reader, writer = await asyncio.open_unix_connection(path)
+            async with asyncio.timeout(20):
+                await reader.read()
+            writer.close()
+        finally:
+            await server.stop()
+
+    asyncio.run(scene())
