@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import sys
 import time
-from typing import TYPE_CHECKING, Final, TextIO
+from collections.abc import Mapping
+from typing import Final, TextIO
 
 from meshpki.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 _SECRET: Final = re.compile(
@@ -38,6 +37,33 @@ def fields_of(record: logging.LogRecord) -> Mapping[str, object]:
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
+def plain(text: str) -> str:
+    """Spell out what would break a line or steer a terminal: control characters, separators, marks of direction.
+
+    As JSON does, so that a value of a client's is one line in every reader's eyes, and looks the same in both forms.
+    """
+    return text if text.isprintable() else "".join(char if char.isprintable() else _spelled(char) for char in text)
+
+
+def _spelled(char: str) -> str:
+    return json.dumps(char)[1:-1]
+
+
+def _fit(value: object) -> object:
+    """What JSON can hold of a value, each text redacted by itself: a cut across two of them would spoil the line."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case Mapping():
+            return {redact(str(key)): _fit(inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_fit(inner) for inner in value]
+        case _:
+            return redact(str(value))
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (RFC 3339, UTC), level, logger, message, then the `extra` fields."""
 
@@ -53,7 +79,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return redact(json.dumps(line, default=str, ensure_ascii=False))
+        # What JSON leaves as it is and a terminal does not stands inside of strings only: there it can be spelled out.
+        return plain(json.dumps(_fit(line), ensure_ascii=False))
 
 
 class TextFormatter(logging.Formatter):
@@ -62,11 +89,11 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Render the record on one line, followed by its traceback, if any."""
         moment = time.strftime("%H:%M:%S", time.localtime(record.created))
-        extra = "".join(f" {key}={value}" for key, value in fields_of(record).items())
-        line = f"{moment} {record.levelname.lower():7} {record.getMessage()}{extra}"
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return redact(line)
+        extra = "".join(f" {key}={redact(str(value))}" for key, value in fields_of(record).items())
+        lines = [f"{moment} {record.levelname.lower():7} {redact(record.getMessage())}{extra}"]
+        if record.exc_info:  # indented: what an error quotes cannot pass for a line of ours
+            lines += [f"    {line}" for line in redact(self.formatException(record.exc_info)).split("\n")]
+        return "\n".join(map(plain, lines))
 
 
 def quiet_grpc() -> None:

@@ -96,3 +96,82 @@ def test_a_secret_never_comes_out(formatter: logging.Formatter, secret: str) -> 
 def test_what_is_no_secret_stays() -> None:
     for text in ("spiffe://mesh.local/ns/default/sa/web", "eye", "-----BEGIN CERTIFICATE-----\nMIIB\n", "a.b.c"):
         assert redact(text) == text
+
+
+STEERING = {
+    "newline": "\n",
+    "carriage return": "\r",
+    "tab": "\t",
+    "escape": "\x1b[2J",
+    "delete": "\x7f",
+    "c1 next line": "\x85",
+    "c1 csi": "\x9b2J",
+    "line separator": "\u2028",
+    "paragraph separator": "\u2029",
+    "bidi override": "\u202e",
+    "bidi isolate": "\u2066",
+    "zero width": "\u200b",
+    "tag": "\U000e0041",
+    "half a pair": "\udc80",
+}
+
+
+def rendered(formatter: logging.Formatter, text: str) -> str:
+    record = logging.LogRecord("x", logging.INFO, "f", 1, "said %s", (text,), None)
+    vars(record).update(value=text, nested={"a": [text], text: 1})
+    return formatter.format(record)
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()], ids=["json", "text"])
+@pytest.mark.parametrize("mark", STEERING.values(), ids=STEERING.keys())
+def test_no_name_of_a_clients_makes_a_line_or_steers_a_terminal(formatter: logging.Formatter, mark: str) -> None:
+    line = rendered(formatter, f"web{mark}12:00:00 error   forged")
+    assert line.isprintable()
+    assert len(line.splitlines()) == 1
+    line.encode()  # any stream can take it
+
+
+@pytest.mark.parametrize("mark", STEERING.values(), ids=STEERING.keys())
+def test_json_says_the_very_same_text(mark: str) -> None:
+    said = json.loads(rendered(JsonFormatter(), f"a{mark}b"))
+    assert said["message"] == f"said a{mark}b"
+    assert (said["value"], said["nested"]["a"]) == (f"a{mark}b", [f"a{mark}b"])
+
+
+def test_letters_of_any_script_stay_as_they_are() -> None:
+    for formatter in (JsonFormatter(), TextFormatter()):
+        assert "Grüße, мир, 世界" in rendered(formatter, "Grüße, мир, 世界")
+
+
+def test_what_an_error_quotes_cannot_pass_for_a_line() -> None:
+    stream = Terminal()
+    logged(stream).error("failed", exc_info=ValueError("oh\n12:00:00 info    all is well\u202812:00:01 info    fine"))
+    first, *others = stream.getvalue().splitlines()
+    assert first.endswith("error   failed")
+    assert others
+    assert all(line.startswith("    ") for line in others)
+    assert others[-1] == "    12:00:00 info    all is well\\u202812:00:01 info    fine"
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS.keys())
+def test_json_with_a_secret_in_any_place_is_json(secret: str) -> None:
+    """A key that was cut off ends nowhere: cut out of the whole line it would take the rest of that along."""
+    record = logging.LogRecord("x", logging.INFO, "f", 1, "said %s", (secret,), None)
+    vars(record).update(
+        first=secret, nested={secret: [secret, {"deep": secret}]}, error=ValueError(secret), last="here"
+    )
+    record.exc_info = (ValueError, ValueError(secret), None)
+    line = JsonFormatter().format(record)
+    said = json.loads(line)
+    assert said["last"] == "here"
+    assert "redacted" in said["message"]
+    assert "redacted" in said["first"]
+    assert secret not in line
+    assert "MII" not in line
+
+
+def test_numbers_that_json_has_no_word_for() -> None:
+    record = logging.LogRecord("x", logging.INFO, "f", 1, "wait", (), None)
+    vars(record).update(seconds=float("inf"), share=float("nan"), half=0.5, none=None, yes=True)
+    said = json.loads(JsonFormatter().format(record), parse_constant=pytest.fail)
+    assert [said[name] for name in ("seconds", "share", "half", "none", "yes")] == ["inf", "nan", 0.5, None, True]
