@@ -15,6 +15,12 @@ KeyTypeName: TypeAlias = Literal["ec-p256", "rsa-2048"]
 CaAddress: TypeAlias = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the CA listens.")]
 CaRoots: TypeAlias = Annotated[Path, typer.Option(metavar="FILE", help="PEM certificates that the CA must chain to.")]
 CaServerName: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="DNS name in the CA's certificate.")]
+CaTimeout: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", min=0.1, max=300, help="How long one call to the CA may take, connecting included."
+    ),
+]
 TokenFile: TypeAlias = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The workload's token; read anew for every call to the CA.")
 ]

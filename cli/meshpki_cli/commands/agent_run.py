@@ -12,6 +12,7 @@ from meshpki_cli.agent_options import (
     CaRenewalAddress,
     CaRoots,
     CaServerName,
+    CaTimeout,
     Cluster,
     Files,
     FilesCommand,
@@ -49,6 +50,7 @@ class _Common(TypedDict):
     status_file: Path | None
     http: str
     cache: Path | None
+    call_seconds: float
 
 
 def run(
@@ -64,6 +66,7 @@ def run(
     files_command: FilesCommand = "",
     files_signal: FilesSignal = "",
     ca_renewal_address: CaRenewalAddress = "",
+    ca_timeout: CaTimeout = 10.0,
     cluster: Cluster = "",
     ttl: Ttl = "24h",  # type: ignore[assignment]  # the default is parsed as what is typed is
     key_type: KeyTypeOption = "ec-p256",
@@ -100,6 +103,7 @@ def run(
         "status_file": status_file,
         "http": http,
         "cache": cache,
+        "call_seconds": ca_timeout,
     }
     if node:
         if sds_socket is None or token_file is not None or files is not None:

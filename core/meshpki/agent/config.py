@@ -12,6 +12,10 @@ from meshpki.agent.key_request import KeyType
 from meshpki.errors import UsageError
 
 DAY_SECONDS: Final = 86_400
+CALL_SECONDS: Final = 10.0
+"""How long one call to the CA may take: a CA of ours answers within milliseconds, or says that it is shedding load."""
+MIN_CALL_SECONDS: Final = 0.1
+MAX_CALL_SECONDS: Final = 300.0
 MAX_TTL_SECONDS: Final = 90 * DAY_SECONDS
 """The longest that any Istio CA grants (facts: MAX_WORKLOAD_CERT_TTL); more is a slip of the pen."""
 
@@ -52,12 +56,13 @@ class AgentConfig:
     """Directories below which Envoy may name files (`file-cert:`, `file-root:`); none means no such names."""
     http: str = ""
     """`HOST:PORT` for /livez, /readyz and /metrics; empty for none. Port 0 takes a free one."""
-    call_seconds: float = 10.0
+    call_seconds: float = CALL_SECONDS
     """How long one call to the CA may take, dialling included."""
 
     def __post_init__(self) -> None:
         """Refuse what would only fail later, and less clearly."""
         check_ca(self.ca_address, self.ca_server_name, self.ttl_seconds)
+        check_call_seconds(self.call_seconds)
         if self.ca_renewal_address:
             check_ca(self.ca_renewal_address, self.ca_server_name, self.ttl_seconds)
         if self.sds_socket is None and self.files is None:
@@ -102,3 +107,9 @@ def check_ca(address: str, server_name: str, ttl_seconds: int) -> None:
         raise UsageError("no name for the CA's certificate", wanted="a DNS name, for example localhost")
     if not 0 < ttl_seconds <= MAX_TTL_SECONDS:
         raise UsageError(f"a certificate life of {ttl_seconds} s", wanted="1 s to 90 days")
+
+
+def check_call_seconds(seconds: float) -> None:
+    """Raise UsageError unless a call to the CA can be meant to take so long at most."""
+    if not MIN_CALL_SECONDS <= seconds <= MAX_CALL_SECONDS:  # nor is it a number that compares with nothing
+        raise UsageError(f"--ca-timeout {seconds}", wanted=f"{MIN_CALL_SECONDS:g} to {MAX_CALL_SECONDS:g} seconds")

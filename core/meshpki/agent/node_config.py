@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from meshpki.agent.config import DAY_SECONDS, check_ca
+from meshpki.agent.config import CALL_SECONDS, DAY_SECONDS, check_ca, check_call_seconds
 from meshpki.agent.key_request import KeyType
 from meshpki.agent.node_table import Limits
 from meshpki.agent.node_token import ISTIO_HEADER, check_header
@@ -33,7 +33,8 @@ class NodeConfig:
     ttl_seconds: int = DAY_SECONDS
     key_type: KeyType = KeyType.EC_P256
     status_file: Path | None = None
-    call_seconds: float = 10.0
+    call_seconds: float = CALL_SECONDS
+    """How long one call to the CA may take, dialling included."""
     http: str = ""
     """`HOST:PORT` for health and metrics, or empty."""
     cache: Path | None = None
@@ -44,6 +45,7 @@ class NodeConfig:
     def __post_init__(self) -> None:
         """Refuse what would only fail later, and less clearly."""
         check_ca(self.ca_address, self.ca_server_name, self.ttl_seconds)
+        check_call_seconds(self.call_seconds)
         check_header(self.token_header)
         if not 0 < self.at_once <= 1024:
             raise UsageError(f"{self.at_once} calls to the CA at a time", wanted="1 to 1024")
