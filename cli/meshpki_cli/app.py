@@ -64,5 +64,5 @@ def root(
 
 
 def main() -> None:
-    """Entry point of the `meshpki` script and of `python -m meshpki_cli`."""
+    """Run the program in a process that has settled its signals, or does not mind them: see `entry`."""
     app()

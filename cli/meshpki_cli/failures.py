@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from meshpki.errors import ExitCode, MeshpkiError
-from meshpki_cli import streams, telling
+from meshpki_cli import early_signals, streams, telling
 from meshpki_cli.telling import Form, Told
 
 if TYPE_CHECKING:
@@ -58,13 +58,16 @@ def guarded(command: Callable[[], object], output: str, *, serves: bool = False)
     """Run a command's function; its exit status, or that of its error after having told it.
 
     With `output` "json" or "yaml" an error is one such document on stderr, so that a script reads both streams alike.
-    One that `serves` has its log there: off a terminal its error is a line of that. What the command line's own parser
-    raises passes, and is told by `parsed`.
+    One that `serves` has its log there: off a terminal its error is a line of that. It loads much before it begins, and
+    handles signals itself then; until then they end it at once. What the command line's own parser raises passes, and
+    is told by `parsed`.
     """
     from meshpki.runtime import logs
 
     logs.configure("debug" if _Settings.debug else "error")  # what fails is told as an error anyway
     _Settings.form = Form.LOG if serves and not sys.stderr.isatty() else _form(output)
+    if not serves:
+        early_signals.usual()
     try:
         with _heard_by_children():
             status = command()

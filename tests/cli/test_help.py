@@ -75,6 +75,8 @@ def test_help_imports_no_command_and_little_of_core() -> None:
         "meshpki_cli",
         "meshpki_cli.app",
         "meshpki_cli.catalog",
+        "meshpki_cli.early_signals",
+        "meshpki_cli.entry",
         "meshpki_cli.failures",
         "meshpki_cli.lazy",
         "meshpki_cli.streams",

@@ -77,7 +77,7 @@ def test_the_entry_points_are_there_and_lead_somewhere(built: Built) -> None:
     contents = built.contents(built.wheel)
     parser = configparser.ConfigParser()
     parser.read_string(contents[f"{metadata_folder(list(contents))}/entry_points.txt"].decode())
-    assert dict(parser["console_scripts"]) == {"meshpki": "meshpki_cli.app:main"}
+    assert dict(parser["console_scripts"]) == {"meshpki": "meshpki_cli.entry:main"}
     assert parser["meshpki.plugins"]["local"] == "meshpki_local.plugin"
     for target in [*parser["console_scripts"].values(), *parser["meshpki.plugins"].values()]:
         assert f"{target.split(':')[0].replace('.', '/')}.py" in contents
