@@ -32,7 +32,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from meshpki.wire import methods
 from support.agent_process import AgentFiles
-from support.fake_ca import SERVER_NAME, FakeCa
+from support.fake_ca import SERVER_NAME, SPIFFE_ID, FakeCa
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -402,15 +402,24 @@ class ScriptedCa(FakeCa):
         from meshpki.wire.istio_ca_pb2 import IstioCertificateResponse
 
         headers: dict[str, Any] = {item.key: item.value for item in context.invocation_metadata()}  # type: ignore[attr-defined]  # stubs say tuple
-        name = str(headers.get("clusterid", ""))
-        self.taken.setdefault(name, []).append(Taken(time.time(), headers.get("authorization", "")[len("Bearer ") :]))
+        token = str(headers.get("authorization", ""))[len("Bearer ") :]
+        name = self.name_of(str(headers.get("clusterid", "")), token)
+        self.taken.setdefault(name, []).append(Taken(time.time(), token))
         orders = self.orders.get(name, Orders())
         if orders.hangs:
             self.released.wait(30)
         if orders.status is not None:
             context.abort(orders.status, orders.message)
         life = self.life if orders.life is None else orders.life
-        return IstioCertificateResponse(cert_chain=self.authority.answer(request.csr, ends=life))
+        return IstioCertificateResponse(cert_chain=self.authority.answer(request.csr, ends=life, uri=self.uri_of(name)))
+
+    def name_of(self, cluster: str, token: str) -> str:
+        """Whose call it is."""
+        return cluster
+
+    def uri_of(self, name: str) -> str:
+        """What its certificate says."""
+        return SPIFFE_ID
 
 
 @dataclass

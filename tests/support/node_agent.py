@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+_SLEEPLESS = """
+from meshpki.agent import node
+from meshpki_cli.entry import main
+
+node.LONGEST_SLEEP_SECONDS = {}
+main()
+"""
+
 
 @dataclass
 class NodeAgentProcess:
@@ -41,11 +49,17 @@ class NodeAgentProcess:
     log_level: str = "debug"
     open_files: tuple[int, int] | None = None
     """Soft and hard limit; None: as here."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """On top of this process's."""
+    longest_sleep: float | None = None
+    """In place of thirty seconds: the same look at the clock, sooner."""
+    at: Path | None = None
+    """Where its socket is; None: in a directory of its own."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def socket(self) -> Path:
-        return self.directory / "node" / "sds.sock"
+        return self.at or self.directory / "node" / "sds.sock"
 
     @property
     def roots(self) -> Path:
@@ -65,8 +79,39 @@ class NodeAgentProcess:
         except FileNotFoundError:
             return {}
 
+    def lines(self) -> list[dict[str, Any]]:  # Any: JSON, looked at in assertions
+        """What it has logged, whole lines only."""
+        found = self.log.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in found if line.startswith("{") and line.endswith("}")]
+
+    def faults(self) -> list[dict[str, Any]]:  # Any: as above
+        """The lines that say why there was no renewal."""
+        return [line for line in self.lines() if "fault" in line]
+
+    def failures(self) -> list[str]:
+        """`kind/reason` of each of them, in order."""
+        return [f"{line['fault']}/{line['reason']}" for line in self.faults()]
+
+    def tracebacks(self) -> list[str]:
+        return [str(line["error"]) for line in self.lines() if "error" in line]
+
+    def identity(self, spiffe_id: str) -> dict[str, Any]:  # Any: as above
+        """What the status file says of it; empty when it says nothing."""
+        found = [one for one in self.status().get("identities", ()) if one["spiffe_id"] == spiffe_id]
+        return found[-1] if found else {}
+
     def start(self) -> Self:
-        argv: list[str] = [sys.executable, "-m", "meshpki_cli", "agent", "run", "--node"]
+        """Start it and wait for its socket."""
+        self.launch()
+        wait_until(self.socket.is_socket, "the node's socket")
+        return self
+
+    def launch(self) -> Self:
+        """Start it."""
+        argv: list[str] = [sys.executable, "-c", _SLEEPLESS.format(self.longest_sleep)]
+        if self.longest_sleep is None:
+            argv = [sys.executable, "-m", "meshpki_cli"]
+        argv += ["agent", "run", "--node"]
         argv += ["--ca-address", self.ca_address, "--ca-roots", str(self.roots)]
         argv += ["--ca-server-name", self.server_name, "--sds-socket", str(self.socket)]
         argv += [
@@ -81,8 +126,9 @@ class NodeAgentProcess:
         if self.open_files is not None:
             argv = with_open_files(argv, *self.open_files)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        wait_until(self.socket.is_socket, "the node's socket")
+            self.process = subprocess.Popen(
+                argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **self.environment}
+            )
         return self
 
     def kill(self) -> None:
@@ -94,6 +140,7 @@ class NodeAgentProcess:
     def stop(self) -> int:
         assert self.process is not None
         if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
         return self.process.wait(15)
 
