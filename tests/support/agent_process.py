@@ -148,6 +148,10 @@ class AgentProcess:
         self._open_files = open_files
         self.process: subprocess.Popen[bytes] | None = None
 
+    def launch(self) -> Self:
+        """Start it, as `start` does: nothing of it is waited for."""
+        return self.start()
+
     def start(self) -> Self:
         config = self._config
         values = {

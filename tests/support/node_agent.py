@@ -55,6 +55,7 @@ class NodeAgentProcess:
     """In place of thirty seconds: the same look at the clock, sooner."""
     at: Path | None = None
     """Where its socket is; None: in a directory of its own."""
+    log_name: str = "node.log"
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -71,7 +72,7 @@ class NodeAgentProcess:
 
     @property
     def log(self) -> Path:
-        return self.directory / "node.log"
+        return self.directory / self.log_name
 
     def status(self) -> dict[str, Any]:  # Any: JSON, looked at field by field in assertions
         try:

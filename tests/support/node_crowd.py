@@ -1,4 +1,4 @@
-"""Workloads of one node's agent: each has its token and a stream, comes back as Envoy does, and keeps what it was given.
+"""Workloads of one node's agent: each has a token and a stream, comes back as Envoy does, and keeps what it was given.
 
 The CA that they meet believes every token, and treats each workload by its name: orders for one touch no other.
 """

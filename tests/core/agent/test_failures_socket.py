@@ -12,8 +12,10 @@ import grpc
 import pytest
 
 from support.agent_process import AgentFiles, AgentProcess
-from support.crowd import Subscriber, Watch, places, until
+from support.crowd import Orders, Places, Subscriber, Watch, places, until
 from support.fake_ca import FakeCa
+from support.node_agent import NodeAgentProcess
+from support.node_crowd import NodeCa, Workload, agent_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,27 +105,41 @@ def listing(files: AgentFiles) -> tuple[str, ...]:
     return tuple(found)
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> Iterator[dict[str, Outcome]]:
+def pod_process(at: Places, name: str, ca: FakeCa, log: str) -> AgentProcess:
+    config = at.agent(name, ca) if name not in at.made else at[name].config(ca)
+    return AgentProcess(config, at[name].directory / log)
+
+
+def node_process(at: Places, name: str, ca: FakeCa, log: str) -> NodeAgentProcess:
+    if name not in at.made:
+        at.agent(name, ca)
+    made = agent_of(ca, at[name].directory)
+    made.at, made.log_name = at[name].socket, log
+    return made
+
+
+@pytest.fixture(scope="module", params=[pod_process, node_process], ids=["pod", "node"])
+def outcomes(request: pytest.FixtureRequest) -> Iterator[dict[str, Outcome]]:
     """Eight agents that must not start, all at once; a ninth wants the socket of one that serves."""
+    make: Callable[[Places, str, FakeCa, str], AgentProcess | NodeAgentProcess] = request.param
     with places() as at, FakeCa() as ca, contextlib.ExitStack() as stack:
         agents, before = {}, {}
         for name in (*REFUSED, LIVE):
-            config = at.agent(name, ca)
+            agent = make(at, name, ca, "agent.log")
             if name in REFUSED:
                 REFUSED[name][0](at[name])
             else:
-                stack.enter_context(AgentProcess(config, at[name].directory / "first.log"))
+                stack.enter_context(make(at, name, ca, "first.log"))
                 until(at[name].socket.is_socket, "a socket")
-                stack.enter_context(Watch({name: at[name].socket}))
             before[name] = listing(at[name])
-            agents[name] = AgentProcess(config, at[name].log).start()
+            agents[name] = agent.launch()
         found = {}
         for name, agent in agents.items():
             assert agent.process is not None
             status = agent.process.wait(30)
             found[name] = Outcome(status, at[name].log.read_text(), before[name], listing(at[name]))
-        assert len(ca.calls) == 1, "whoever must not serve does not ask for a certificate"
+        asked = 1 if make is pod_process else 0
+        assert len(ca.calls) == asked, "whoever must not serve does not ask for a certificate"
         yield found
 
 
@@ -172,3 +188,34 @@ def test_sigterm_ends_streams_with_ok_while_a_renewal_hangs_and_leaves_no_socket
             assert {subscriber.status for subscriber in subscribers} == {grpc.StatusCode.OK}
         assert list(at["a"].socket.parent.iterdir()) == []
         assert "Traceback" not in at["a"].log.read_text()
+
+
+def test_node_a_dead_socket_is_taken_over() -> None:
+    with places() as at, NodeCa() as ca:
+        first = node_process(at, DEAD, ca, "first.log").start()
+        first.kill()
+        dead = at[DEAD].socket.stat().st_ino
+        with node_process(at, DEAD, ca, "agent.log") as agent:
+            until(lambda: at[DEAD].socket.stat().st_ino != dead, "another socket")  # raises were the path ever empty
+            with Workload(agent, "a") as workload:
+                until(lambda: workload.leaves, "who finds the socket finds a server")
+
+
+def test_node_sigterm_ends_streams_with_ok_while_renewals_hang_and_leaves_no_socket() -> None:
+    """One who waits for the CA since before any certificate is told to come back: it was given nothing."""
+    with places() as at, NodeCa(life=4) as ca, node_process(at, "n", ca, "agent.log") as agent:
+        with contextlib.ExitStack() as stack:
+            workloads = [stack.enter_context(Workload(agent, name)) for name in ("a", "b", "c")]
+            until(lambda: all(one.leaves for one in workloads), "the secrets")
+            ca.orders = {name: Orders(hangs=True) for name in ("a", "b", "c", "new")}
+            new = stack.enter_context(Workload(agent, "new"))
+            until(lambda: sum(map(len, ca.taken.values())) >= 5, "a newcomer and a renewal are under way")
+            began = time.monotonic()
+            assert agent.stop() == 0
+            assert time.monotonic() - began < 5
+            until(lambda: all(one.endings for one in (*workloads, new)), "ends")
+            assert [one.endings[0] for one in workloads] == [grpc.StatusCode.OK] * 3
+            assert new.endings[0] is grpc.StatusCode.UNAVAILABLE
+            assert new.leaves == []
+        assert list(at["n"].socket.parent.iterdir()) == []
+        assert agent.tracebacks() == []
