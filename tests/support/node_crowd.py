@@ -16,7 +16,7 @@ import grpc
 
 from support.agent_process import CANARY, fake_token
 from support.crowd import Look, ScriptedCa
-from support.fake_ca import SERVER_NAME
+from support.fake_ca import SERVER_NAME, FakeCa
 from support.node_agent import NodeAgentProcess, Stream, leaf_of, with_token
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class NodeCa(ScriptedCa):
         return spiffe_id(name)
 
 
-def agent_of(ca: ScriptedCa, directory: Path, *options: str) -> NodeAgentProcess:
+def agent_of(ca: FakeCa, directory: Path, *options: str) -> NodeAgentProcess:
     """An agent before that CA, not started."""
     directory.mkdir(exist_ok=True)
     made = NodeAgentProcess(directory, ca.address, SERVER_NAME, options=options, log_level="info")
