@@ -88,7 +88,9 @@ def record() -> Iterator[Record]:
         until(lambda: workloads[SHORT_TOKEN].endings, "one whose token is over by this clock")
         kept.endings = list(workloads[SHORT_TOKEN].endings)
         ca.orders[SET_BACK_AWAY] = Orders(status=grpc.StatusCode.UNAVAILABLE)
-        until(lambda: agents[SET_BACK].identity(spiffe_id(SET_BACK_AWAY))["state"] == "overdue", "one that is overdue")
+        until(
+            lambda: agents[SET_BACK].identity(spiffe_id(SET_BACK_AWAY)).get("state") == "overdue", "one that is overdue"
+        )
         for name in WHERE:
             kept.during[name] = agents[WHERE[name]].identity(spiffe_id(name))
         failed, began = len(agents[SET_BACK].failures()), time.monotonic()
