@@ -135,6 +135,11 @@ class FetchedKeySource:
         self._state = CacheState()
         self._lock = threading.Lock()
         self._flight: Future[None] | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Say nothing more: what a fetch under way comes to concerns nobody. Waits for none; its thread is a daemon."""
+        self._closed = True
 
     def known(self) -> Sequence[VerificationKey] | None:
         """See `KeySource.known`."""
@@ -198,11 +203,12 @@ class FetchedKeySource:
         try:
             keys = KeySet.from_jwks(self._fetch())
         except Exception as error:  # noqa: BLE001  # whatever it was, those who wait must be told
-            logger.warning("keys could not be fetched", extra={"jwks": self._name, "why": str(error)})
+            if not self._closed:
+                logger.warning("keys could not be fetched", extra={"jwks": self._name, "why": str(error)})
             failure = str(error) or type(error).__name__
             self._land(flight, after_failure(state, failure, now, time.monotonic() - began))
             return
-        if keys != state.keys:
+        if keys != state.keys and not self._closed:
             _log_loaded(self._name, keys)
         self._land(flight, after_success(keys, now, time.monotonic() - began))
 

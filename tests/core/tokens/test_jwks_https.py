@@ -32,9 +32,20 @@ OLD = TokenMaker(kid="old")
 NEW = TokenMaker(kid="new", slot=1)
 POLICY = CachePolicy(refresh_seconds=60, unknown_kid_seconds=10, retry_seconds=5, stale_seconds=600)
 
+MADE: list[HttpsKeySource] = []
 
-def source(server: JwksServer, *, timeout: float = 5) -> HttpsKeySource:
-    return HttpsKeySource(server.url, server.root, policy=POLICY, timeout_seconds=timeout)
+
+def source(
+    server: JwksServer,
+    *,
+    timeout: float = 5,
+    policy: CachePolicy = POLICY,
+    waiting: threading.Semaphore | None = None,
+) -> HttpsKeySource:
+    """One that is closed before its server goes, so that no late fetch is told in the midst of another test."""
+    made = HttpsKeySource(server.url, server.root, policy=policy, timeout_seconds=timeout, waiting=waiting)
+    MADE.append(made)
+    return made
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -54,6 +65,8 @@ def server(tmp_path: Path) -> Iterator[JwksServer]:
     with serving(tmp_path) as running:
         running.serve(OLD.jwks())
         yield running
+        while MADE:
+            MADE.pop().close()
 
 
 # --- one fetch -----------------------------------------------------------------------------------------------------
@@ -393,7 +406,7 @@ def waits(keys: HttpsKeySource, kid: str, now: float, times: int) -> list[Unjudg
 def test_not_all_may_wait_for_an_address_that_hangs(server: JwksServer) -> None:
     """A token with an unknown kid takes no key to make: whoever has none must not take all places of a server."""
     places = threading.Semaphore(3)
-    keys = HttpsKeySource(server.url, server.root, policy=POLICY, timeout_seconds=20, waiting=places)
+    keys = source(server, timeout=20, waiting=places)
     assert names(keys.keys("old", NOW)) == ["old"]
     come = threading.Event()
     server.behaviour = lambda handler: handler.answer(OLD.jwks()) if come.wait(60) else None
@@ -411,9 +424,7 @@ def test_not_all_may_wait_for_an_address_that_hangs(server: JwksServer) -> None:
 def test_sources_may_share_the_places_of_those_who_wait(server: JwksServer) -> None:
     server.behaviour = lambda handler: (server.finished.wait(60), None)[1]
     places = threading.Semaphore(3)
-    one, other = (
-        HttpsKeySource(server.url, server.root, policy=POLICY, timeout_seconds=20, waiting=places) for _ in range(2)
-    )
+    one, other = (source(server, timeout=20, waiting=places) for _ in range(2))
     first = waits(one, "old", NOW, 3)
     eventually(lambda: not places._value)
     second = waits(other, "old", NOW, 3)
@@ -425,7 +436,7 @@ def test_sources_may_share_the_places_of_those_who_wait(server: JwksServer) -> N
 def test_after_a_fetch_that_hung_there_is_a_pause(server: JwksServer) -> None:
     """It began as long ago as the pause is long: were that what counts, the next would begin at once, for ever."""
     quick = CachePolicy(refresh_seconds=60, unknown_kid_seconds=10, retry_seconds=0.4, stale_seconds=600)
-    keys = HttpsKeySource(server.url, server.root, policy=quick, timeout_seconds=0.5)
+    keys = source(server, timeout=0.5, policy=quick)
     assert names(keys.keys("old", NOW)) == ["old"]
     server.behaviour = lambda handler: (server.finished.wait(60), None)[1]
     for _ in range(3):
@@ -449,6 +460,27 @@ def test_a_slow_refresh_delays_nobody(server: JwksServer) -> None:
         assert names(keys.keys("old", NOW + 100)) == ["old"]
     assert time.monotonic() - begin < 1
     eventually(lambda: len(server.requests) == 2)
+
+
+@pytest.mark.parametrize("brings", [b"no jwks", OLD.jwks()], ids=["fails", "succeeds"])
+def test_what_a_fetch_comes_to_after_the_end_is_told_to_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, brings: bytes
+) -> None:
+    caplog.set_level(logging.INFO)
+    hanging, going_on = threading.Event(), threading.Event()
+
+    def fetch() -> bytes:
+        hanging.set()
+        assert going_on.wait(60)
+        return brings
+
+    keys = HttpsKeySource("https://127.0.0.1:1/", tmp_path / "root.pem", fetch=fetch)
+    told = waits(keys, "old", NOW, 1)
+    assert hanging.wait(60)
+    keys.close()
+    going_on.set()
+    eventually(lambda: bool(told))
+    assert caplog.records == []
 
 
 def test_whatever_breaks_in_a_fetch_is_told(server: JwksServer) -> None:

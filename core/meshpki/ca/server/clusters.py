@@ -10,7 +10,7 @@ from meshpki.ca.config_clusters import Authentication
 from meshpki.ca.server.node_proxies import NodeProxies, ProxiesOfCluster
 from meshpki.errors import MachineError, MeshpkiError, UnavailableError, UsageError
 from meshpki.tokens.api_turns import Turns
-from meshpki.tokens.jwks import FileKeySource, HttpsKeySource
+from meshpki.tokens.jwks import FetchedKeySource, FileKeySource, HttpsKeySource
 from meshpki.tokens.namesakes import overlaps
 from meshpki.tokens.review_gate import Gate, Places
 from meshpki.tokens.reviewer import ReviewTerms, TokenReviewer
@@ -47,7 +47,7 @@ def open_clusters(
         if (access := _access(cluster)) is not None
     }
     waiting = threading.Semaphore(max(1, config.limits.in_flight // _FOR_KEYS))
-    clusters = [_trusted(cluster, servers.get(cluster.name), waiting) for cluster in config.clusters]
+    clusters = [_trusted(cluster, servers.get(cluster.name), waiting, closing) for cluster in config.clusters]
     _check_files_differ(clusters, now)
     proxies = {
         cluster.name: _proxies(cluster, servers[cluster.name]) for cluster in config.clusters if cluster.node_proxies
@@ -98,12 +98,20 @@ def review_terms(config: CaConfig) -> dict[str, ReviewTerms]:
     }
 
 
-def _trusted(cluster: ClusterSettings, server: _ApiServer | None, waiting: threading.Semaphore) -> TrustedCluster:
+def _trusted(
+    cluster: ClusterSettings,
+    server: _ApiServer | None,
+    waiting: threading.Semaphore,
+    closing: contextlib.ExitStack,
+) -> TrustedCluster:
     policy = cluster.policy()
     reviewer = None
     if server is not None and cluster.authentication is not Authentication.JWKS:
         reviewer = TokenReviewer(server.client, policy, server.terms, places=server.places)
-    return TrustedCluster(policy, _key_source(cluster, server, waiting), reviewer)
+    keys = _key_source(cluster, server, waiting)
+    if isinstance(keys, FetchedKeySource):
+        closing.callback(keys.close)
+    return TrustedCluster(policy, keys, reviewer)
 
 
 def _proxies(cluster: ClusterSettings, server: _ApiServer) -> ProxiesOfCluster:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from meshpki.ca.audit.verify import verify
 from meshpki.ca.config_clusters import ApiServerSettings, Authentication, ClusterSettings, JwksSettings
 from meshpki.ca.server.ca_server import CaServer
-from meshpki.ca.server.clusters import review_terms
+from meshpki.ca.server.clusters import open_clusters, review_terms
 from meshpki.errors import MeshpkiError, UsageError
 from support.ca_server import CallFailedError, make_config, running
 from support.fake_api_server import Kubernetes, confirm
@@ -298,3 +299,39 @@ def test_a_ca_that_asks_no_api_server_loads_no_client_for_it(tmp_path: Path) -> 
     script = textwrap.dedent(SCRIPT).format(tests=tests, directory=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("way", ["https", "api-server"])
+def test_after_the_end_of_a_ca_no_fetch_of_keys_is_told(
+    tmp_path: Path, kubernetes: Kubernetes, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    """Its thread lives on until the address answers or its time is over: of a CA that is gone, nobody cares."""
+    asked, going_on = threading.Event(), threading.Event()
+
+    def hang(_: Handler) -> None:
+        asked.set()
+        going_on.wait(60)
+
+    kubernetes.server.behaviour = hang
+    settings = cluster(kubernetes, Authentication.JWKS)
+    if way == "https":
+        settings = ClusterSettings(
+            "prod", MAKER.issuer, JwksSettings(url=kubernetes.server.url, ca_file=kubernetes.server.root)
+        )
+    with contextlib.ExitStack() as closing:
+        clusters, _ = open_clusters(replace(make_config(tmp_path, MAKER), clusters=(settings,)), closing, 0.0)
+        keys = clusters[0].keys
+        assert keys is not None
+        told: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                keys.keys("any", 0.0)
+            except MeshpkiError as error:
+                told.append(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+        assert asked.wait(60)
+    going_on.set()
+    until(lambda: bool(told))
+    assert [record.getMessage() for record in caplog.records if "keys" in record.getMessage()] == []
