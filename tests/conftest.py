@@ -7,12 +7,17 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytest_plugins = ["support.kube.plugin"]
 MAX_ID = 60
+
+# How long an example takes says how busy this machine is, and nothing of the code.
+settings.register_profile("meshpki", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("meshpki")
 
 # Whoever starts the tests in the background may have them ignore these, and every process started here would inherit
 # it: no Ctrl-C could be tried.

@@ -10,7 +10,12 @@ from support import command_line
 from support.tokens import TokenMaker
 
 MAKER = TokenMaker()
-GOOD = MAKER.token(now=time.time())
+SPENT = MAKER.token()
+"""A token of long ago, where it is not to be believed: whatever is made as this file is read is old when it is run."""
+
+
+def good() -> bytes:
+    return MAKER.token(now=time.time())
 
 
 @pytest.fixture
@@ -23,7 +28,7 @@ def jwks(tmp_path: Path) -> str:
 @pytest.fixture
 def token(tmp_path: Path) -> Path:
     path = tmp_path / "token"
-    path.write_bytes(GOOD + b"\n")
+    path.write_bytes(good() + b"\n")
     return path
 
 
@@ -40,7 +45,7 @@ def test_a_good_token_is_trustworthy(token: Path, jwks: str) -> None:
 
 
 def test_stdin_is_as_good_as_a_file(jwks: str) -> None:
-    ran = command_line.invoke("token", "inspect", "-", "--issuer", MAKER.issuer, "--jwks", jwks, given=GOOD)
+    ran = command_line.invoke("token", "inspect", "-", "--issuer", MAKER.issuer, "--jwks", jwks, given=good())
     assert ran.code == 0
 
 
@@ -86,9 +91,9 @@ def test_json_is_one_document_with_stable_keys(token: Path, jwks: str) -> None:
     assert {tuple(finding) for finding in document["findings"]} == {("subject", "verdict", "text", "todo", "reason")}
 
 
-@pytest.mark.parametrize("broken", MAKER.broken(time.time()), ids=str)
-def test_no_broken_token_is_trusted_or_shown(broken: object, tmp_path: Path, jwks: str) -> None:
-    content = getattr(broken, "token")  # noqa: B009
+@pytest.mark.parametrize("name", [broken.name for broken in MAKER.broken()])
+def test_no_broken_token_is_trusted_or_shown(name: str, tmp_path: Path, jwks: str) -> None:
+    (content,) = (broken.token for broken in MAKER.broken(time.time()) if broken.name == name)
     path = tmp_path / "token"
     path.write_bytes(content)
     ran = command_line.invoke("token", "inspect", str(path), "--issuer", MAKER.issuer, "--jwks", jwks)
@@ -102,7 +107,9 @@ def test_no_broken_token_is_trusted_or_shown(broken: object, tmp_path: Path, jwk
 
 @pytest.mark.parametrize("prefix", ["", "Bearer "])
 @pytest.mark.parametrize(
-    "given", [GOOD.decode(), GOOD.decode()[:40], "ewogICJhbGciOiJ9.c2Vjb25kLXBhcnQ.x"], ids=["whole", "cut", "made-up"]
+    "given",
+    [SPENT.decode(), SPENT.decode()[:40], "ewogICJhbGciOiJ9.c2Vjb25kLXBhcnQ.x"],
+    ids=["whole", "cut", "made-up"],
 )
 def test_a_token_as_an_argument_is_refused_and_not_echoed(given: str, prefix: str) -> None:
     ran = command_line.invoke("token", "inspect", prefix + given)
@@ -113,17 +120,17 @@ def test_a_token_as_an_argument_is_refused_and_not_echoed(given: str, prefix: st
 
 
 def test_a_token_as_an_argument_is_not_echoed_by_debug_or_json() -> None:
-    for args in (["--debug", "token", "inspect", GOOD.decode()], ["token", "inspect", GOOD.decode(), "-o", "json"]):
+    for args in (["--debug", "token", "inspect", SPENT.decode()], ["token", "inspect", SPENT.decode(), "-o", "json"]):
         ran = command_line.invoke(*args)
         assert ran.code == 2
         assert "eyJ" not in ran.out + ran.err
-        assert signature_of(GOOD) not in ran.out + ran.err
+        assert signature_of(SPENT) not in ran.out + ran.err
 
 
 def test_output_and_debug_log_hold_no_part_of_the_token(token: Path, jwks: str) -> None:
     for form in ("table", "json", "yaml"):
         ran = command_line.spawn("--debug", "token", "inspect", str(token), "--jwks", jwks, "-o", form)
-        for part in GOOD.decode().split("."):
+        for part in token.read_text().strip().split("."):
             assert part not in ran.out + ran.err
 
 
