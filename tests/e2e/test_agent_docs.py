@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import signal
+import tempfile
 import time
+from pathlib import Path
 
+import pytest
 import yaml
 
 from meshpki.agent import observe
@@ -12,10 +16,13 @@ from meshpki.agent.bundle import Bundle
 from meshpki.agent.failure import FailureKind
 from meshpki.agent.keeper import KeeperStatus
 from meshpki.hooks import Health
+from support.agent_process import wait_until
 from support.command_line import invoke
 from support.doc_pages import ROOT, blocks
+from support.node_crowd import NodeCa, agent_of
 from support.snapshots import snapshot
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PAGE = ROOT / "docs" / "agent-running.md"
 
 
@@ -46,3 +53,44 @@ def test_the_metrics_are_those_that_are_shown() -> None:
 def test_states_and_faults_are_those_there_are() -> None:
     assert cells("state") == {state.value for state in observe.STATES}
     assert cells("`fault`") == {kind.value for kind in FailureKind}
+
+
+def statuses() -> dict[str, int]:
+    """What the page says of how the agent ends: the number in each row."""
+    table = PAGE.read_text().partition("| what happens | exit status |")[2].partition("\n\n")[0]
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines() if row and "---" not in row]
+    return {what: int(re.findall(r"\d+", status)[0]) for what, status in rows}
+
+
+def by_shell(status: int) -> int:
+    """As a shell has it: 128 and the number of the signal that ended it."""
+    return status if status >= 0 else 128 - status
+
+
+@pytest.mark.e2e
+def test_it_ends_as_the_page_says() -> None:
+    """What a signal does while the program is loading is tried in tests/cli/test_early_signals.py."""
+    said = statuses()
+    with tempfile.TemporaryDirectory(prefix="mpd-", dir="/tmp") as directory, NodeCa() as ca:
+        agents = {number: agent_of(ca, Path(directory) / number.name) for number in SIGNALS}
+        for agent in agents.values():
+            agent.launch()
+        ended = {}
+        for number, agent in agents.items():
+            assert agent.process is not None
+            wait_until(agent.socket.is_socket, "a socket")
+            if number is signal.SIGTERM:
+                second = agent_of(ca, agent.directory)
+                second.log_name = "second.log"
+                second.launch()
+                assert second.process is not None
+                assert second.process.wait(60) == said.pop("the socket's path, or the port for `--http`, cannot be had")
+            agent.process.send_signal(number)
+            ended[number] = by_shell(agent.process.wait(60))
+    serving = said.pop("`SIGTERM` or `SIGINT` while it serves")
+    assert ended == {signal.SIGTERM: serving, signal.SIGINT: serving, signal.SIGHUP: said.pop("`SIGHUP`")}
+    assert invoke("agent", "run").code == said.pop("options that cannot be meant")
+    assert said == {
+        "`SIGTERM` while the program is still loading": by_shell(-signal.SIGTERM),
+        "`SIGINT` while the program is still loading": by_shell(-signal.SIGINT),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -11,15 +12,18 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from meshpki.agent.connections import affordable
+from meshpki.agent.node_config import AT_ONCE
 from meshpki_demo.envoy import Envoy
 from support import ca_server
 from support.command_line import invoke
 from support.doc_pages import ROOT, blocks
-from support.node_agent import NodeAgentProcess, put_token
+from support.node_agent import NodeAgentProcess, links_of, put_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+CONNECTIONS_OF_AN_ENVOY = 2
 PAGE = ROOT / "docs" / "agent-node-mode.md"
 
 
@@ -42,6 +46,11 @@ def test_the_arguments_exist() -> None:
         assert argument.split("=")[0] in help_text
 
 
+def sockets(agent: NodeAgentProcess) -> int:
+    assert agent.process is not None
+    return sum(link.startswith("socket:") for link in links_of(agent.process.pid))
+
+
 @pytest.mark.e2e
 def test_envoy_is_live_with_the_configuration_to_copy(short_dir: Path, tmp_path: Path) -> None:
     """Only paths and ports are others: the socket, the token's file, the port to listen on."""
@@ -58,5 +67,20 @@ def test_envoy_is_live_with_the_configuration_to_copy(short_dir: Path, tmp_path:
         config = yaml.safe_load(text)
         where = short_dir / "envoy"
         config["admin"] = {"address": {"pipe": {"path": str(Envoy.admin_path(where)), "mode": 0o600}}}
-        with agent, Envoy.start(where, config) as envoy:
-            assert len(envoy.serials()) == 1
+        with agent:
+            before = sockets(agent)
+            with Envoy.start(where, config) as envoy:
+                assert len(envoy.serials()) == 1
+                assert sockets(agent) - before == CONNECTIONS_OF_AN_ENVOY
+
+
+def test_the_limits_on_open_files_are_those_that_are_needed() -> None:
+    """The table says of a number of workloads how many files the agent must be allowed to open, with the defaults."""
+    table = PAGE.read_text().partition("| workloads |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| ([\d,]+) \| ([\d,]+) \|", table, re.MULTILINE)
+    assert len(rows) >= 3
+    for workloads, limit in rows:
+        wanted, files = (int(number.replace(",", "")) for number in (workloads, limit))
+        needed = CONNECTIONS_OF_AN_ENVOY * wanted
+        assert affordable(needed, files, AT_ONCE) == needed
+        assert affordable(needed, files - 1, AT_ONCE) < needed

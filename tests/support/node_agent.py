@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
@@ -25,7 +26,6 @@ from support.agent_process import wait_until, with_open_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from types import TracebackType
 
 _SLEEPLESS = """
@@ -152,6 +152,15 @@ class NodeAgentProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def links_of(pid: int) -> list[str]:
+    """What the descriptors of a process lead to, such as `socket:[4711]`. One may be closed in the midst of it."""
+    found = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(descriptor.readlink()))
+    return found
 
 
 def free_ports(count: int) -> list[int]:

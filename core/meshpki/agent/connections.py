@@ -18,8 +18,8 @@ PER_CALL: Final = 4
 
 
 def for_node(identities: int) -> int:
-    """Wanted for so many workloads: one each, and every second one has a second, as while its Envoy is replaced."""
-    return max(POD, identities + identities // 2)
+    """Wanted for so many accepted tokens: an Envoy of node mode has a connection for each of its two secrets."""
+    return max(POD, 2 * identities)
 
 
 def most(wanted: int, *, calls_at_once: int) -> int:

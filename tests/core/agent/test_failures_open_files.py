@@ -25,7 +25,7 @@ from meshpki.agent.socket_server import SocketServer
 from support.agent_process import AgentProcess, fake_token
 from support.crowd import ScriptedCa, Subscriber, look_once, places, until
 from support.fake_ca import SERVER_NAME
-from support.node_agent import NodeAgentProcess, Stream, leaf_of, with_token
+from support.node_agent import NodeAgentProcess, Stream, leaf_of, links_of, with_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +39,14 @@ LIFE = 6.0
 
 def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def calls_of(pid: int, ca: ScriptedCa) -> int:
+    """Connections of that process to the CA, by the kernel's word."""
+    port = f":{int(ca.address.rpartition(':')[2]):04X}"
+    own = set(links_of(pid))
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()]
+    return sum(row[2].endswith(port) and f"socket:[{row[9]}]" in own for row in rows)
 
 
 def lines(log: Path) -> list[dict[str, Any]]:  # Any: JSON, looked at in assertions
@@ -154,11 +162,25 @@ def test_pod_strangers_take_no_file_that_a_renewal_needs(ca: ScriptedCa) -> None
 
 @pytest.mark.parametrize(
     ("wanted", "files", "calls", "share"),
-    [(512, 1024, 1, 512), (3072, 1024, 16, 896), (512, 64, 16, 32), (3072, 1_048_576, 16, 3072)],
+    [(512, 1024, 1, 512), (4096, 1024, 16, 896), (512, 64, 16, 32), (4096, 1_048_576, 16, 4096)],
     ids=["pod", "node", "few", "many"],
 )
 def test_how_many_connections_a_limit_allows(wanted: int, files: int, calls: int, share: int) -> None:
     assert affordable(wanted, files, calls) == share
+
+
+def test_each_connection_is_one_file_and_nothing_else_grows(node: NodeAgentProcess, ca: ScriptedCa) -> None:
+    ca.life = 3600
+    assert node.process is not None
+    pid = node.process.pid
+    with ExitStack() as stack:
+        served(stack.enter_context(stream(node, "first")))
+        until(lambda: not calls_of(pid, ca), "no call to the CA")
+        before = descriptors(pid)
+        for number in range(10):
+            served(stack.enter_context(stream(node, str(number))))
+        until(lambda: descriptors(pid) == before + 10, lambda: f"{descriptors(pid)} from {before}")
+    until(lambda: descriptors(pid) == before - 1, lambda: f"{descriptors(pid)} from {before}")
 
 
 _CALL = """
