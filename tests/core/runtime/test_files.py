@@ -19,6 +19,7 @@ from meshpki.runtime.files import (
     read_private,
     write_atomically,
 )
+from meshpki.runtime.open_files import OpenFilesError
 
 
 def mode(path: Path) -> int:
@@ -179,6 +180,7 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: py
         (errno.EROFS, "read-only"),
         (errno.ENOENT, "check the path"),
         (errno.ELOOP, "symbolic link"),
+        (errno.ENFILE, "file-nr"),
         (errno.EIO, "see the message"),
     ],
 )
@@ -188,3 +190,10 @@ def test_each_refusal_of_the_machine_says_what_to_do(number: int, todo: str) -> 
     assert caught.value.seen == f"could not write /state/file: {os.strerror(number)}"
     assert todo in caught.value.todo
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_the_limit_on_open_files_is_a_failure_of_its_own_kind() -> None:
+    with pytest.raises(OpenFilesError) as caught, machine_errors("could not read", Path("/state/file")):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    assert caught.value.seen.startswith("could not read /state/file: Too many open files; this process may have ")
+    assert "ulimit -n" in caught.value.todo
