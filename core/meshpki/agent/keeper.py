@@ -217,7 +217,9 @@ class Keeper:
                     log.info("a new certificate is served", extra=self._words(snapshot, now))
                 case rotation.Report(failure):
                     self._tally.failures[failure.kind] += 1
-                    report(action, self.health(now), now, self._refusals if self._state.snapshot is None else None)
+                    held = self._state.snapshot
+                    whose = "" if held is None else str(held.spiffe_id)
+                    report(action, self.health(now), now, self._refusals if held is None else None, whose=whose)
         self._tell_health(now)
         self._stepped.wake()
 

@@ -49,15 +49,17 @@ def failure_of(error: Exception) -> Failure:
     return Failure(kind, reason, error.seen + wanted, error.todo)
 
 
-def report(action: Report, health: Health, now: float, refusals: Repeats | None = None) -> None:
+def report(action: Report, health: Health, now: float, refusals: Repeats | None = None, *, whose: str = "") -> None:
     """Log a failure: loud when it is new, and again and again only where that tells something.
 
     A token that is missing or expired is said once: the CA is not asked meanwhile, so nothing new is learned.
-    `refusals` says what the CA refused, where anybody may have tokens refused.
+    `refusals` says what the CA refused, where anybody may have tokens refused. `whose`: the SPIFFE ID that is served,
+    by the CA's word; on a node one line of many would else be nobody's.
     """
     failure = action.failure
     quiet = action.repeated and failure.kind is FailureKind.TOKEN
     extra = {
+        **({"spiffe_id": whose} if whose else {}),
         "fault": failure.kind.value,
         "reason": failure.reason,
         "seen": failure.seen,

@@ -19,7 +19,7 @@ import pytest
 from support.agent_process import CANARY, fake_token
 from support.crowd import Look, Orders, until
 from support.node_agent import NodeAgentProcess, Stream
-from support.node_crowd import NodeCa, Workload, agent_of
+from support.node_crowd import NodeCa, Workload, agent_of, spiffe_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,6 +134,12 @@ def test_the_log_says_of_each_status_whose_fault_it_was(record: Record) -> None:
     wanted = {f"{'verdict' if status in REFUSALS else 'network'}/{status.name.lower()}" for status in STATUSES}
     assert set(agent.failures()) == wanted
     assert all(line["seen"] and line["todo"] for line in agent.faults())
+    for line in agent.faults():
+        if "spiffe_id" in line:  # one with a fresh token has nothing yet by which the CA would have named it
+            assert line["spiffe_id"] == spiffe_id(line["reason"].upper())
+    assert {line["spiffe_id"] for line in agent.faults() if "spiffe_id" in line} == {
+        spiffe_id(status.name) for status in STATUSES
+    }
 
 
 def test_a_slow_ca_is_given_up_at_the_time_that_was_given_and_asked_again(record: Record) -> None:
