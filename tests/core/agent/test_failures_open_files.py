@@ -216,10 +216,21 @@ def test_a_first_call_without_files_does_not_end_the_process(short_dir: Path, ca
     assert done.stdout.startswith("could not call the CA: Too many open files; this process may have ")
 
 
-def test_who_says_nothing_is_closed_after_a_while(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "grpc.server_handshake_timeout_ms"
-    assert dict(socket_server.OPTIONS)[name] == 10_000
-    monkeypatch.setattr(socket_server, "OPTIONS", [(name, 300)])
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" + b"\0\0\0\x04\x01\0\0\0\0"
+"""All that an HTTP/2 client has to say before it asks anything: its settings, and that it has seen the server's."""
+
+
+@pytest.mark.parametrize(
+    ("option", "usual", "says"),
+    [("server_handshake_timeout_ms", 10_000, b""), ("max_connection_idle_ms", 120_000, PREFACE)],
+    ids=["says-nothing", "asks-nothing"],
+)
+def test_who_says_or_asks_nothing_is_closed_after_a_while(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch, option: str, usual: int, says: bytes
+) -> None:
+    name = f"grpc.{option}"
+    assert dict(socket_server.OPTIONS)[name] == usual
+    monkeypatch.setattr(socket_server, "OPTIONS", [(name, 500)])
     path = short_dir / "s.sock"
 
     async def scene() -> None:
@@ -227,6 +238,7 @@ def test_who_says_nothing_is_closed_after_a_while(short_dir: Path, monkeypatch: 
         await server.start()
         try:
             reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(says)
             async with asyncio.timeout(20):
                 await reader.read()
             writer.close()
