@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from meshpki.agent.sds_files import FileView, SecretFiles
     from meshpki.agent.sds_node import Validation
     from meshpki.agent.sessions import Session
-    from meshpki.agent.socket_server import Context
+    from meshpki.agent.socket_server import Call
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def sds_methods(files: SecretFiles | None = None) -> tuple[Method, ...]:
 
 
 async def _fetch(
-    files: SecretFiles | None, forms: Forms, session: Session, request: DiscoveryRequest, _: Context
+    files: SecretFiles | None, forms: Forms, session: Session, request: DiscoveryRequest, _: Call
 ) -> DiscoveryResponse:
     source = _Source(session, files, forms, validation_of(request.node))
     try:
@@ -104,12 +104,12 @@ async def _serve(
     forms: Forms,
     session: Session,
     _: None,
-    context: Context,
+    call: Call,
 ) -> None:
     """Serve one stream, from its first request on: nothing is said before it is known who asks, and nothing before
     there is a certificate.
     """
-    conversation = _Conversation(session, context, partial(_begin, logic, files, forms, session))
+    conversation = _Conversation(session, call, partial(_begin, logic, files, forms, session))
     try:
         await conversation.run()
     finally:
@@ -136,7 +136,7 @@ class _Conversation:
 
     __slots__ = (
         "_begin",
-        "_context",
+        "_call",
         "_ending",
         "_fault",
         "_news",
@@ -148,9 +148,9 @@ class _Conversation:
         "_writing",
     )
 
-    def __init__(self, session: Session, context: Context, begin: Callable[[Request], tuple[_Source, Stream]]) -> None:
+    def __init__(self, session: Session, call: Call, begin: Callable[[Request], tuple[_Source, Stream]]) -> None:
         self._session = session
-        self._context = context
+        self._call = call
         self._begin = begin
         self._source: _Source | None = None
         self._stream: Stream | None = None
@@ -185,7 +185,7 @@ class _Conversation:
         """Wait for a request and take it; False when there is to be no other."""
         self._reader = asyncio.current_task()
         try:
-            request: object = await self._context.read()
+            request: object = await self._call.read()
         except asyncio.CancelledError:
             if self._ending and self._reader is not None and not self._reader.uncancel():
                 return False
@@ -206,8 +206,8 @@ class _Conversation:
             self._source.follow(self._files_changed)
         source, stream = self._source, self._stream
         await source.want((*stream.names, *_asked_for(request)))
-        await _send(self._context, stream.update(source.resources()))
-        await _send(self._context, stream.request(request))
+        await _send(self._call, stream.update(source.resources()))
+        await _send(self._call, stream.request(request))
         await source.want(stream.names)
 
     def _follow_feed(self) -> None:
@@ -244,7 +244,7 @@ class _Conversation:
         while self._news:
             async with self._writing:
                 self._news = False
-                await _send(self._context, self._stream.update(self._source.resources()))
+                await _send(self._call, self._stream.update(self._source.resources()))
 
     def _pushed(self, task: asyncio.Task[None]) -> None:
         self._pushing = None
@@ -319,7 +319,7 @@ def _asked_for(request: Request) -> tuple[str, ...]:
     return tuple(named[:MAX_NAMES])
 
 
-async def _send(context: Context, response: Response | None) -> None:
+async def _send(call: Call, response: Response | None) -> None:
     if response is not None:
-        await context.write(response)
+        await call.write(response)
         log.debug("sent", extra={"nonce": response.nonce, "secrets": len(response.resources)})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from meshpki.agent.sessions import Metadata, Session
     from meshpki.agent.snapshot import Snapshot
-    from meshpki.agent.socket_server import Context
+    from meshpki.agent.socket_server import Call
     from meshpki.agent.workload_api import Documents, Refusal
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def workload_methods(*, clock: Callable[[], float] = time.time) -> tuple[Method,
 
 
 async def _stream(
-    part: Part, shelf: Shelf[None, Documents], clock: Callable[[], float], session: Session, _: bytes, context: Context
+    part: Part, shelf: Shelf[None, Documents], clock: Callable[[], float], session: Session, _: bytes, call: Call
 ) -> None:
     """Send the full set at once, and again whenever it is another one."""
     feed = session.feed
@@ -69,7 +69,7 @@ async def _stream(
         changed, snapshot = feed.changes(), feed.current
         document = shelf.get(feed, snapshot, None).of(part) if snapshot is not None else b""
         if document and document != sent:
-            await context.write(document)
+            await call.write(document)
             log.debug("sent", extra={"part": part.value, "bytes": len(document)})
             sent = document
         await asyncio.wait([changed, session.must_reconnect], return_when=asyncio.FIRST_COMPLETED)
