@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from meshpki.agent import socket_path
@@ -60,6 +61,7 @@ class Method:
     handler: Handler
     """Runs inside a session. May raise CallRefusedError for a status, RefusedError for INVALID_ARGUMENT."""
     decode: Callable[[bytes], object]
+    """Called once there is a session. May raise protobuf's DecodeError, for INVALID_ARGUMENT."""
     encode: Callable[[Any], bytes]  # Any: see Handler
     admit: Callable[[Metadata], None] | None = None
     """Examines the headers before a session is opened. Raises CallRefusedError."""
@@ -77,9 +79,19 @@ class Call:
         self._row = row
 
     async def read(self) -> Any:  # Any: see Handler
-        """Wait for the client's next message; None when there is to be no other."""
+        """Wait for the client's next message; None when there is to be no other. Raises RefusedError for what is none.
+
+        Decoded here and not by gRPC, which would write a traceback of its own and say UNKNOWN.
+        """
         data: object = await self._context.read()
-        return self._row.decode(data) if isinstance(data, bytes) else None
+        if not isinstance(data, bytes):
+            return None
+        try:
+            return self._row.decode(data)
+        except DecodeError:  # not chained: it says nothing more
+            raise RefusedError(
+                "the bytes of a request are none of this method's messages", wanted="protobuf, well-formed"
+            ) from None
 
     async def write(self, response: Any) -> None:  # Any: see Handler
         """Send a message."""

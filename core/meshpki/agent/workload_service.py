@@ -15,6 +15,7 @@ from meshpki.agent.shelf import Shelf
 from meshpki.agent.socket_server import Kind, Method
 from meshpki.agent.workload_api import HEADER, PROFILE_OFF, Part, check_header, check_standing, documents_of
 from meshpki.wire import methods
+from meshpki.wire.workload_pb2 import X509BundlesRequest, X509SVIDRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STREAMS: Final = {methods.FETCH_X509_SVID: Part.SVIDS, methods.FETCH_X509_BUNDLES: Part.BUNDLES}
+REQUESTS: Final = {Part.SVIDS: X509SVIDRequest, Part.BUNDLES: X509BundlesRequest}
 OFF: Final = {
     methods.FETCH_JWT_SVID: Kind.UNARY,
     methods.FETCH_JWT_BUNDLES: Kind.SERVER_STREAM,
@@ -45,7 +47,7 @@ def workload_methods(*, clock: Callable[[], float] = time.time) -> tuple[Method,
             path,
             Kind.SERVER_STREAM,
             partial(_stream, part, shelf, clock),
-            decode=_as_it_is,  # the requests have no fields: what a later standard puts into them is none of ours
+            decode=REQUESTS[part].FromString,  # they have no fields; those that a later standard adds are passed over
             encode=_as_it_is,
             admit=_admit,
             stranger=grpc.StatusCode.PERMISSION_DENIED,  # Workload API, section 5: no identity for this caller
@@ -57,7 +59,7 @@ def workload_methods(*, clock: Callable[[], float] = time.time) -> tuple[Method,
 
 
 async def _stream(
-    part: Part, shelf: Shelf[None, Documents], clock: Callable[[], float], session: Session, _: bytes, call: Call
+    part: Part, shelf: Shelf[None, Documents], clock: Callable[[], float], session: Session, _: object, call: Call
 ) -> None:
     """Send the full set at once, and again whenever it is another one."""
     feed = session.feed
