@@ -137,6 +137,7 @@ class _Conversation:
     __slots__ = (
         "_begin",
         "_call",
+        "_closed",
         "_ending",
         "_fault",
         "_news",
@@ -159,6 +160,7 @@ class _Conversation:
         self._writing = asyncio.Lock()
         self._news = False
         self._ending = False
+        self._closed = False
         self._fault: BaseException | None = None
 
     async def run(self) -> None:
@@ -171,7 +173,8 @@ class _Conversation:
             raise self._fault
 
     async def close(self) -> None:
-        """Follow nothing any more."""
+        """Follow nothing any more. Callbacks of what happened in this very turn of the loop are still to come."""
+        self._closed = True
         self._session.must_reconnect.remove_done_callback(self._changed)
         self._session.feed.changes().remove_done_callback(self._feed_changed)
         if self._source is not None:
@@ -214,22 +217,26 @@ class _Conversation:
         self._session.feed.changes().add_done_callback(self._feed_changed)
 
     def _feed_changed(self, _: asyncio.Future[None]) -> None:
-        self._follow_feed()  # before anything is looked at, so that nothing is missed
-        self._changed(_)
+        if not self._closed:
+            self._follow_feed()  # before anything is looked at, so that nothing is missed
+            self._changed(_)
 
     def _files_changed(self, _: asyncio.Future[None]) -> None:
-        if self._source is not None:
+        if not self._closed and self._source is not None:
             self._source.follow(self._files_changed)
-        self._changed(_)
+            self._changed(_)
 
     def _changed(self, _: asyncio.Future[None]) -> None:
         if _ended(self._session):
             self._end()
         elif self._stream is not None:
             self._news = True
-            if self._pushing is None:
-                self._pushing = asyncio.create_task(self._push())
-                self._pushing.add_done_callback(self._pushed)
+            self._push_news()
+
+    def _push_news(self) -> None:
+        if self._news and self._pushing is None and not self._closed:
+            self._pushing = asyncio.create_task(self._push())
+            self._pushing.add_done_callback(self._pushed)
 
     def _end(self) -> None:
         """Let the handler return, with status OK. While it does not read it looks by itself when it is done."""
@@ -251,6 +258,8 @@ class _Conversation:
         if not task.cancelled() and task.exception() is not None:
             self._fault = task.exception()
             self._end()
+        else:
+            self._push_news()  # what came between the task's last look and this call
 
 
 class _Source:
