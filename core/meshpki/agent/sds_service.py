@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -14,6 +15,7 @@ from meshpki.agent.sds import SdsStream
 from meshpki.agent.sds_delta import DeltaStream
 from meshpki.agent.sds_fetch import fetch
 from meshpki.agent.sds_node import validation_of
+from meshpki.agent.sds_remarks import RemarksByIdentity
 from meshpki.agent.sds_rules import MAX_NAMES
 from meshpki.agent.sessions import CallRefusedError
 from meshpki.agent.shelf import Shelf
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from meshpki.agent.resources import Resource, Resources
     from meshpki.agent.sds_files import FileView, SecretFiles
     from meshpki.agent.sds_node import Validation
+    from meshpki.agent.sds_rules import Remarks
     from meshpki.agent.sessions import Session
     from meshpki.agent.socket_server import Call
 
@@ -61,55 +64,57 @@ class Stream(Protocol):
 
 def sds_methods(files: SecretFiles | None = None) -> tuple[Method, ...]:
     """Give the rows of this face for the socket's table. Without `files`, names of files are unknown names."""
-    forms = Shelf(resources_of)
+    face = _Face(files, Shelf(resources_of), RemarksByIdentity())
     return (
         Method(
             methods.STREAM_SECRETS,
             Kind.STREAM,
-            partial(_serve, SdsStream, files, forms),
+            partial(_serve, SdsStream, face),
             decode=DiscoveryRequest.FromString,
             encode=DiscoveryResponse.SerializeToString,
         ),
         Method(
             methods.DELTA_SECRETS,
             Kind.STREAM,
-            partial(_serve, DeltaStream, files, forms),
+            partial(_serve, DeltaStream, face),
             decode=DeltaDiscoveryRequest.FromString,
             encode=DeltaDiscoveryResponse.SerializeToString,
         ),
         Method(
             methods.FETCH_SECRETS,
             Kind.UNARY,
-            partial(_fetch, files, forms),
+            partial(_fetch, face),
             decode=DiscoveryRequest.FromString,
             encode=DiscoveryResponse.SerializeToString,
         ),
     )
 
 
-async def _fetch(
-    files: SecretFiles | None, forms: Forms, session: Session, request: DiscoveryRequest, _: Call
-) -> DiscoveryResponse:
-    source = _Source(session, files, forms, validation_of(request.node))
+@dataclass(frozen=True, slots=True)
+class _Face:
+    """What all streams and fetches share."""
+
+    files: SecretFiles | None
+    forms: Forms
+    remarks: RemarksByIdentity
+
+
+async def _fetch(face: _Face, session: Session, request: DiscoveryRequest, _: Call) -> DiscoveryResponse:
+    source = _Source(session, face, validation_of(request.node))
     try:
         await source.want(request.resource_names)
-        return fetch(request, source.resources())
+        return fetch(request, source.resources(), face.remarks.of(session.feed))
     finally:
         source.close()
 
 
 async def _serve(
-    logic: Callable[[Resources], Stream],
-    files: SecretFiles | None,
-    forms: Forms,
-    session: Session,
-    _: None,
-    call: Call,
+    logic: Callable[[Resources, Remarks], Stream], face: _Face, session: Session, _: None, call: Call
 ) -> None:
     """Serve one stream, from its first request on: nothing is said before it is known who asks, and nothing before
     there is a certificate.
     """
-    conversation = _Conversation(session, call, partial(_begin, logic, files, forms, session))
+    conversation = _Conversation(session, call, partial(_begin, logic, face, session))
     try:
         await conversation.run()
     finally:
@@ -117,14 +122,10 @@ async def _serve(
 
 
 def _begin(
-    logic: Callable[[Resources], Stream],
-    files: SecretFiles | None,
-    forms: Forms,
-    session: Session,
-    first: Request,
+    logic: Callable[[Resources, Remarks], Stream], face: _Face, session: Session, first: Request
 ) -> tuple[_Source, Stream]:
-    source = _Source(session, files, forms, validation_of(first.node))
-    return source, logic(source.resources())
+    source = _Source(session, face, validation_of(first.node))
+    return source, logic(source.resources(), face.remarks.of(session.feed))
 
 
 class _Conversation:
@@ -267,11 +268,11 @@ class _Source:
 
     __slots__ = ("_forms", "_session", "_validation", "_view", "_with_files")
 
-    def __init__(self, session: Session, files: SecretFiles | None, forms: Forms, validation: Validation) -> None:
+    def __init__(self, session: Session, face: _Face, validation: Validation) -> None:
         self._session = session
-        self._forms = forms
+        self._forms = face.forms
         self._validation = validation
-        self._view: FileView | None = files.open() if files is not None else None
+        self._view: FileView | None = face.files.open() if face.files is not None else None
         self._with_files: tuple[Resources, Mapping[str, Resource], Resources] | None = None
 
     def close(self) -> None:

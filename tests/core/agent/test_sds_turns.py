@@ -1,4 +1,4 @@
-"""A stream and what happens in one and the same turn of the event loop: nothing is left behind, and nothing is missed."""
+"""A stream and what happens in one turn of the event loop: nothing is left behind, and nothing is missed."""
 
 from __future__ import annotations
 
