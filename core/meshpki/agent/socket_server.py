@@ -33,7 +33,18 @@ hold: Istio copies the pod's annotations into them, for which Kubernetes allows 
 It is memory only while a message is on its way, one for each stream, and only for who has a session: nothing is read
 before. In node mode a token has `Limits.streams` of them; in pod mode all of them are the one workload's.
 """
+MAX_METADATA_BYTES: Final = 32 * 1024
+"""Of one call's headers. The longest token that we read has 8 KiB, 11 as base64, which is how a `-bin` header may
+come; a call with two of them is to hear that it has two. One hard limit: by its own two, 8 and 16 KiB, gRPC refuses
+by chance what is between them.
+"""
 DRAIN_SECONDS: Final = 2.0
+OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.so_reuseport", 0),
+)
 
 Context: TypeAlias = "aio.ServicerContext[bytes, Any]"  # Any: the responses are the face's own
 # Any: what a method is given and gives is the face's own; the table only carries it from decode to encode.
@@ -111,7 +122,7 @@ class SocketServer:
 
     async def start(self) -> None:
         """Bind, serve, and only then put the socket in place. Raises MachineError."""
-        server = aio.server(options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0)])
+        server = aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers(self._handlers())
         with socket_path.taking_over(self._path) as passing:
             try:
