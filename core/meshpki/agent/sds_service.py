@@ -19,7 +19,7 @@ from meshpki.agent.sds_remarks import RemarksByIdentity
 from meshpki.agent.sds_rules import MAX_NAMES
 from meshpki.agent.sessions import CallRefusedError
 from meshpki.agent.shelf import Shelf
-from meshpki.agent.socket_server import Kind, Method
+from meshpki.agent.socket_server import PATIENCE_SECONDS, Kind, Method
 from meshpki.wire import methods
 from meshpki.wire.sds_pb2 import (
     DeltaDiscoveryRequest,
@@ -86,6 +86,7 @@ def sds_methods(files: SecretFiles | None = None) -> tuple[Method, ...]:
             partial(_fetch, face),
             decode=DiscoveryRequest.FromString,
             encode=DiscoveryResponse.SerializeToString,
+            patience=PATIENCE_SECONDS,
         ),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -19,7 +19,7 @@ from meshpki.agent.sessions import CallRefusedError, Metadata
 from meshpki.errors import MachineError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from meshpki.agent.sessions import Session, Sessions
@@ -39,6 +39,8 @@ come; a call with two of them is to hear that it has two. One hard limit: by its
 by chance what is between them.
 """
 DRAIN_SECONDS: Final = 2.0
+PATIENCE_SECONDS: Final = 15.0
+"""For a row's `patience`. Longer than one call to the CA: of a refusal the caller hears."""
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
@@ -76,8 +78,10 @@ class Method:
     encode: Callable[[Any], bytes]  # Any: see Handler
     admit: Callable[[Metadata], None] | None = None
     """Examines the headers before a session is opened. Raises CallRefusedError."""
-    stranger: grpc.StatusCode = grpc.StatusCode.UNAUTHENTICATED
-    """What this face's standard calls a caller whose credential is missing or not accepted (node mode)."""
+    renamed: Mapping[grpc.StatusCode, grpc.StatusCode] = field(default_factory=dict)
+    """Statuses of `Sessions.open` that this face's standard calls otherwise."""
+    patience: float | None = None
+    """Seconds that a session may take to open, for calls that their clients make again; None waits without end."""
 
 
 class Call:
@@ -167,7 +171,7 @@ class SocketServer:
                 metadata: Metadata = tuple(context.invocation_metadata() or ())
                 if row.admit is not None:
                     row.admit(metadata)
-                session = await self._sessions.open(metadata)
+                session = await self._open(row, metadata)
                 metadata = ()  # a stream lives for hours; the token in its headers need not
                 await _serve(row, session, Call(context, row))
             except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
@@ -181,10 +185,20 @@ class SocketServer:
 
         return grpc.stream_stream_rpc_method_handler(handle, response_serializer=row.encode)
 
+    async def _open(self, row: Method, metadata: Metadata) -> Session:
+        try:
+            async with asyncio.timeout(row.patience):
+                return await self._sessions.open(metadata)
+        except TimeoutError:
+            raise CallRefusedError(
+                grpc.StatusCode.UNAVAILABLE, "the CA has not answered for this call's token yet", todo="try again"
+            ) from None
+        except CallRefusedError as error:
+            error.status = row.renamed.get(error.status, error.status)
+            raise
+
     async def _abort(self, context: Context, row: Method, error: Exception) -> None:
         match error:
-            case CallRefusedError(status=grpc.StatusCode.UNAUTHENTICATED):
-                status = row.stranger
             case CallRefusedError():
                 status = error.status
             case RefusedError():

@@ -12,7 +12,7 @@ import grpc
 
 from meshpki.agent.sessions import CallRefusedError
 from meshpki.agent.shelf import Shelf
-from meshpki.agent.socket_server import Kind, Method
+from meshpki.agent.socket_server import PATIENCE_SECONDS, Kind, Method
 from meshpki.agent.workload_api import HEADER, PROFILE_OFF, Part, check_header, check_standing, documents_of
 from meshpki.wire import methods
 from meshpki.wire.workload_pb2 import X509BundlesRequest, X509SVIDRequest
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STREAMS: Final = {methods.FETCH_X509_SVID: Part.SVIDS, methods.FETCH_X509_BUNDLES: Part.BUNDLES}
+RENAMED: Final = {
+    grpc.StatusCode.UNAUTHENTICATED: grpc.StatusCode.PERMISSION_DENIED,  # no identity for this caller
+    grpc.StatusCode.RESOURCE_EXHAUSTED: grpc.StatusCode.UNAVAILABLE,  # not able to handle the call now
+}
+"""Workload Endpoint, section 6 and appendix A."""
 REQUESTS: Final = {Part.SVIDS: X509SVIDRequest, Part.BUNDLES: X509BundlesRequest}
 OFF: Final = {
     methods.FETCH_JWT_SVID: Kind.UNARY,
@@ -50,7 +55,8 @@ def workload_methods(*, clock: Callable[[], float] = time.time) -> tuple[Method,
             decode=REQUESTS[part].FromString,  # they have no fields; those that a later standard adds are passed over
             encode=_as_it_is,
             admit=_admit,
-            stranger=grpc.StatusCode.PERMISSION_DENIED,  # Workload API, section 5: no identity for this caller
+            renamed=RENAMED,
+            patience=PATIENCE_SECONDS,
         )
         for path, part in STREAMS.items()
     )

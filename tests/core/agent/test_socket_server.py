@@ -99,7 +99,13 @@ TABLE = (
     row("Refused", Kind.UNARY, raising(RefusedError("a bad request", wanted="a good one"))),
     row("Denied", Kind.UNARY, raising(CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "not you"))),
     row("Broken", Kind.UNARY, raising(ValueError("secret in a traceback"))),
-    row("Strange", Kind.UNARY, unary, stranger=grpc.StatusCode.PERMISSION_DENIED),
+    row(
+        "Strange",
+        Kind.UNARY,
+        unary,
+        renamed={grpc.StatusCode.UNAUTHENTICATED: grpc.StatusCode.PERMISSION_DENIED},
+    ),
+    row("Impatient", Kind.UNARY, unary, patience=0.05),
 )
 
 Scene = Callable[[grpc.aio.Channel], Awaitable[None]]
@@ -211,6 +217,39 @@ def test_a_refused_session_is_the_faces_own_status(path: Path, caplog: pytest.Lo
         serving(path, sessions, scene)
     assert sessions.closed == 0
     assert [record.message for record in caplog.records] == ["a call is refused"] * 2
+
+
+def test_only_a_session_is_renamed_a_handlers_own_status_is_not(path: Path) -> None:
+    refusal = raising(CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, "not you"))
+    table = (row("Own", Kind.UNARY, refusal, renamed={grpc.StatusCode.UNAUTHENTICATED: grpc.StatusCode.OUT_OF_RANGE}),)
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        assert await call(channel, "Own") == (grpc.StatusCode.UNAUTHENTICATED, "not you")
+
+    serving(path, Recorder(), scene, table)
+
+
+def test_a_session_that_takes_too_long_to_open_is_given_up(path: Path) -> None:
+    class Slow(Recorder):
+        given_up = 0
+
+        async def open(self, metadata: Metadata) -> Session:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                self.given_up += 1
+            raise AssertionError
+
+    sessions = Slow()
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        said = "the CA has not answered for this call's token yet; to do: try again"
+        assert await call(channel, "Impatient") == (grpc.StatusCode.UNAVAILABLE, said)
+        assert sessions.given_up == 1
+        patient = channel.unary_unary("/test.Service/Unary", as_it_is, as_it_is)(b"", timeout=0.5)
+        assert await patient.code() is grpc.StatusCode.DEADLINE_EXCEEDED, "the client's own deadline"
+
+    serving(path, sessions, scene)
 
 
 @pytest.mark.parametrize("kind", [Kind.UNARY, Kind.SERVER_STREAM, Kind.STREAM])
