@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
 import threading
@@ -14,6 +15,7 @@ import pytest
 from meshpki.ca.config_values import HostPort
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.errors import UnavailableError
+from meshpki.tokens.encoding import MAX_TOKEN_BYTES
 from meshpki_demo.app import EchoApp
 from meshpki_demo.bootstrap import NodeSecrets, client_bootstrap, server_bootstrap
 from meshpki_demo.envoy import Envoy
@@ -124,6 +126,19 @@ def test_an_expiring_token_is_exchanged_by_reconnecting_and_no_request_fails(nod
             thread.join()
     assert traffic.tally.failed == 0, traffic.tally.failures
     assert "Traceback" not in node.agent.log.read_text()
+
+
+def test_the_longest_token_there_can_be(node: Node) -> None:
+    """By its own limits gRPC lets such a one through by chance."""
+
+    def padded(size: int) -> bytes:
+        return node.ca.maker.token(now=time.time(), name="server", pod="server-0", padding="x" * size)
+
+    size = bisect.bisect_right(range(MAX_TOKEN_BYTES), MAX_TOKEN_BYTES, key=lambda size: len(padded(size))) - 1
+    assert MAX_TOKEN_BYTES - 2 <= len(padded(size)) <= MAX_TOKEN_BYTES
+    put_token(node.secrets("server").token, padded(size))
+    with node.agent, node.server_envoy() as server:
+        assert len(server.serials()) == 1
 
 
 def asked_back(node: Node) -> int:
