@@ -130,7 +130,7 @@ def _digest(parts: dict[str, str], renew_at: float) -> str:
     return hashlib.sha256(json.dumps([parts[name] for name in _PARTS] + [renew_at]).encode()).hexdigest()
 
 
-def _parse(content: bytes, ca: str) -> tuple[dict[str, bytes], float]:
+def _parse(content: bytes, ca: str = "") -> tuple[dict[str, bytes], float]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
