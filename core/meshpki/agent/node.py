@@ -153,7 +153,7 @@ class NodeSessions:
     def _begin(self, session: _NodeSession, token: StreamToken) -> None:
         now = self._clock()
         actions = self._table.open(token.key, token.ends, session.number, now=now, chance=self._chance())
-        if Start(token.key) in actions:
+        if token.key not in self._identities and self._table.phase(token.key) is Phase.WAITING:
             self._identities[token.key] = NodeIdentity(
                 token,
                 self._wish,
@@ -208,7 +208,7 @@ class NodeSessions:
             match action:
                 case Start(key):
                     identity = self._identities[key]
-                    identity.start(self._stepped, self._spent, self._earlier(identity))
+                    identity.start(self._asks, self._stepped, self._spent, self._earlier(identity))
                 case Admit(key, streams):
                     self._admit(self._identities[key].feed, streams)
                 case Halt(key):
@@ -225,6 +225,10 @@ class NodeSessions:
         if self._table.next_wake() < self._planned:
             self._sooner.wake()
 
+    def _asks(self, identity: NodeIdentity) -> None:
+        """It is this token's turn with the CA."""
+        self._perform(self._table.asks(identity.key, now=self._clock()))
+
     def _stepped(self, identity: NodeIdentity) -> None:
         """A keeper has taken a step: a certificate, a refusal, or something that the table need not know."""
         key, state, now = identity.key, identity.keeper.state, self._clock()
@@ -239,6 +243,8 @@ class NodeSessions:
             if identity.is_new_refusal():
                 self._count(state.failure.reason)
             self._perform(self._table.refused(key, now=now))
+        elif state.failure is not None and not state.asking:
+            self._perform(self._table.unanswered(key, now=now))
         else:
             self._moved.wake()
 
