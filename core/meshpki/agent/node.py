@@ -27,6 +27,7 @@ from meshpki.tokens.reasons import TokenRefusedError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from meshpki.agent.failure import Failure
     from meshpki.agent.keeper import ConfiguredRoots, Held, Wish
     from meshpki.agent.node_cache_line import NodeCacheLine
     from meshpki.agent.node_identity import Ca
@@ -43,6 +44,7 @@ _STATUS: Final = {
     Why.DENIED: (grpc.StatusCode.UNAUTHENTICATED, "the token of this call is not accepted"),
     Why.STREAMS: (grpc.StatusCode.RESOURCE_EXHAUSTED, "this token has too many streams"),
     Why.FULL: (grpc.StatusCode.RESOURCE_EXHAUSTED, "the agent is busy"),
+    Why.CROWDED: (grpc.StatusCode.RESOURCE_EXHAUSTED, "the agent is busy"),
 }
 """All that a client is told. Why the CA refused stands in our log and in the CA's, not here."""
 
@@ -51,6 +53,7 @@ _CALLS: Final = {
     Why.DENIED: "call_with_refused_token",
     Why.STREAMS: "call_beyond_streams",
     Why.FULL: "call_beyond_identities",
+    Why.CROWDED: "call_beyond_waiting",
 }
 MOST_REASONS: Final = 64
 
@@ -130,6 +133,11 @@ class NodeSessions:
             for key, identity in self._identities.items()
             if (phase := self._table.phase(key)) and phase is not Phase.WAITING
         ]
+
+    def unanswered(self) -> list[Failure]:
+        """What keeps tokens that wait from the CA's word, one for each that has asked in vain."""
+        waiting = [one for key, one in self._identities.items() if self._table.phase(key) is Phase.WAITING]
+        return [failure for one in waiting if (failure := one.keeper.state.failure) is not None]
 
     async def open(self, metadata: Metadata) -> _NodeSession:
         """Wait until the CA has accepted the caller's token, however long the CA is away. Raises CallRefusedError."""

@@ -54,7 +54,9 @@ class Why(StrEnum):
     STREAMS = "streams"
     """The token has as many streams as one may have."""
     FULL = "full"
-    """The node has as many tokens as it may have."""
+    """The node has as many accepted tokens as it may have."""
+    CROWDED = "crowded"
+    """As many wait as may wait, and the lot fell on this one, or all of them are with the CA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,7 @@ class NodeTable:
             return [TurnAway((stream,), Why.FULL)]
         room = self._make_room(now, chance)
         if room is None:
-            return [TurnAway((stream,), Why.FULL)]
+            return [TurnAway((stream,), Why.CROWDED)]
         entry = _Entry(key, ends, recent.until if recent else now, place=len(self._waiting), streams={stream: NEVER})
         self._entries[key] = entry
         self._waiting.append(entry)
@@ -238,7 +240,7 @@ class NodeTable:
         for number in range(places):  # those that are with the CA are a handful
             entry = self._waiting[(lot + number) % places]
             if not entry.asking:
-                return [TurnAway(tuple(entry.streams), Why.FULL), self._forget(entry, now)]
+                return [TurnAway(tuple(entry.streams), Why.CROWDED), self._forget(entry, now)]
         return None
 
     def leave(self, key: TokenKey, stream: int, *, now: float) -> list[Action]:

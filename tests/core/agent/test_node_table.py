@@ -366,7 +366,7 @@ def test_only_so_many_wait_and_one_of_them_makes_room_by_lot(
 ) -> None:
     told.open(A, 1)
     told.open(B, 2)
-    assert told.open(C, 3, chance=chance) == [TurnAway((stream,), Why.FULL), Stop(out), Start(C)]
+    assert told.open(C, 3, chance=chance) == [TurnAway((stream,), Why.CROWDED), Stop(out), Start(C)]
     assert told.table.phases()[Phase.WAITING] == 2
 
 
@@ -375,19 +375,19 @@ def test_who_is_with_the_ca_keeps_its_place(told: Told) -> None:
     told.open(A, 1)
     told.open(B, 2)
     told.asks(A)
-    assert told.open(C, 3, chance=0.0) == [TurnAway((2,), Why.FULL), Stop(B), Start(C)]
+    assert told.open(C, 3, chance=0.0) == [TurnAway((2,), Why.CROWDED), Stop(B), Start(C)]
     told.asks(C)
-    assert told.open(D, 4) == [TurnAway((4,), Why.FULL)]
+    assert told.open(D, 4) == [TurnAway((4,), Why.CROWDED)]
     told.unanswered(A)
-    assert told.open(D, 5) == [TurnAway((1,), Why.FULL), Stop(A), Start(D)]
-    assert told.open(A, 6, chance=0.9) == [TurnAway((5,), Why.FULL), Stop(D)], "and it is asked about later"
+    assert told.open(D, 5) == [TurnAway((1,), Why.CROWDED), Stop(A), Start(D)]
+    assert told.open(A, 6, chance=0.9) == [TurnAway((5,), Why.CROWDED), Stop(D)], "and it is asked about later"
 
 
 def test_who_waits_takes_no_place_of_the_accepted(told: Told) -> None:
     told.serve(A, 1)
     told.open(B, 2)
     told.open(C, 3)
-    assert told.open(D, 4, chance=0.9) == [TurnAway((3,), Why.FULL), Stop(C), Start(D)]
+    assert told.open(D, 4, chance=0.9) == [TurnAway((3,), Why.CROWDED), Stop(C), Start(D)]
     assert told.open(A, 5) == [Admit(A, (5,))]
     told.accepted(B)
     told.leave(D, 4)
@@ -423,7 +423,7 @@ class Histories(RuleBasedStateMachine):
         self.halted: set[TokenKey] = set()
         self.with_ca: set[TokenKey] = set()
         self.asked_at: dict[TokenKey, float] = {}
-        """First questions only: of a token that is not accepted."""
+        """Of tokens that are not accepted: those that are renew when they have to."""
         self.accepted: dict[TokenKey, float] = {}
         """And when its certificate ends."""
         self.open: dict[int, TokenKey] = {}
@@ -535,6 +535,7 @@ class Histories(RuleBasedStateMachine):
 
     def accept(self, token: TokenKey, ends: float) -> None:
         self.accepted[token] = ends
+        self.asked_at.pop(token, None)
         was_halted = token in self.halted
         self.note(self.table.accepted(token, ends, now=self.now))
         phase = self.table.phase(token)
