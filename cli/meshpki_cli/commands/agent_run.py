@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+import typer
+
+from meshpki_cli import agent_modes
+
 # All of these at run time: typer reads the options out of the annotations.
 from meshpki_cli.agent_options import (
     CaAddress,
@@ -52,6 +56,7 @@ class _Common(TypedDict):
 
 
 def run(
+    context: typer.Context,
     ca_address: CaAddress,
     ca_roots: CaRoots,
     ca_server_name: CaServerName,
@@ -101,16 +106,10 @@ def run(
         "http": http,
         "cache": cache,
     }
+    agent_modes.refuse_foreign(agent_modes.given(context), node=node)
     if node:
-        if sds_socket is None or token_file is not None or files is not None:
-            raise UsageError("--node", wanted="--sds-socket, and neither --token-file nor --files")
-        if shared_socket_directory or ca_renewal_address or secret_files:
-            raise UsageError(
-                "--node with --ca-renewal-address, --secret-files or --shared-socket-directory",
-                wanted="none of them",
-            )
-        if files_owner or files_command or files_signal or files_mode != "0600":
-            raise UsageError("--node with an option for files", wanted="no --files-...: node mode writes no files")
+        if sds_socket is None:
+            raise UsageError("--node without a socket", wanted="--sds-socket, where the node's workloads come to")
         return _run_node(common, sds_socket, token_header, max_identities, max_in_flight)
     if token_file is None:
         raise UsageError("no token file", wanted="--token-file, or --node where each call brings its own token")
