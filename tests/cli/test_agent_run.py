@@ -132,3 +132,20 @@ def test_options_for_files_that_cannot_be_meant_are_told_before_anything_starts(
     ran = command_line.invoke("agent", "run", *CA, "--token-file", "token", "--files", "certs", *option)
     assert ran.code == 2
     assert said in ran.err
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_help_says_which_faces_are_served_where(columns: str) -> None:
+    shown = command_line.invoke("agent", "run", "--help", env={"COLUMNS": columns}).out
+    assert "SPIFFE_ENDPOINT_SOCKET=unix://SOCKET" in shown
+    words = " ".join(shown.split())
+    assert "On --sds-socket both modes serve Envoy's SDS and the SPIFFE Workload API" in words
+    assert "--sds- socket" not in words
+
+
+def test_help_says_of_each_option_of_one_mode_which() -> None:
+    words = " ".join(command_line.invoke("agent", "run", "--help", env={"COLUMNS": "80"}).out.split())
+    for option in agent_modes.POD_ONLY:
+        assert re.search(rf"{option} \S+ (Pod mode|With --files): |{option} Pod mode: ", words), option
+    for option in agent_modes.NODE_ONLY:
+        assert re.search(rf"{option} \S+ Node mode: ", words), option

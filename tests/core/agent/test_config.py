@@ -18,7 +18,8 @@ GOOD = AgentConfig("ca.test:15012", Path("roots"), "ca.test", Path("token"), sds
 
 
 @pytest.mark.parametrize(
-    "address", ["", "ca.test", "ca.test:", ":15012", "ca.test:0", "ca.test:65536", "ca.test:१", "a:b", "https://ca.test:15012"]
+    "address",
+    ["", "ca.test", "ca.test:", ":15012", "ca.test:0", "ca.test:65536", "ca.test:१", "a:b", "https://ca.test:15012"],
 )
 def test_an_address_needs_host_and_port(address: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT"):
