@@ -55,6 +55,7 @@ class Reader:
         """The one block of that language, with this workload's paths."""
         (block,) = blocks(page, language)
         text = block.text.replace("/var/run/meshpki/node", str(self.directory / "host"))  # one for all of the node
+        text = text.replace("/etc/meshpki", str(self.var_run(workload)))
         return dict(yaml.safe_load(text.replace("/var/run", str(self.var_run(workload)))))
 
     def var_run(self, workload: str) -> Path:
@@ -63,8 +64,8 @@ class Reader:
     def prepare(self, workload: str) -> None:
         """What the volumes bring: roots and a token."""
         run = self.var_run(workload)
-        (run / "meshpki").mkdir(parents=True, exist_ok=True)
-        (run / "meshpki" / "root-cert.pem").write_bytes(self.ca.authority.root_pem)
+        (run / "meshpki").mkdir(parents=True)
+        (run / "root-cert.pem").write_bytes(self.ca.authority.root_pem)
         (run / "secrets" / "tokens").mkdir(parents=True)
         put_token(run / "secrets" / "tokens" / "istio-token", self.ca.maker.token(now=time.time(), name=workload))
 
