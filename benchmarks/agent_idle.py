@@ -60,7 +60,7 @@ def measure(rounds: int = 2) -> Result:
         notes=(
             "Each further workload: the difference between 100 and 1,000, by 900.",
             "PSS counts a page shared by n processes as a part of n; all agents here share their libraries.",
-            "gRPC keeps a read buffer of 64 KiB for each connection by which more has come: two nodes of Envoys are more.",
+            "gRPC keeps a read buffer of 64 KiB for each connection by which more comes: two Envoy nodes are more.",
         ),
         machine=machine(),
     )
