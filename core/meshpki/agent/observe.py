@@ -82,6 +82,7 @@ class Observer:
                 "/readyz": health_page(lambda: self._in_loop(unready, _STUCK)),
                 "/metrics": metrics_page(registry),
             },
+            setting="--http",
         )
 
     @property
