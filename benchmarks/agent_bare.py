@@ -7,22 +7,25 @@ import os
 import threading
 
 import grpc
+from google.protobuf.any_pb2 import Any
 from grpc import aio
 
 from benchmarks.processes import SERVER_CORE, Message, answer_requests, pin
 from meshpki.wire.methods import STREAM_SECRETS
+from meshpki.wire.sds_pb2 import DiscoveryResponse
 
 _ready = threading.Event()
 
 
 class _Answer(grpc.GenericRpcHandler):
     def __init__(self, size: int) -> None:
-        answer = bytes(size)
+        answer = DiscoveryResponse(version_info="1", nonce="1", resources=[Any(value=bytes(size))]).SerializeToString()
 
         async def behavior(_: object, context: aio.ServicerContext[bytes, bytes]) -> None:
             await context.read()
             await context.write(answer)
-            await context.read()
+            while isinstance(await context.read(), bytes):
+                pass
 
         self._handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(behavior)
 

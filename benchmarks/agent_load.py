@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import grpc
 from grpc import aio
 
+from benchmarks.envoy_node import envoy_node
 from benchmarks.processes import LOAD_CORE, Message, answer_requests, pin
 from meshpki.agent.node_token import ISTIO_HEADER
 from meshpki.wire.methods import SECRET_TYPE_URL, STREAM_SECRETS
-from meshpki.wire.sds_pb2 import DiscoveryRequest
+from meshpki.wire.sds_pb2 import DiscoveryRequest, DiscoveryResponse
 from support.agent_process import fake_token
 
 if TYPE_CHECKING:
@@ -20,11 +21,7 @@ if TYPE_CHECKING:
 
 Stream: TypeAlias = "aio.StreamStreamCall[bytes, bytes]"
 AT_ONCE = 50
-_BOTH = DiscoveryRequest(resource_names=["default", "ROOTCA"], type_url=SECRET_TYPE_URL).SerializeToString()
-_EACH = tuple(
-    DiscoveryRequest(resource_names=[name], type_url=SECRET_TYPE_URL).SerializeToString()
-    for name in ("default", "ROOTCA")
-)
+SECRETS = ("default", "ROOTCA")
 
 
 class Load:
@@ -37,11 +34,12 @@ class Load:
     async def subscribe(self, path: str, times: int, new_connections: bool) -> Message:
         """One stream after the other: seconds from the subscription's first byte to the secret in hand."""
         found: list[float] = []
+        subscription = _subscription("load", SECRETS)
         for _ in range(times):
             began = time.perf_counter()
             channel = _channel(path) if new_connections else self._channel(path)
             stream: Stream = channel.stream_stream(STREAM_SECRETS)()
-            await stream.write(_BOTH)
+            await stream.write(subscription)
             answer = await stream.read()
             found.append(time.perf_counter() - began)
             assert isinstance(answer, bytes)
@@ -55,13 +53,14 @@ class Load:
         """Be so many workloads: each its own connection and token, and a stream for each of its two secrets, or one
         for both together.
         """
-        requests = (_BOTH,) if together else _EACH
+        subscriptions = (SECRETS,) if together else tuple((name,) for name in SECRETS)
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def workload(number: int) -> None:
             token = fake_token(expires_at=time.time() + 86_400, mark=str(number))
             async with gate:
-                self._held.append(await _hold(path, ((ISTIO_HEADER, token.encode()),), requests))
+                header = ((ISTIO_HEADER, token.encode()),)
+                self._held.append(await _hold(path, header, f"workload-{number}", subscriptions))
 
         await asyncio.gather(*(workload(number) for number in range(first, first + count)))
         return {"held": len(self._held)}
@@ -72,18 +71,34 @@ class Load:
         return self._channels[path]
 
 
-async def _hold(path: str, metadata: Sequence[tuple[str, bytes]], requests: Sequence[bytes]) -> object:
+async def _hold(
+    path: str, metadata: Sequence[tuple[str, bytes]], workload: str, subscriptions: Sequence[Sequence[str]]
+) -> object:
+    """Subscribe as an Envoy does, which says who it is with each stream's first message, and acknowledge the answer."""
     channel = _channel(path)
     streams = []
-    for request in requests:
+    for names in subscriptions:
         stream: Stream = channel.stream_stream(STREAM_SECRETS)(metadata=tuple(metadata))
-        await stream.write(request)
-        streams.append(stream)
-    for stream in streams:
+        await stream.write(_subscription(workload, names))
+        streams.append((stream, names))
+    for stream, names in streams:
         answer = await stream.read()
         assert isinstance(answer, bytes)
         assert len(answer) > 100
+        await stream.write(_acknowledgement(answer, names))
     return channel, streams
+
+
+def _subscription(workload: str, names: Sequence[str]) -> bytes:
+    request = DiscoveryRequest(node=envoy_node(workload), resource_names=names, type_url=SECRET_TYPE_URL)
+    return request.SerializeToString()
+
+
+def _acknowledgement(answer: bytes, names: Sequence[str]) -> bytes:
+    read = DiscoveryResponse.FromString(answer)
+    return DiscoveryRequest(
+        resource_names=names, type_url=SECRET_TYPE_URL, version_info=read.version_info, response_nonce=read.nonce
+    ).SerializeToString()
 
 
 def _channel(path: str) -> aio.Channel:

@@ -18,7 +18,8 @@ from meshpki.ca.serials import draw
 from meshpki.tokens.bearer import extract
 from meshpki.tokens.jwks import FileKeySource
 from meshpki.tokens.policy import ClusterPolicy
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from support.authority import key, make_authority, make_csr
 from support.tokens import TokenMaker

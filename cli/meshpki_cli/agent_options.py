@@ -22,12 +22,13 @@ CaTimeout: TypeAlias = Annotated[
     ),
 ]
 TokenFile: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The workload's token; read anew for every call to the CA.")
+    Path | None,
+    typer.Option(metavar="FILE", help="Pod mode: the workload's token; read anew for every call to the CA."),
 ]
 CaRenewalAddress: TypeAlias = Annotated[
     str,
     typer.Option(
-        metavar="HOST:PORT", help="Where the CA renews by the certificate that is held, while there is no token."
+        metavar="HOST:PORT", help="Pod mode: where the CA renews by the certificate held, while there is no token."
     ),
 ]
 Cluster: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="Cluster to name to the CA.")]
@@ -38,31 +39,33 @@ KeyTypeOption: TypeAlias = Annotated[KeyTypeName, typer.Option(help="Key to make
 
 # Where it is served.
 SdsSocket: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="SOCKET", help="Serve Envoy's secret discovery on this unix socket.")
+    Path | None, typer.Option(metavar="SOCKET", help="Unix socket for Envoy's SDS and the SPIFFE Workload API.")
 ]
 SharedSocketDirectory: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--shared-socket-directory",
-        help="Accept a socket directory that this pod's other containers can write in: a Kubernetes emptyDir.",
+        help="Pod mode: accept a socket directory that this pod's other containers can write in, as an emptyDir.",
     ),
 ]
 SecretFiles: TypeAlias = Annotated[
     list[Path] | None,
-    typer.Option(metavar="DIRECTORY", help="Let Envoy name PEM files below here as secrets; repeatable."),
+    typer.Option(metavar="DIRECTORY", help="Pod mode: let Envoy name PEM files below here as secrets; repeatable."),
 ]
 Files: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="DIRECTORY", help="Keep key, chain and roots here as one atomic set.")
+    Path | None, typer.Option(metavar="DIRECTORY", help="Pod mode: keep key, chain and roots here as one atomic set.")
 ]
 FilesMode: TypeAlias = Annotated[
-    str, typer.Option(metavar="MODE", help="Mode of files with the key: 0600, 0400, 0640 or 0440.")
+    str, typer.Option(metavar="MODE", help="With --files: mode of those with the key: 0600, 0400, 0640 or 0440.")
 ]
-FilesOwner: TypeAlias = Annotated[str, typer.Option(metavar="USER:GROUP", help="Who gets the files; else the agent.")]
+FilesOwner: TypeAlias = Annotated[
+    str, typer.Option(metavar="USER:GROUP", help="With --files: who gets them; else the agent.")
+]
 FilesCommand: TypeAlias = Annotated[
-    str, typer.Option(metavar="COMMAND", help="Program (absolute path) to run after a change; no shell.")
+    str, typer.Option(metavar="COMMAND", help="With --files: program (absolute path) to run after a change; no shell.")
 ]
 FilesSignal: TypeAlias = Annotated[
-    str, typer.Option(metavar="SIGNAL:PIDFILE", help="Signal (HUP, USR1, USR2) to send after a change.")
+    str, typer.Option(metavar="SIGNAL:PIDFILE", help="With --files: signal (HUP, USR1, USR2) to send after a change.")
 ]
 
 # What the agent keeps and says of itself.
@@ -73,7 +76,7 @@ Cache: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         metavar="DIRECTORY",
-        help="Keep key, chain and roots here (0700), to go on after a restart; with --node for each token.",
+        help="Keep key, chain and roots here (0700), to go on after a restart; in node mode for each token.",
     ),
 ]
 Http: TypeAlias = Annotated[str, typer.Option(metavar="HOST:PORT", help="Show /livez, /readyz and /metrics here.")]
@@ -81,10 +84,16 @@ Http: TypeAlias = Annotated[str, typer.Option(metavar="HOST:PORT", help="Show /l
 # Node mode.
 Node: TypeAlias = Annotated[
     bool,
-    typer.Option("--node", help="Serve every workload of this node; each call brings its own token in a header."),
+    typer.Option(
+        "--node", help="Node mode: serve every workload of this node; each call brings its own token in a header."
+    ),
 ]
 TokenHeader: TypeAlias = Annotated[
-    str, typer.Option(metavar="NAME", help="With --node: the header of the token; else `authorization`.")
+    str, typer.Option(metavar="NAME", help="Node mode: the header of the token; else `authorization`.")
 ]
-MaxIdentities: TypeAlias = Annotated[int, typer.Option(min=1, help="With --node: accepted tokens at a time.")]
-MaxInFlight: TypeAlias = Annotated[int, typer.Option(min=1, help="With --node: calls to the CA at a time.")]
+MaxIdentities: TypeAlias = Annotated[
+    int, typer.Option(min=1, metavar="NUMBER", help="Node mode: accepted tokens at a time.")
+]
+MaxInFlight: TypeAlias = Annotated[
+    int, typer.Option(min=1, metavar="NUMBER", help="Node mode: calls to the CA at a time.")
+]

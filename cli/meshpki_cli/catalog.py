@@ -26,7 +26,9 @@ CA: Final = (
     Entry("serve", "Serve certificates to workloads, until stopped", "ca_serve"),
     Entry("show", "Show the certificates of a CA: who, until when, which digest", "ca_show"),
 )
-AGENT: Final = (Entry("run", "Keep a workload's certificate fresh and serve it to Envoy, until stopped", "agent_run"),)
+AGENT: Final = (
+    Entry("run", "Keep certificates fresh and serve them to Envoy and SPIFFE clients, until stopped", "agent_run"),
+)
 TOKEN: Final = (Entry("inspect", "Explain offline whether a token is trustworthy, and why not", "token_inspect"),)
 AUDIT: Final = (
     Entry("verify", "Find any edited, cut or missing record of an audit log", "audit_verify"),
@@ -51,7 +53,7 @@ SECTIONS: Final = (
         "The parts",
         (
             Entry("ca", "The certificate authority: init, serve, show", children=CA),
-            Entry("agent", "The agent beside a workload: run", children=AGENT),
+            Entry("agent", "The agent beside a workload, or on a node: run", children=AGENT),
             Entry("token", "Service-account tokens: inspect", children=TOKEN),
             Entry("audit", "The log of issued certificates: verify, tail", children=AUDIT),
             Entry("version", "Show the version of meshpki and of what it rests on", "version"),

@@ -13,7 +13,8 @@ from meshpki.tokens.bearer import extract
 from meshpki.tokens.jwks import FileKeySource
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenRefusedError
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 from meshpki_demo.wrong_tokens import Forge, WrongToken
 from support.tokens import TokenMaker
 

@@ -45,13 +45,13 @@ except MeshpkiError as error:
 """
 
 
-def fake_token(*, expires_at: float | None = None, mark: str = "") -> str:
+def fake_token(*, expires_at: float | None = None, mark: str = "", account: str = "default:web") -> str:
     """A token that no CA would believe, of a JWT's shape; the canary stands in its claims and as its signature."""
 
     def part(value: object) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
-    claims: dict[str, object] = {"sub": "system:serviceaccount:default:web", "mark": mark + CANARY}
+    claims: dict[str, object] = {"sub": f"system:serviceaccount:{account}", "mark": mark + CANARY}
     if expires_at is not None:
         claims["exp"] = int(expires_at)
     return f"{part({'alg': 'RS256'})}.{part(claims)}.{CANARY}"
@@ -94,9 +94,9 @@ class AgentFiles:
     def log(self) -> Path:
         return self.directory / "agent.log"
 
-    def write_token(self, *, expires_at: float, mark: str = "", tail: str = "") -> str:
+    def write_token(self, *, expires_at: float, mark: str = "", tail: str = "", account: str = "default:web") -> str:
         """Put a token in place as a kubelet does, by rename."""
-        token = fake_token(expires_at=expires_at, mark=mark)
+        token = fake_token(expires_at=expires_at, mark=mark, account=account)
         passing = self.directory / "token.new"
         passing.write_text(token + tail)
         passing.replace(self.token)

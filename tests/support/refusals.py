@@ -15,7 +15,8 @@ from meshpki.tokens.jwks import FileKeySource
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
 from meshpki.tokens.reviewer import TokenReviewer
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 from support.reviews import FakeApi, answer, caller_of, confirmed, refused
 from support.tokens import NOW, StaticKeys, TokenMaker
 

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from meshpki.tokens.keys import KeySet
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

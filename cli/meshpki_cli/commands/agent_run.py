@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+import typer
+
+from meshpki_cli import agent_modes
+
 # All of these at run time: typer reads the options out of the annotations.
 from meshpki_cli.agent_options import (
     CaAddress,
@@ -54,37 +58,44 @@ class _Common(TypedDict):
 
 
 def run(
+    context: typer.Context,
     ca_address: CaAddress,
     ca_roots: CaRoots,
     ca_server_name: CaServerName,
     *,
-    token_file: TokenFile = None,
+    ca_timeout: CaTimeout = 10.0,
+    cluster: Cluster = "",
+    ttl: Ttl = "24h",  # type: ignore[assignment]  # the default is parsed as what is typed is
+    key_type: KeyTypeOption = "ec-p256",
     sds_socket: SdsSocket = None,
+    cache: Cache = None,
+    http: Http = "",
+    status_file: StatusFile = None,
+    log_level: LogLevelOption = "info",
+    token_file: TokenFile = None,
+    ca_renewal_address: CaRenewalAddress = "",
+    shared_socket_directory: SharedSocketDirectory = False,
+    secret_files: SecretFiles = None,
     files: Files = None,
     files_mode: FilesMode = "0600",
     files_owner: FilesOwner = "",
     files_command: FilesCommand = "",
     files_signal: FilesSignal = "",
-    ca_renewal_address: CaRenewalAddress = "",
-    ca_timeout: CaTimeout = 10.0,
-    cluster: Cluster = "",
-    ttl: Ttl = "24h",  # type: ignore[assignment]  # the default is parsed as what is typed is
-    key_type: KeyTypeOption = "ec-p256",
-    status_file: StatusFile = None,
-    shared_socket_directory: SharedSocketDirectory = False,
-    cache: Cache = None,
-    secret_files: SecretFiles = None,
-    http: Http = "",
     node: Node = False,
     token_header: TokenHeader = "istio_sds_credentials_header-bin",
     max_identities: MaxIdentities = 2048,
     max_in_flight: MaxInFlight = 16,
-    log_level: LogLevelOption = "info",
 ) -> int:
-    """Keep one workload's certificate fresh and serve it to Envoy, until SIGINT or SIGTERM.
+    """Keep certificates fresh and serve them to Envoy, SPIFFE clients and programs, until SIGINT or SIGTERM.
 
-    At least one of --sds-socket and --files is needed. The token is in a file: nothing secret is in the arguments.
-    With --node it serves many workloads on one --sds-socket, and needs no --token-file.
+    Pod mode, beside one workload, needs --token-file, and a face: --sds-socket or --files, or both. Node mode
+    (--node), once for all workloads of a node, needs --sds-socket: each call brings its own token in a header.
+
+    On --sds-socket both modes serve Envoy's SDS and the SPIFFE Workload API (X.509). A SPIFFE client finds it by
+    SPIFFE_ENDPOINT_SOCKET=unix://SOCKET; in node mode it has to send a token too, and most have no way to. For
+    programs without either protocol, pod mode keeps PEM files in --files.
+
+    Nothing secret is in the arguments: tokens come out of files and headers.
     """
     from meshpki.runtime import logs
 
@@ -105,16 +116,10 @@ def run(
         "cache": cache,
         "call_seconds": ca_timeout,
     }
+    agent_modes.refuse_foreign(agent_modes.given(context), node=node)
     if node:
-        if sds_socket is None or token_file is not None or files is not None:
-            raise UsageError("--node", wanted="--sds-socket, and neither --token-file nor --files")
-        if shared_socket_directory or ca_renewal_address or secret_files:
-            raise UsageError(
-                "--node with --ca-renewal-address, --secret-files or --shared-socket-directory",
-                wanted="none of them",
-            )
-        if files_owner or files_command or files_signal or files_mode != "0600":
-            raise UsageError("--node with an option for files", wanted="no --files-...: node mode writes no files")
+        if sds_socket is None:
+            raise UsageError("--node without a socket", wanted="--sds-socket, where the node's workloads come to")
         return _run_node(common, sds_socket, token_header, max_identities, max_in_flight)
     if token_file is None:
         raise UsageError("no token file", wanted="--token-file, or --node where each call brings its own token")

@@ -81,15 +81,15 @@ def read_roots(pem: bytes) -> Roots:
     try:
         found = load_certificates(pem)
     except ValueError as error:
-        raise InvalidValueError("the file of roots holds no readable PEM certificates", wanted=_WANTED) from error
+        raise InvalidValueError("the file of roots holds no readable PEM certificates", wanted=WANTED) from error
     if len(found) != wanted or wanted > MAX_ROOTS:
         raise InvalidValueError(
-            f"the file of roots begins {wanted} certificates and holds {len(found)} whole ones", wanted=_WANTED
+            f"the file of roots begins {wanted} certificates and holds {len(found)} whole ones", wanted=WANTED
         )
     return _ordered(certificate.public_bytes(Encoding.DER) for certificate in found)
 
 
-_WANTED: Final = f"1 to {MAX_ROOTS} PEM certificates, whole"
+WANTED: Final = f"1 to {MAX_ROOTS} PEM certificates, whole"
 
 
 @lru_cache(_SHARED)

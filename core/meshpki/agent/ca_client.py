@@ -41,6 +41,7 @@ _encode: Final = IstioCertificateRequest.SerializeToString
 _decode: Final = IstioCertificateResponse.FromString
 _CLOCK_SIGNS: Final = ("not yet valid", "has expired")
 """BoringSSL on the CA's own certificate. A machine's clock is wrong far more often than such a certificate."""
+_NAME_SIGNS: Final = ("errors resolving", "hostname lookup", "name not found", "dns resolution")
 _TLS_SIGNS: Final = ("ssl", "tls", "certificate", "handshake", "verification")
 
 
@@ -87,6 +88,11 @@ class KnownRoots(Protocol):
     @property
     def current(self) -> Roots:
         """Empty while there are none."""
+        ...
+
+    @property
+    def lacking(self) -> str:
+        """Why there are none."""
         ...
 
 
@@ -140,7 +146,10 @@ class CaClient:
 
     def _roots_pem(self) -> bytes:
         if not self.roots.current:
-            raise MachineError("there are no roots to check the CA by", todo="see the file given with --ca-roots")
+            raise MachineError(
+                f"there are no roots to check the CA by: {self.roots.lacking}",
+                todo="put the CA's root certificate there, or name another file with --ca-roots: it is taken at once",
+            )
         return pem_of(self.roots.current)
 
     def _renewal_address(self) -> str:
@@ -240,6 +249,8 @@ def _advice(code: grpc.StatusCode, detail: str, address: str, server_name: str) 
         return "compare this machine's clock with the CA's: by ours the CA's own certificate is not valid now"
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in detail.lower() for sign in _TLS_SIGNS):
         return f"check that the roots given are the CA's and that its certificate names {server_name}"
+    if code is grpc.StatusCode.UNAVAILABLE and any(sign in detail.lower() for sign in _NAME_SIGNS):
+        return f"check the name in {address}, and this machine's name service: it found no address for it"
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             return "check that the CA is running and that this machine can reach it"

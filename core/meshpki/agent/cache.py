@@ -2,7 +2,8 @@
 
 An agent that is restarted while everything above it is away serves at once what is still valid. Nothing in the file is
 taken on trust: key, chain, times and roots are examined as if the CA had just sent them, against the roots that
-are configured now. A cache is a help and no duty: whatever is wrong with it is said, and the agent does without.
+are configured now. It has to be of the CA that is asked now, and its identity the one of the agent's token.
+A cache is a help and no duty: whatever is wrong with it is said, and the agent does without.
 """
 
 from __future__ import annotations
@@ -15,9 +16,16 @@ from typing import TYPE_CHECKING, Final
 
 from meshpki.agent.acceptance import AnswerError, accept_held
 from meshpki.agent.bundle import pem_of
+from meshpki.agent.cache_owner import speaks_for
 from meshpki.agent.keeper import Held
 from meshpki.errors import MachineError
-from meshpki.runtime.files import check_private_directory, private_directory, read_private, write_atomically
+from meshpki.runtime.files import (
+    check_private_directory,
+    machine_errors,
+    private_directory,
+    read_private,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,10 +36,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILE: Final = "identity.json"
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_BYTES: Final = 2 * 1024 * 1024
 NOT_USED: Final = "what an earlier run left in the cache is not used"
-_PARTS: Final = ("chain", "bundle", "key")
+_PARTS: Final = ("chain", "bundle", "key", "ca")
 
 
 class CacheError(Exception):
@@ -39,30 +47,29 @@ class CacheError(Exception):
 
 
 class Cache:
-    """The cache of one identity in a directory of its own, which may be on tmpfs."""
+    """The cache of one identity in a directory of its own, which may be on tmpfs. `ca` says whose answers it keeps."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, ca: str = "") -> None:
         self._directory = directory
+        self._ca = ca
         self._path = directory / FILE
         self._stored = b""
         self._complaint = ""
 
-    def load(self, roots: Roots, now: float) -> Held | None:
+    def load(self, roots: Roots, now: float, said: str | None = None) -> Held | None:
         """Give what an earlier run left, if it can be served now; None otherwise, and the reason is logged.
 
-        `roots` are those configured now. Whose identity it is, the next renewal decides: a token may not be there yet.
+        `roots` are those configured now, `said` is the `sub` of the token that is at hand, None where there is none.
         """
-        if not self._path.exists():
-            return None
         try:
-            return self._load(roots, now)
+            return self._load(roots, now, said) if self._is_there() else None
         except (CacheError, AnswerError, MachineError) as error:
             log.warning(NOT_USED, extra={"file": str(self._path), **why_not(error)})
             return None
 
     def store(self, held: Held) -> None:
         """Keep it. A failure is logged, once, and no more: the next call tries again."""
-        content = render(held)
+        content = render(held, self._ca)
         if content == self._stored:
             return
         try:
@@ -75,14 +82,26 @@ class Cache:
         else:
             self._stored, self._complaint = content, ""
 
-    def _load(self, roots: Roots, now: float) -> Held:
+    def _is_there(self) -> bool:
+        """Not Path.exists: in a directory that we may not enter there may be one."""
+        with machine_errors("could not look for", self._path):
+            try:
+                self._path.stat()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _load(self, roots: Roots, now: float, said: str | None) -> Held:
         check_private_directory(self._directory)
-        return examine(read_private(self._path, limit=MAX_BYTES), roots, now)
+        held = examine(read_private(self._path, limit=MAX_BYTES), roots, now, self._ca)
+        if not speaks_for(said, held.snapshot.spiffe_id):
+            raise CacheError(f"it is {held.snapshot.spiffe_id}'s, and the token of this agent is another account's")
+        return held
 
 
-def examine(content: bytes, roots: Roots, now: float) -> Held:
+def examine(content: bytes, roots: Roots, now: float, ca: str = "") -> Held:
     """Give what `render` made this content from, if it can be served at `now`. Raises CacheError or AnswerError."""
-    parts, renew_at = _parse(content)
+    parts, renew_at = _parse(content, ca)
     snapshot = accept_held(parts["chain"], parts["bundle"], parts["key"], roots_pem=pem_of(roots), now=now)
     return Held(snapshot, renew_at)
 
@@ -94,12 +113,13 @@ def why_not(error: CacheError | AnswerError | MachineError) -> Mapping[str, str]
     return {"reason": error.reason if isinstance(error, AnswerError) else "cache", "seen": error.seen}
 
 
-def render(held: Held) -> bytes:
-    """Give the file's content."""
+def render(held: Held, ca: str = "") -> bytes:
+    """Give the file's content. `ca` says whose answer it is."""
     parts = {
         "chain": held.snapshot.chain_pem.decode("ascii"),
         "bundle": held.snapshot.bundle_pem.decode("ascii"),
         "key": held.snapshot.key_pem.decode("ascii"),
+        "ca": ca,
     }
     document = {"version": VERSION, **parts, "renew_at": held.renew_at, "sha256": _digest(parts, held.renew_at)}
     return (json.dumps(document, indent=1) + "\n").encode("ascii")
@@ -110,7 +130,7 @@ def _digest(parts: dict[str, str], renew_at: float) -> str:
     return hashlib.sha256(json.dumps([parts[name] for name in _PARTS] + [renew_at]).encode()).hexdigest()
 
 
-def _parse(content: bytes) -> tuple[dict[str, bytes], float]:
+def _parse(content: bytes, ca: str = "") -> tuple[dict[str, bytes], float]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
@@ -125,4 +145,6 @@ def _parse(content: bytes) -> tuple[dict[str, bytes], float]:
         raise CacheError("a part of it is missing or of another kind")
     if document.get("sha256") != _digest(texts, renew_at):
         raise CacheError("its digest is not that of its content")
+    if texts["ca"] != ca:
+        raise CacheError("it is of another CA, or of another cluster's, than this agent is told to ask")
     return {name: value.encode("ascii") for name, value in texts.items()}, renew_at

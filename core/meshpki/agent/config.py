@@ -12,6 +12,7 @@ from meshpki.agent.key_request import KeyType
 from meshpki.errors import UsageError
 
 DAY_SECONDS: Final = 86_400
+MAX_PORT: Final = 65_535
 CALL_SECONDS: Final = 10.0
 """How long one call to the CA may take: a CA of ours answers within milliseconds, or says that it is shedding load."""
 MIN_CALL_SECONDS: Final = 0.1
@@ -61,16 +62,16 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         """Refuse what would only fail later, and less clearly."""
-        check_ca(self.ca_address, self.ca_server_name, self.ttl_seconds)
+        check_shared(self.ca_address, self.ca_server_name, self.ttl_seconds, self.http)
         check_call_seconds(self.call_seconds)
         if self.ca_renewal_address:
-            check_ca(self.ca_renewal_address, self.ca_server_name, self.ttl_seconds)
+            check_address("--ca-renewal-address", self.ca_renewal_address)
         if self.sds_socket is None and self.files is None:
             raise UsageError("an agent with no face", wanted="--sds-socket, --files, or both")
         if self.secret_files and self.sds_socket is None:
             raise UsageError("directories for secrets without a socket to serve them", wanted="--sds-socket too")
-        if self.http:
-            listen_address(self.http)
+        if self.shared_socket_directory and self.sds_socket is None:
+            raise UsageError("a shared socket directory without a socket", wanted="--sds-socket too")
         if (self.files_access, self.files_notice) != (FileAccess(), None) and self.files is None:
             raise UsageError("an option for files, and no files", wanted="--files with its directory")
 
@@ -92,21 +93,34 @@ class AgentConfig:
 
 def listen_address(text: str) -> tuple[str, int]:
     """Read `HOST:PORT`, an IPv6 host in brackets or without. Raises UsageError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    host, port = _host_and_port(text)
+    if not host or not 0 <= port <= MAX_PORT:
         raise UsageError(f"address {text[:120]!r} to listen on", wanted="HOST:PORT, for example 127.0.0.1:15020")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host.removeprefix("[").removesuffix("]"), port
 
 
-def check_ca(address: str, server_name: str, ttl_seconds: int) -> None:
-    """Raise UsageError unless this can be a CA's address, its certificate's name, and a life to ask it for."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f"CA address {address[:120]!r}", wanted="HOST:PORT, for example 127.0.0.1:15012")
-    if not server_name:
+def check_shared(ca_address: str, ca_server_name: str, ttl_seconds: int, http: str) -> None:
+    """Raise UsageError unless both modes could be told this."""
+    check_address("--ca-address", ca_address)
+    if not ca_server_name:
         raise UsageError("no name for the CA's certificate", wanted="a DNS name, for example localhost")
     if not 0 < ttl_seconds <= MAX_TTL_SECONDS:
         raise UsageError(f"a certificate life of {ttl_seconds} s", wanted="1 s to 90 days")
+    if http:
+        listen_address(http)
+
+
+def check_address(option: str, address: str) -> None:
+    """Raise UsageError unless a CA could be called there."""
+    host, port = _host_and_port(address)
+    if not host or "/" in host or not 0 < port <= MAX_PORT:
+        raise UsageError(f"CA address {address[:120]!r}", wanted=f"{option}=HOST:PORT, for example 127.0.0.1:15012")
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    """The two parts; port -1 when there is none."""
+    host, _, port = text.rpartition(":")
+    return host, int(port) if port.isascii() and port.isdigit() and len(port) <= len(str(MAX_PORT)) else -1
 
 
 def check_call_seconds(seconds: float) -> None:

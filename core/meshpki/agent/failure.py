@@ -27,7 +27,8 @@ class Failure:
 
     kind: FailureKind
     reason: str
-    """One word that scripts can compare: a token reason, a gRPC status in lower case, or a reason of ours."""
+    """One word that scripts can compare: a token reason, or the CA's own word; else a gRPC status in
+    lower case, or a reason of ours."""
     seen: str
     todo: str = ""
 

@@ -27,6 +27,7 @@ from meshpki.tokens.reasons import TokenRefusedError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from meshpki.agent.failure import Failure
     from meshpki.agent.keeper import ConfiguredRoots, Held, Wish
     from meshpki.agent.node_cache_line import NodeCacheLine
     from meshpki.agent.node_identity import Ca
@@ -43,6 +44,7 @@ _STATUS: Final = {
     Why.DENIED: (grpc.StatusCode.UNAUTHENTICATED, "the token of this call is not accepted"),
     Why.STREAMS: (grpc.StatusCode.RESOURCE_EXHAUSTED, "this token has too many streams"),
     Why.FULL: (grpc.StatusCode.RESOURCE_EXHAUSTED, "the agent is busy"),
+    Why.CROWDED: (grpc.StatusCode.RESOURCE_EXHAUSTED, "the agent is busy"),
 }
 """All that a client is told. Why the CA refused stands in our log and in the CA's, not here."""
 
@@ -51,6 +53,7 @@ _CALLS: Final = {
     Why.DENIED: "call_with_refused_token",
     Why.STREAMS: "call_beyond_streams",
     Why.FULL: "call_beyond_identities",
+    Why.CROWDED: "call_beyond_waiting",
 }
 MOST_REASONS: Final = 64
 
@@ -131,6 +134,11 @@ class NodeSessions:
             if (phase := self._table.phase(key)) and phase is not Phase.WAITING
         ]
 
+    def unanswered(self) -> list[Failure]:
+        """What keeps tokens that wait from the CA's word, one for each that has asked in vain."""
+        waiting = [one for key, one in self._identities.items() if self._table.phase(key) is Phase.WAITING]
+        return [failure for one in waiting if (failure := one.keeper.state.failure) is not None]
+
     async def open(self, metadata: Metadata) -> _NodeSession:
         """Wait until the CA has accepted the caller's token, however long the CA is away. Raises CallRefusedError."""
         if self._closed:
@@ -153,7 +161,7 @@ class NodeSessions:
     def _begin(self, session: _NodeSession, token: StreamToken) -> None:
         now = self._clock()
         actions = self._table.open(token.key, token.ends, session.number, now=now, chance=self._chance())
-        if Start(token.key) in actions:
+        if token.key not in self._identities and self._table.phase(token.key) is Phase.WAITING:
             self._identities[token.key] = NodeIdentity(
                 token,
                 self._wish,
@@ -208,7 +216,7 @@ class NodeSessions:
             match action:
                 case Start(key):
                     identity = self._identities[key]
-                    identity.start(self._stepped, self._spent, self._earlier(identity))
+                    identity.start(self._asks, self._stepped, self._spent, self._earlier(identity))
                 case Admit(key, streams):
                     self._admit(self._identities[key].feed, streams)
                 case Halt(key):
@@ -225,6 +233,10 @@ class NodeSessions:
         if self._table.next_wake() < self._planned:
             self._sooner.wake()
 
+    def _asks(self, identity: NodeIdentity) -> None:
+        """It is this token's turn with the CA."""
+        self._perform(self._table.asks(identity.key, now=self._clock()))
+
     def _stepped(self, identity: NodeIdentity) -> None:
         """A keeper has taken a step: a certificate, a refusal, or something that the table need not know."""
         key, state, now = identity.key, identity.keeper.state, self._clock()
@@ -239,6 +251,8 @@ class NodeSessions:
             if identity.is_new_refusal():
                 self._count(state.failure.reason)
             self._perform(self._table.refused(key, now=now))
+        elif state.failure is not None and not state.asking:
+            self._perform(self._table.unanswered(key, now=now))
         else:
             self._moved.wake()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from meshpki.agent.config import CALL_SECONDS, DAY_SECONDS, check_ca, check_call_seconds
+from meshpki.agent.config import CALL_SECONDS, DAY_SECONDS, check_call_seconds, check_shared
 from meshpki.agent.key_request import KeyType
 from meshpki.agent.node_table import Limits
 from meshpki.agent.node_token import ISTIO_HEADER, check_header
@@ -44,7 +44,7 @@ class NodeConfig:
 
     def __post_init__(self) -> None:
         """Refuse what would only fail later, and less clearly."""
-        check_ca(self.ca_address, self.ca_server_name, self.ttl_seconds)
+        check_shared(self.ca_address, self.ca_server_name, self.ttl_seconds, self.http)
         check_call_seconds(self.call_seconds)
         check_header(self.token_header)
         if not 0 < self.at_once <= 1024:

@@ -53,6 +53,7 @@ class NodeIdentity:
         self._turns = turns
         self._seen: Snapshot | None = None
         self._on_spent: Callable[[NodeIdentity], None] = lambda _: None
+        self._on_asking: Callable[[NodeIdentity], None] = lambda _: None
         self._task: asyncio.Task[None] | None = None
         self._halted = False
         self._refused_at = 0.0
@@ -79,15 +80,17 @@ class NodeIdentity:
 
     def start(
         self,
+        asks: Callable[[NodeIdentity], None],
         stepped: Callable[[NodeIdentity], None],
         spent: Callable[[NodeIdentity], None],
         earlier: Callable[[], Awaitable[Held | None]] | None = None,
     ) -> None:
-        """Begin to ask. `stepped` is called after each step of the keeper, `spent` once the token is of no more use.
+        """Begin to ask. `asks` is called whenever a question goes to the CA, `stepped` after each step of the keeper,
+        `spent` once the token is of no more use.
 
         `earlier` gives what an earlier run obtained with this very token, if it can be served still.
         """
-        self._on_spent = spent
+        self._on_asking, self._on_spent = asks, spent
         self._task = asyncio.create_task(self.keeper.run() if earlier is None else self._go_on(earlier))
         self._follow(stepped)
 
@@ -162,6 +165,7 @@ class NodeIdentity:
         """Ask the CA when it is this identity's turn. An Authority for the keeper."""
         lane = Lane.NEWCOMER if self.keeper.state.snapshot is None else Lane.RENEWAL
         async with self._turns.turn(lane):
+            self._on_asking(self)
             return await self._ca.sign(csr_pem, credential, ttl_seconds)
 
     async def read(self, now: float, held: Snapshot | None) -> Credential:  # noqa: ARG002 - a token needs none

@@ -23,13 +23,14 @@ from meshpki.errors import ExitCode
 from meshpki.runtime.watch import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from meshpki.agent.failure import Failure
     from meshpki.agent.keeper import KeeperStatus
     from meshpki.agent.node import Standing
     from meshpki.agent.node_cache_line import NodeCacheLine
     from meshpki.agent.node_config import NodeConfig
-    from meshpki.agent.observe import Observer
+    from meshpki.agent.observe import NodeCounts, Observer
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +106,8 @@ class NodeAgent:
     def _observe(self) -> Observer | None:
         """Show health and metrics, if it is wanted. Raises MachineError when the port cannot be had.
 
-        A node's agent is ready once it serves its socket: how each workload stands is for the metrics, and a workload
-        whose token is refused must not take the others' agent out of service.
+        How each workload stands is for the metrics: one whose token is refused must not take the others' agent out of
+        service. See `unready` for when there is nobody whom it serves.
         """
         if not self._config.http:
             return None
@@ -114,7 +115,7 @@ class NodeAgent:
         from meshpki.agent.observe import Observer  # here: the metrics library is not for those who show none
 
         host, port = listen_address(self._config.http)
-        observer = Observer(host, port, statuses=self._statuses, unready=self._unready, refused=self.sessions.refused)
+        observer = Observer(host, port, statuses=self._statuses, unready=self._unready, node=self._counts)
         log.info("health and metrics are shown", extra={"address": host, "port": observer.port})
         return observer
 
@@ -122,8 +123,15 @@ class NodeAgent:
         now = self._clock()
         return [standing.identity.keeper.status(now) for standing in self.sessions.standings()]
 
+    def _counts(self) -> NodeCounts:
+        from meshpki.agent.observe import NodeCounts
+
+        return NodeCounts(self.sessions.refused(), {phase.value: n for phase, n in self.sessions.phases().items()})
+
     def _unready(self) -> tuple[str, ...]:
-        return () if self._config.socket.is_socket() else ("the socket is not there",)
+        if not self._config.socket.is_socket():
+            return ("the socket is not there",)
+        return unready(self._statuses(), self.sessions.unanswered(), self._clock())
 
     async def _tell(self) -> None:
         """Keep the status file true."""
@@ -143,6 +151,23 @@ def _cache(config: NodeConfig) -> NodeCacheLine | None:
     from meshpki.agent.node_cache_line import NodeCacheLine, bounds_for  # here: nearly no agent of a node has one
 
     return NodeCacheLine(config.cache, bounds_for(config.limits.identities))
+
+
+def unready(accepted: Sequence[KeeperStatus], unanswered: Sequence[Failure], now: float) -> tuple[str, ...]:
+    """Say why nobody is served; nothing when somebody is, or when nobody has asked to be.
+
+    `accepted`: how each accepted token stands; `unanswered`: what keeps others from the CA's word. A refusal keeps
+    nobody: the next one may be accepted.
+    """
+    from meshpki.agent.observe import not_serving
+
+    if any(not not_serving(status, now) for status in accepted):
+        return ()
+    expired = (f"none of {len(accepted)} certificates is valid",) if accepted else ()
+    if not unanswered:
+        return expired
+    reasons = ", ".join(sorted({failure.reason for failure in unanswered}))
+    return (*expired, f"nobody is served, and {len(unanswered)} wait for the CA: {reasons}")
 
 
 def render(sessions: NodeSessions, now: float) -> Mapping[str, object]:

@@ -27,6 +27,8 @@ AGAIN_SECONDS: Final = 5.0
 SOONEST_AGAIN_SECONDS: Final = 1.0
 """... and whatever is left, not faster than this."""
 AGAIN_JITTER: Final = 0.2
+CLAMP_SECONDS: Final = 60.0
+"""A certificate that ends so near to its token was cut to the token's life: no later question gains more."""
 
 
 class Phase(StrEnum):
@@ -37,7 +39,10 @@ class Phase(StrEnum):
     SERVING = "serving"
     """The CA accepted this very token."""
     RECONNECTING = "reconnecting"
-    """Accepted once, but it brings no further certificate. What is held is served while its streams come back."""
+    """Accepted once, but it brought no further certificate. What is held is served while its streams come back.
+
+    Either it is spent, or the CA has refused it since: then it is tried again, for a verdict can be wrong.
+    """
 
 
 class Why(StrEnum):
@@ -49,7 +54,9 @@ class Why(StrEnum):
     STREAMS = "streams"
     """The token has as many streams as one may have."""
     FULL = "full"
-    """The node has as many tokens as it may have."""
+    """The node has as many accepted tokens as it may have."""
+    CROWDED = "crowded"
+    """As many wait as may wait, and the lot fell on this one, or all of them are with the CA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +66,14 @@ class Limits:
     identities: int = 2048
     """Accepted tokens. For a while a workload has two: the one it came with, and the fresh one it came back with."""
     waiting: int = 1024
-    """Tokens that the CA has not accepted yet. Counted apart, so that a flood of forged ones displaces no workload."""
+    """Tokens that the CA has not accepted yet. Counted apart, so that a flood of forged ones displaces no workload.
+
+    Where there is no place for one more, one of them makes room, by lot (ADR 0020).
+    """
     streams: int = 64
     """Of one token. Envoy opens one for each secret that it names."""
-    remembered: int = 1024
-    """Refused tokens that are not asked about again for `refusal_seconds`."""
+    remembered: int = 8192
+    """Tokens that are gone, and that are not asked about again before `refusal_seconds` are over."""
     refusal_seconds: float = 10.0
     grace_seconds: float = 30.0
     """How long an accepted token without a stream is kept, for an Envoy that restarts."""
@@ -120,12 +130,28 @@ Action: TypeAlias = Admit | Start | Halt | Stop | AskBack | TurnAway
 class _Entry:
     key: TokenKey
     token_ends: float
+    starts_at: float = 0.0
+    """Not before then the CA is asked: it was asked about this very token a moment ago."""
     phase: Phase = Phase.WAITING
+    started: bool = False
+    asking: bool = False
+    """A question is with the CA. Only kept while it waits: who leaves then is not forgotten before the answer."""
+    asked_at: float = float("-inf")
+    place: int = 0
+    """Among those that wait."""
+    spent: bool = False
     streams: dict[int, float] = field(default_factory=dict)
     """When to ask each back; NEVER for one that is not to be asked, or was."""
     certificate_ends: float = 0.0
     idle_since: float = 0.0
     """When the last stream left; meaningless while there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    until: float
+    denied: bool
+    """The CA refused; else nobody waited for its answer any more."""
 
 
 class NodeTable:
@@ -134,9 +160,10 @@ class NodeTable:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._entries: dict[TokenKey, _Entry] = {}
-        self._waiting = 0
-        self._denied: dict[TokenKey, float] = {}
-        """Refused tokens and until when, oldest first."""
+        self._waiting: list[_Entry] = []
+        """In no order: each knows its place."""
+        self._recent: dict[TokenKey, _Recent] = {}
+        """Tokens without an entry that the CA was asked about a moment ago, the one of the oldest question first."""
         self._due: list[tuple[float, int, TokenKey]] = []
         """A heap of moments at which an entry is to be looked at. One that no longer applies does nothing."""
         self._count = itertools.count()
@@ -167,11 +194,9 @@ class NodeTable:
         ends = NEVER if token_ends is None else token_ends
         if ends <= now:
             return [TurnAway((stream,), Why.EXPIRED)]
-        if self._is_denied(key, now):
-            return [TurnAway((stream,), Why.DENIED)]
         entry = self._entries.get(key)
         if entry is None:
-            return self._begin(key, ends, stream)
+            return self._begin(key, ends, stream, now, chance)
         if len(entry.streams) >= self._limits.streams:
             return [TurnAway((stream,), Why.STREAMS)]
         entry.streams[stream] = NEVER
@@ -182,66 +207,137 @@ class NodeTable:
             self._ask_later(entry, stream, now, chance)
         return [Admit(key, (stream,))]
 
-    def _begin(self, key: TokenKey, ends: float, stream: int) -> list[Action]:
-        if self._waiting >= self._limits.waiting or len(self._entries) - self._waiting >= self._limits.identities:
+    def _begin(self, key: TokenKey, ends: float, stream: int, now: float, chance: float) -> list[Action]:
+        recent = self._asked_of_late(key, now)
+        if recent is not None and recent.denied:
+            return [TurnAway((stream,), Why.DENIED)]
+        if len(self._entries) - len(self._waiting) >= self._limits.identities:
             return [TurnAway((stream,), Why.FULL)]
-        self._entries[key] = _Entry(key, ends, streams={stream: NEVER})
-        self._waiting += 1
-        return [Start(key)]
+        room = self._make_room(now, chance)
+        if room is None:
+            return [TurnAway((stream,), Why.CROWDED)]
+        entry = _Entry(key, ends, recent.until if recent else now, place=len(self._waiting), streams={stream: NEVER})
+        self._entries[key] = entry
+        self._waiting.append(entry)
+        return [*room, *self._start(entry, now)]
+
+    def _start(self, entry: _Entry, now: float) -> list[Action]:
+        if entry.starts_at > now:
+            self._look_again(entry, entry.starts_at)
+            return []
+        entry.started = True
+        self._recent.pop(entry.key, None)
+        return [Start(entry.key)]
+
+    def _make_room(self, now: float, chance: float) -> list[Action] | None:
+        """Take a place from one of those that wait, where there is none; None when all of them are with the CA.
+
+        By lot: whoever holds most of the places loses most of them, and cannot choose whom it drives out.
+        """
+        if (places := len(self._waiting)) < self._limits.waiting:
+            return []
+        lot = int(chance * places)
+        for number in range(places):  # those that are with the CA are a handful
+            entry = self._waiting[(lot + number) % places]
+            if not entry.asking:
+                return [TurnAway(tuple(entry.streams), Why.CROWDED), self._forget(entry, now)]
+        return None
 
     def leave(self, key: TokenKey, stream: int, *, now: float) -> list[Action]:
-        """A stream has ended, whoever ended it. A token that nobody has accepted goes with its last stream."""
+        """A stream has ended, whoever ended it. A token that nobody has accepted goes with its last stream.
+
+        Unless it is with the CA at the moment: the answer is waited for, so that nobody makes the CA be asked faster by
+        going and coming.
+        """
         entry = self._entries.get(key)
         if entry is None or entry.streams.pop(stream, None) is None or entry.streams:
             return []
+        if entry.phase is Phase.WAITING and entry.asking:
+            return []
         if entry.phase is Phase.WAITING or entry.token_ends <= now:
-            return [self._forget(entry)]
-        entry.idle_since = now
-        self._look_again(entry, min(now + self._limits.grace_seconds, entry.token_ends))
+            return [self._forget(entry, now)]
+        self._idle(entry, now)
         return []
 
-    def accepted(self, key: TokenKey, certificate_ends: float, *, now: float) -> list[Action]:
-        """The CA issued for this very token: the first time, or again.
+    def asks(self, key: TokenKey, *, now: float) -> list[Action]:
+        """It is this token's turn: a question goes to the CA. Ends with `accepted`, `refused` or `unanswered`."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.phase is Phase.WAITING:
+            entry.asking, entry.asked_at = True, now
+        return []
 
-        A token whose second certificate ends no later than its first brings nothing more: a CA that clamps to the
-        token's life would else be asked ever faster towards its end.
+    def unanswered(self, key: TokenKey, *, now: float) -> list[Action]:
+        """The CA gave no verdict. It is asked again, as long as there is a stream that waits for it."""
+        entry = self._entries.get(key)
+        if entry is None or not entry.asking:
+            return []
+        entry.asking = False
+        return [] if entry.streams else [self._forget(entry, now)]
+
+    def accepted(self, key: TokenKey, certificate_ends: float, *, now: float) -> list[Action]:
+        """The CA issued for this very token: the first time, or again. That heals a refusal.
+
+        A token whose second certificate ends no later than its first, and with the token, brings nothing more: a CA
+        that clamps to the token's life would else be asked ever faster towards its end.
         """
         entry = self._entries.get(key)
         if entry is None:
             return []
         before, entry.certificate_ends = entry.certificate_ends, certificate_ends
-        match entry.phase:
-            case Phase.WAITING:
-                self._waiting -= 1
-                entry.phase = Phase.SERVING
-                return [Admit(key, tuple(entry.streams))]
-            case Phase.SERVING if certificate_ends <= before:
-                return self.spent(key, now=now)
+        if entry.phase is Phase.WAITING:
+            return self._admit(entry, now)
+        if entry.spent:  # asked before it was
+            self._look_again(entry, certificate_ends)
+            return []
+        if entry.phase is Phase.RECONNECTING:
+            entry.phase = Phase.SERVING
+            entry.streams = dict.fromkeys(entry.streams, NEVER)
+        clamped = abs(certificate_ends - entry.token_ends) <= CLAMP_SECONDS
+        return self.spent(key, now=now) if clamped and certificate_ends <= before else []
+
+    def _admit(self, entry: _Entry, now: float) -> list[Action]:
+        entry.asking = False
+        entry.phase = Phase.SERVING
+        self._give_up_place(entry)
+        if entry.streams:
+            return [Admit(entry.key, tuple(entry.streams))]
+        self._idle(entry, now)
         return []
 
     def refused(self, key: TokenKey, *, now: float) -> list[Action]:
-        """The CA refused this token. One that it had accepted before is worth a fresh one, for nothing is lost."""
+        """The CA refused this token. One that it had accepted before goes on, and its clients are asked back, once.
+
+        For a fresh token helps if the verdict is right; if it is wrong (a CA without its keys yet, a clock), a later
+        question heals it.
+        """
         entry = self._entries.get(key)
         if entry is None:
             return []
-        if entry.phase is not Phase.WAITING:
-            return self.spent(key, now=now)
-        self._remember(key, now)
-        return [TurnAway(tuple(entry.streams), Why.DENIED), self._forget(entry)]
+        if entry.phase is Phase.WAITING:
+            turned = [TurnAway(tuple(entry.streams), Why.DENIED)] if entry.streams else []
+            return [*turned, self._forget(entry, now, denied=True)]
+        if entry.certificate_ends <= now:
+            return [*self._ask_back(entry, entry.streams), self._forget(entry, now, denied=True)]
+        return self._doubt(entry)
+
+    def _doubt(self, entry: _Entry) -> list[Action]:
+        if entry.phase is Phase.RECONNECTING:  # asked back already; who came back since has a moment of their own
+            return []
+        entry.phase = Phase.RECONNECTING
+        self._look_again(entry, entry.certificate_ends)
+        return self._ask_back(entry, entry.streams)
 
     def spent(self, key: TokenKey, *, now: float) -> list[Action]:
         """A certificate is due, and this token will not bring it: its clients are asked back for a fresh one."""
         entry = self._entries.get(key)
-        if entry is None or entry.phase is Phase.RECONNECTING:
+        if entry is None or entry.spent:
             return []
         if entry.phase is Phase.WAITING:  # expired while the CA was away: any status makes its clients come back
-            return [TurnAway(tuple(entry.streams), Why.EXPIRED), self._forget(entry)]
-        asked = self._ask_back(entry, entry.streams)
+            return [TurnAway(tuple(entry.streams), Why.EXPIRED), self._forget(entry, now)]
         if entry.certificate_ends <= now:
-            return [*asked, self._forget(entry)]
-        entry.phase = Phase.RECONNECTING
-        self._look_again(entry, entry.certificate_ends)
-        return [*asked, Halt(key)]
+            return [*self._ask_back(entry, entry.streams), self._forget(entry, now)]
+        entry.spent = True
+        return [*self._doubt(entry), Halt(key)]
 
     def tick(self, *, now: float) -> list[Action]:
         """Look at what is due."""
@@ -253,11 +349,17 @@ class NodeTable:
         return actions
 
     def _examine(self, entry: _Entry, now: float) -> list[Action]:
+        if entry.phase is Phase.WAITING:
+            return [] if entry.started else self._start(entry, now)
         over = entry.phase is Phase.RECONNECTING and entry.certificate_ends <= now
         idle = not entry.streams and (now >= entry.idle_since + self._limits.grace_seconds or now >= entry.token_ends)
         due = entry.streams if over else [stream for stream, when in entry.streams.items() if when <= now]
         asked = self._ask_back(entry, due)
-        return [*asked, self._forget(entry)] if over or idle else asked
+        return [*asked, self._forget(entry, now)] if over or idle else asked
+
+    def _idle(self, entry: _Entry, now: float) -> None:
+        entry.idle_since = now
+        self._look_again(entry, min(now + self._limits.grace_seconds, entry.token_ends))
 
     def _ask_back(self, entry: _Entry, streams: Iterable[int]) -> list[Action]:
         asked = tuple(streams)
@@ -275,24 +377,32 @@ class NodeTable:
         if when < NEVER:
             heapq.heappush(self._due, (when, next(self._count), entry.key))
 
-    def _forget(self, entry: _Entry) -> Stop:
+    def _forget(self, entry: _Entry, now: float, *, denied: bool = False) -> Stop:
         del self._entries[entry.key]
-        if entry.phase is Phase.WAITING:
-            self._waiting -= 1
+        waited = entry.phase is Phase.WAITING
+        if waited:
+            self._give_up_place(entry)
+        until = (now if denied else entry.asked_at) + self._limits.refusal_seconds
+        if denied or (waited and entry.started and until > now):
+            self._remember(entry.key, _Recent(until, denied))
         return Stop(entry.key)
 
-    def _is_denied(self, key: TokenKey, now: float) -> bool:
-        until = self._denied.get(key)
-        if until is None:
-            return False
-        # A clock set back must not make the memory endless.
-        if now < until <= now + self._limits.refusal_seconds:
-            return True
-        del self._denied[key]
-        return False
+    def _give_up_place(self, entry: _Entry) -> None:
+        last = self._waiting.pop()
+        if last is not entry:
+            self._waiting[entry.place] = last
+            last.place = entry.place
 
-    def _remember(self, key: TokenKey, now: float) -> None:
-        self._denied.pop(key, None)
-        while len(self._denied) >= self._limits.remembered:
-            del self._denied[next(iter(self._denied))]
-        self._denied[key] = now + self._limits.refusal_seconds
+    def _asked_of_late(self, key: TokenKey, now: float) -> _Recent | None:
+        recent = self._recent.get(key)
+        # A clock set back must not make the memory endless.
+        if recent is None or now < recent.until <= now + self._limits.refusal_seconds:
+            return recent
+        del self._recent[key]
+        return None
+
+    def _remember(self, key: TokenKey, recent: _Recent) -> None:
+        self._recent.pop(key, None)
+        while len(self._recent) >= self._limits.remembered:
+            del self._recent[next(iter(self._recent))]
+        self._recent[key] = recent

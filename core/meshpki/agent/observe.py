@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -43,6 +44,16 @@ def not_serving(status: KeeperStatus, now: float) -> tuple[str, ...]:
     return ()
 
 
+@dataclass(frozen=True, slots=True)
+class NodeCounts:
+    """What a node's agent counts beside its identities."""
+
+    refused: Mapping[str, int]
+    """Tokens in the CA's word, calls in ours, since the start."""
+    tokens: Mapping[str, int]
+    """By phase, now."""
+
+
 class Observer:
     """The HTTP server of an agent, from construction to `close`. Made in the event loop that it asks."""
 
@@ -53,12 +64,12 @@ class Observer:
         *,
         statuses: Callable[[], Sequence[KeeperStatus]],
         unready: Callable[[], tuple[str, ...]],
-        refused: Callable[[], Mapping[str, int]] | None = None,
+        node: Callable[[], NodeCounts] | None = None,
     ) -> None:
-        """`statuses` gives every identity, `unready` what keeps the agent from serving, `refused` how many were turned
-        away for which reason. Raises MachineError.
+        """`statuses` gives every identity, `unready` what keeps the agent from serving, `node` what only a node's agent
+        counts. Raises MachineError.
         """
-        self._refused = refused
+        self._node = node
         self._loop = asyncio.get_running_loop()
         self._statuses = statuses
         registry = CollectorRegistry(auto_describe=False)
@@ -71,6 +82,7 @@ class Observer:
                 "/readyz": health_page(lambda: self._in_loop(unready, _STUCK)),
                 "/metrics": metrics_page(registry),
             },
+            setting="--http",
         )
 
     @property
@@ -85,8 +97,10 @@ class Observer:
     def collect(self) -> Iterator[Metric]:
         """Everything, as the client library wants it; from one of the server's threads."""
         yield from families(self._in_loop(self._statuses, ()))
-        if self._refused is not None:
-            yield turned_away(self._in_loop(self._refused, {}))
+        if self._node is not None:
+            counts = self._in_loop(self._node, NodeCounts({}, {}))
+            yield turned_away(counts.refused)
+            yield tokens(counts.tokens)
 
     def _in_loop(self, ask: Callable[[], T], stuck: T) -> T:
         answer: concurrent.futures.Future[T] = concurrent.futures.Future()
@@ -110,6 +124,14 @@ def turned_away(reasons: Mapping[str, int]) -> Metric:
     family = CounterMetricFamily("meshpki_agent_refused", words, labels=["reason"])
     for reason, count in reasons.items():
         family.add_metric([reason], count)
+    return family
+
+
+def tokens(phases: Mapping[str, int]) -> Metric:
+    """Give the metric of where a node's tokens stand."""
+    family = GaugeMetricFamily("meshpki_agent_tokens", "Tokens by phase", labels=["phase"])
+    for phase, count in phases.items():
+        family.add_metric([phase], count)
     return family
 
 

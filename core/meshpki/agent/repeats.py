@@ -26,18 +26,28 @@ class _Kind:
 class Repeats:
     """One message, said by a logger. Lives in one event loop; a kind that has been quiet for a minute is new again."""
 
-    def __init__(self, log: logging.Logger, message: str, *, seconds: float = SUM_SECONDS) -> None:
+    def __init__(
+        self,
+        log: logging.Logger,
+        message: str,
+        *,
+        seconds: float = SUM_SECONDS,
+        most_kinds: int = MOST_KINDS,
+        level: int = logging.WARNING,
+    ) -> None:
         self._log = log
         self._message = message
         self._seconds = seconds
+        self._most_kinds = most_kinds
+        self._level = level
         self._kinds: dict[str, _Kind] = {}
 
     def say(self, kind: str, extra: Mapping[str, object]) -> None:
-        """Warn, or count what has been warned of just now; that is logged at debug level nevertheless."""
-        if kind not in self._kinds and len(self._kinds) >= MOST_KINDS:
+        """Say it, or count what has been said just now; that is logged at debug level nevertheless."""
+        if kind not in self._kinds and len(self._kinds) >= self._most_kinds:
             kind = _OTHERS
         known = self._kinds.get(kind)
-        self._log.log(logging.WARNING if known is None else logging.DEBUG, self._message, extra=dict(extra))
+        self._log.log(self._level if known is None else logging.DEBUG, self._message, extra=dict(extra))
         if known is None:
             self._kinds[kind] = _Kind(self._later(kind))
         else:
@@ -50,5 +60,5 @@ class Repeats:
         known = self._kinds.pop(kind)
         if known.last is not None:
             summary = {**known.last, "times": known.times, "in_seconds": self._seconds}
-            self._log.warning("%s, again and again; this is the last of them", self._message, extra=summary)
+            self._log.log(self._level, "%s, again and again; this is the last of them", self._message, extra=summary)
             self._kinds[kind] = _Kind(self._later(kind))

@@ -36,7 +36,7 @@ def failure_of(error: Exception) -> Failure:
         case CaRefusedError():
             kind, reason = FailureKind.VERDICT, error.reason
         case CaUnavailableError():
-            kind, reason = FailureKind.NETWORK, error.status.lower()
+            kind, reason = FailureKind.NETWORK, error.reason or error.status.lower()
         case AnswerError():
             kind, reason = FailureKind.ANSWER, error.reason
         case OpenFilesError():

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from meshpki.agent.bundle import read_roots
+from meshpki.agent.bundle import WANTED, read_roots
 from meshpki.errors import InvalidValueError, MachineError
 from meshpki.runtime.files import read_capped
 from meshpki.runtime.wakeup import Signal
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_ROOTS_BYTES: Final = 1024 * 1024
+NONE_YET: Final = "there are no roots yet: nobody can be told from the CA, and no certificate is asked for"
+TODO: Final = (
+    "put the CA's root certificate there (root-cert.pem of `meshpki ca init`), or name another file with --ca-roots"
+)
 SETTLE_SECONDS: Final = 0.05
 """A file that is made anew in place is there before it is written: what comes in one go is read once."""
 
@@ -41,6 +45,11 @@ class RootsFile:
         """The last good content; empty before the first."""
         return self._roots
 
+    @property
+    def lacking(self) -> str:
+        """Why there are none; for as long as `current` is empty."""
+        return self._refused
+
     def changes(self) -> asyncio.Future[None]:
         """Get a future that is done at the next change of `current`: see Signal.next."""
         return self._changed.next()
@@ -56,7 +65,7 @@ class RootsFile:
         try:
             roots = read_roots(read_capped(self._path, limit=MAX_ROOTS_BYTES))
         except (MachineError, InvalidValueError) as error:
-            self._refuse(error)
+            self._refuse(error.seen if isinstance(error, MachineError) else f"{self._path}: {error.seen}", error.wanted)
             return
         self._refused = ""
         if roots != self._roots:
@@ -68,12 +77,18 @@ class RootsFile:
             self._roots = roots
             self._changed.wake()
 
-    def _refuse(self, error: MachineError | InvalidValueError) -> None:
-        if self._refused != error.seen:
-            self._refused = error.seen
+    def _refuse(self, seen: str, wanted: str) -> None:
+        if self._refused != seen:
+            self._refused = seen
             log.warning(
-                "the file of roots is no good; what it held before stays in force",
-                extra={"file": str(self._path), "seen": error.seen, "wanted": error.wanted, "held": len(self._roots)},
+                "the file of roots is no good; what it held before stays in force" if self._roots else NONE_YET,
+                extra={
+                    "file": str(self._path),
+                    "seen": seen,
+                    "wanted": wanted or WANTED,
+                    "todo": TODO,
+                    "held": len(self._roots),
+                },
             )
 
     async def run(self) -> None:

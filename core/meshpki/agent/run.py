@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from meshpki.agent import status
 from meshpki.agent.bundle_report import BundleReporter, held_of
 from meshpki.agent.ca_client import CaClient
+from meshpki.agent.cache_owner import speaks_for, subject_in
 from meshpki.agent.config import listen_address
 from meshpki.agent.faces import Faces
 from meshpki.agent.feed import Feed
@@ -21,7 +22,7 @@ from meshpki.agent.sds_files import FileReader, SecretFiles
 from meshpki.agent.status_file import StatusFile
 from meshpki.agent.token_source import TokenFileSource
 from meshpki.agent.until_stopped import serve_until_signal, until_stopped
-from meshpki.errors import ExitCode
+from meshpki.errors import ExitCode, MachineError
 from meshpki.runtime.open_files import allow_all
 from meshpki.runtime.watch import Watcher
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from meshpki.agent.config import AgentConfig
     from meshpki.agent.credential import CredentialSource
     from meshpki.agent.files_face import FilesFace
+    from meshpki.agent.keeper import Held
     from meshpki.agent.observe import Observer
     from meshpki.agent.snapshot import Snapshot
 
@@ -88,7 +90,7 @@ class Agent:
             credentials=self._credentials(),
             feed=self._feed,
             roots=self._roots,
-            held=self._cache.load(self._roots.current, clock()) if self._cache is not None else None,
+            held=self._held(),
             clock=clock,
             chance=chance,
         )
@@ -108,12 +110,46 @@ class Agent:
         self._prepare()
         observer = self._observe()
         try:
-            await until_stopped(stopping, self._keeper.run(), self._roots.run(), self._present(), self._reporter.run())
+            works = (self._keeper.run(), self._roots.run(), self._present(), self._reporter.run(), self._meet_token())
+            await until_stopped(stopping, *works)
         finally:
             await self._faces.stop()
             self._watcher.close()
             if observer is not None:
                 await asyncio.to_thread(observer.close)
+
+    def _held(self) -> Held | None:
+        """What an earlier run left, unless it was another workload's."""
+        if self._cache is None:
+            return None
+        return self._cache.load(self._roots.current, self._clock(), subject_in(self._config.token_file))
+
+    async def _meet_token(self) -> None:
+        """Look at the first token that comes after a start without one: what is served may be another workload's.
+
+        Raises MachineError then. There is no word for "no longer" on any face but the agent's end; the next run knows.
+        """
+        resumed = self._feed.current
+        if resumed is not None:
+            said = await self._first_subject()
+            now = self._feed.current or resumed
+            if not speaks_for(said, now.spiffe_id):
+                raise MachineError(
+                    f"what an earlier run left is {now.spiffe_id}'s, and the token that has come is another account's",
+                    todo="start the agent again: it asks the CA for its own",
+                )
+        await asyncio.get_running_loop().create_future()
+
+    async def _first_subject(self) -> str:
+        watch = self._watcher.watch(self._config.token_file)
+        try:
+            while True:
+                changed = watch.changes()
+                if (said := subject_in(self._config.token_file)) is not None:
+                    return said
+                await asyncio.wait([changed])
+        finally:
+            watch.close()
 
     def _credentials(self, *, quiet: bool = False) -> CredentialSource:
         """A source of its own for whoever asks: each remembers which token it has seen."""
@@ -171,7 +207,7 @@ def _cache(config: AgentConfig) -> Cache | None:
         return None
     from meshpki.agent.cache import Cache
 
-    return Cache(config.cache)
+    return Cache(config.cache, " ".join((config.ca_address, config.ca_server_name, config.cluster)))
 
 
 def _files(config: AgentConfig, feed: Feed) -> FilesFace | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshpki.agent.sds_rules import WILDCARD, Finder, as_any, check_names, check_type, log_rejection
+from meshpki.agent.sds_rules import UNSAID, WILDCARD, Finder, as_any, check_names, check_type, remark_rejection
 from meshpki.wire.methods import SECRET_TYPE_URL
 from meshpki.wire.sds_pb2 import DiscoveryResponse
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from meshpki.agent.resources import Resources
+    from meshpki.agent.sds_rules import Remarks
     from meshpki.wire.sds_pb2 import DiscoveryRequest
 
 
@@ -26,9 +27,9 @@ class SdsStream:
     answered with the same content, but with the next version as soon as there is one (istio#21111).
     """
 
-    __slots__ = ("_asked", "_finder", "_named", "_names", "_nonce", "_resources", "_sent", "_wildcard")
+    __slots__ = ("_asked", "_finder", "_named", "_names", "_nonce", "_remarks", "_resources", "_sent", "_wildcard")
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, remarks: Remarks = UNSAID) -> None:
         self._resources = resources
         self._names: tuple[str, ...] = ()
         self._wildcard = True  # in force until a request names something
@@ -36,7 +37,8 @@ class SdsStream:
         self._asked = False
         self._sent: dict[str, str] = {}
         self._nonce = 0
-        self._finder = Finder()
+        self._remarks = remarks
+        self._finder = Finder(remarks)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -51,7 +53,7 @@ class SdsStream:
         if self._is_stale(request):
             return None
         if request.HasField("error_detail"):  # the mark of a NACK; versions tell nothing for this type
-            log_rejection(request.error_detail, self._resources.version)
+            remark_rejection(self._remarks, request.error_detail, self._resources.version)
         self._subscribe(request.resource_names)
         return self._respond()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshpki.agent.sds_rules import WILDCARD, Finder, as_any, check_names, check_type, log_rejection
+from meshpki.agent.sds_rules import UNSAID, WILDCARD, Finder, as_any, check_names, check_type, remark_rejection
 from meshpki.wire.methods import SECRET_TYPE_URL
 from meshpki.wire.sds_pb2 import DeltaDiscoveryResponse
 from meshpki.wire.sds_pb2 import Resource as WireResource
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from meshpki.agent.resources import Resources
+    from meshpki.agent.sds_rules import Remarks
     from meshpki.wire.sds_pb2 import DeltaDiscoveryRequest
 
 Told = dict[str, str | None]
@@ -29,7 +30,7 @@ class DeltaStream:
     content, not even to a client that subscribes anew in the very NACK (istio#21111).
     """
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, remarks: Remarks = UNSAID) -> None:
         self._resources = resources
         self._names: dict[str, None] = {}  # a set that keeps its order
         self._wildcard = False
@@ -37,7 +38,8 @@ class DeltaStream:
         self._told: Told = {}
         self._last: frozenset[str] = frozenset()  # names in the last response: a NACK rejects just that
         self._nonce = 0
-        self._finder = Finder()
+        self._remarks = remarks
+        self._finder = Finder(remarks)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,7 +55,7 @@ class DeltaStream:
             return self._respond(self._first(request))
         rejected = self._rejected(request)
         if request.HasField("error_detail"):
-            log_rejection(request.error_detail, self._resources.version)
+            remark_rejection(self._remarks, request.error_detail, self._resources.version)
         owed = self._unsubscribe(request.resource_names_unsubscribe)
         owed |= self._subscribe(request.resource_names_subscribe)
         return self._respond(owed - rejected)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshpki.agent.sds_rules import WILDCARD, Finder, as_any, check_names, check_type
+from meshpki.agent.sds_rules import UNSAID, WILDCARD, Finder, as_any, check_names, check_type
 from meshpki.wire.methods import SECRET_TYPE_URL
 from meshpki.wire.sds_pb2 import DiscoveryResponse
 
 if TYPE_CHECKING:
     from meshpki.agent.resources import Resources
+    from meshpki.agent.sds_rules import Remarks
     from meshpki.wire.sds_pb2 import DiscoveryRequest
 
 
-def fetch(request: DiscoveryRequest, resources: Resources) -> DiscoveryResponse:
+def fetch(request: DiscoveryRequest, resources: Resources, remarks: Remarks = UNSAID) -> DiscoveryResponse:
     """Answer with every name that we have; an unknown one is left out. No names, or `*`, mean everything.
 
     The answer is full even if `version_info` is the present version: REST has a 304 for that, gRPC has no word for
@@ -24,7 +25,7 @@ def fetch(request: DiscoveryRequest, resources: Resources) -> DiscoveryResponse:
     names = dict.fromkeys(request.resource_names)
     check_names(names)
     every = resources.everything if not names or WILDCARD in names else ()
-    finder = Finder()
+    finder = Finder(remarks)
     wanted = dict.fromkeys([*(name for name in names if name != WILDCARD), *every])
     found = [finder.find(resources, name) for name in wanted]
     return DiscoveryResponse(

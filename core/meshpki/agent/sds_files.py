@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from meshpki.agent.repeats import Repeats
 from meshpki.agent.sds_file_names import CertificateFiles, RootsFile, SystemRoots, is_file_name, parse
 from meshpki.agent.sds_file_secret import certificate_from, roots_from
 from meshpki.errors import IntegrityError, InvalidValueError, MachineError, MeshpkiError
@@ -135,7 +136,8 @@ class SecretFiles:
         self._watcher = watcher
         self._followed: dict[str, _Followed] = {}
         self._changed = Signal()
-        self._complaints = 0
+        self._too_many = Repeats(log, "too many secrets in files are asked for")
+        self._unserved = Repeats(log, "a secret in a file is not served, or not anew")
 
     def open(self) -> FileView:
         """Give one stream's view."""
@@ -157,7 +159,7 @@ class SecretFiles:
         followed = self._followed.get(name)
         if followed is None:
             if len(self._followed) >= MAX_HELD:
-                log.warning("too many secrets in files are asked for", extra={"at_most": MAX_HELD})
+                self._too_many.say("", {"at_most": MAX_HELD})
                 return None
             followed = self._followed[name] = _Followed()
             followed.task = asyncio.create_task(self._run(name, followed))
@@ -222,14 +224,8 @@ class SecretFiles:
         if followed.complaint == error.seen:
             return
         followed.complaint = error.seen
-        if followed.resource is None:
-            self._complaints += 1
-            if self._complaints > 4 * MAX_HELD:
-                return
-        log.warning(
-            "a secret in a file is not served, or not anew",
-            extra={"secret": text[:200], "seen": error.seen, "wanted": error.wanted},
-        )
+        said = text[:200]
+        self._unserved.say(f"{said} {error.seen}", {"secret": said, "seen": error.seen, "wanted": error.wanted})
 
 
 class FileView:

@@ -1,9 +1,9 @@
-"""What the methods of secret discovery have in common: bounds, the type they serve, and what they say in the log."""
+"""What the methods of secret discovery have in common: bounds, the type they serve, and what is worth a remark."""
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
@@ -11,12 +11,10 @@ from meshpki.errors import RefusedError
 from meshpki.wire.methods import SECRET_TYPE_URL
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from meshpki.agent.resources import Resource, Resources
     from meshpki.wire.sds_pb2 import Status
-
-log = logging.getLogger(__name__)
 
 WILDCARD: Final = "*"
 MAX_NAMES: Final = 256
@@ -24,6 +22,7 @@ MAX_NAMES: Final = 256
 MAX_NAME_BYTES: Final = 8 * 1024 + 16
 """Two of the longest paths of Linux with `file-cert:` before them, or a SPIFFE ID (2,048)."""
 MAX_LOGGED: Final = 200
+MAX_LISTED: Final = 16
 
 
 def check_type(type_url: str) -> None:
@@ -46,32 +45,53 @@ def as_any(resource: Resource) -> AnyMessage:
     return AnyMessage(type_url=SECRET_TYPE_URL, value=resource.body)
 
 
+class Say(Protocol):
+    """Says a remark in the log, or counts it: a client can cause one as often as it likes, see `Repeats`."""
+
+    def __call__(self, kind: str, extra: Mapping[str, object]) -> None:
+        """`kind`: what makes it another remark than the one before."""
+        ...
+
+
+def _silence(kind: str, extra: Mapping[str, object]) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """What is worth a line in the log about a client."""
+
+    unknown: Say = _silence
+    """It names a secret that there is not."""
+    rejected: Say = _silence
+    """It sent a NACK."""
+
+
+UNSAID: Final = Remarks()
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
 class Finder:
-    """Looks names up for one stream, and says once of each unknown one that it is."""
+    """Looks names up for one stream, and remarks once on each unknown one."""
 
-    __slots__ = ("_told",)
+    __slots__ = ("_remarks", "_told")
 
-    def __init__(self) -> None:
+    def __init__(self, remarks: Remarks) -> None:
+        self._remarks = remarks
         self._told = _NOTHING
 
     def find(self, resources: Resources, name: str) -> Resource | None:
         """Give the resource; None for a name that we do not have, which is no error: it may appear later."""
         resource = resources.by_name.get(name)
-        if resource is None and name not in self._told and len(self._told) < MAX_NAMES:
-            self._told |= {name}
-            log.warning(
-                "a client asks for a secret that this workload does not have; it is sent if it appears",
-                extra={"secret": name[:MAX_LOGGED], "has": sorted(resources.by_name)},
-            )
+        if resource is None and name not in self._told:
+            # Who goes through more names than a stream may have at a time is told of some of them twice.
+            self._told = (self._told if len(self._told) < MAX_NAMES else _NOTHING) | {name}
+            has = [known[:MAX_LOGGED] for known in sorted(resources.by_name)[:MAX_LISTED]]
+            self._remarks.unknown(name[:MAX_LOGGED], {"secret": name[:MAX_LOGGED], "has": has})
         return resource
 
 
-def log_rejection(error: Status, version: str) -> None:
-    """Say that the client sent a NACK. What it said is cut short; what it was sent is not repeated."""
-    log.error(
-        "Envoy rejected what it was sent, and keeps what it had; the next certificate is sent when there is one",
-        extra={"version": version, "code": error.code, "said": error.message[:MAX_LOGGED]},
-    )
+def remark_rejection(remarks: Remarks, error: Status, version: str) -> None:
+    """Remark that the client sent a NACK. What it said is cut short; what it was sent is not repeated."""
+    said = error.message[:MAX_LOGGED]
+    remarks.rejected(f"{error.code} {said}", {"version": version, "code": error.code, "said": said})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -14,10 +15,11 @@ from meshpki.agent.sds import SdsStream
 from meshpki.agent.sds_delta import DeltaStream
 from meshpki.agent.sds_fetch import fetch
 from meshpki.agent.sds_node import validation_of
+from meshpki.agent.sds_remarks import RemarksByIdentity
 from meshpki.agent.sds_rules import MAX_NAMES
 from meshpki.agent.sessions import CallRefusedError
 from meshpki.agent.shelf import Shelf
-from meshpki.agent.socket_server import Kind, Method
+from meshpki.agent.socket_server import PATIENCE_SECONDS, Kind, Method
 from meshpki.wire import methods
 from meshpki.wire.sds_pb2 import (
     DeltaDiscoveryRequest,
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
     from meshpki.agent.resources import Resource, Resources
     from meshpki.agent.sds_files import FileView, SecretFiles
     from meshpki.agent.sds_node import Validation
+    from meshpki.agent.sds_rules import Remarks
     from meshpki.agent.sessions import Session
-    from meshpki.agent.socket_server import Context
+    from meshpki.agent.socket_server import Call
 
 log = logging.getLogger(__name__)
 
@@ -61,55 +64,58 @@ class Stream(Protocol):
 
 def sds_methods(files: SecretFiles | None = None) -> tuple[Method, ...]:
     """Give the rows of this face for the socket's table. Without `files`, names of files are unknown names."""
-    forms = Shelf(resources_of)
+    face = _Face(files, Shelf(resources_of), RemarksByIdentity())
     return (
         Method(
             methods.STREAM_SECRETS,
             Kind.STREAM,
-            partial(_serve, SdsStream, files, forms),
+            partial(_serve, SdsStream, face),
             decode=DiscoveryRequest.FromString,
             encode=DiscoveryResponse.SerializeToString,
         ),
         Method(
             methods.DELTA_SECRETS,
             Kind.STREAM,
-            partial(_serve, DeltaStream, files, forms),
+            partial(_serve, DeltaStream, face),
             decode=DeltaDiscoveryRequest.FromString,
             encode=DeltaDiscoveryResponse.SerializeToString,
         ),
         Method(
             methods.FETCH_SECRETS,
             Kind.UNARY,
-            partial(_fetch, files, forms),
+            partial(_fetch, face),
             decode=DiscoveryRequest.FromString,
             encode=DiscoveryResponse.SerializeToString,
+            patience=PATIENCE_SECONDS,
         ),
     )
 
 
-async def _fetch(
-    files: SecretFiles | None, forms: Forms, session: Session, request: DiscoveryRequest, _: Context
-) -> DiscoveryResponse:
-    source = _Source(session, files, forms, validation_of(request.node))
+@dataclass(frozen=True, slots=True)
+class _Face:
+    """What all streams and fetches share."""
+
+    files: SecretFiles | None
+    forms: Forms
+    remarks: RemarksByIdentity
+
+
+async def _fetch(face: _Face, session: Session, request: DiscoveryRequest, _: Call) -> DiscoveryResponse:
+    source = _Source(session, face, validation_of(request.node))
     try:
         await source.want(request.resource_names)
-        return fetch(request, source.resources())
+        return fetch(request, source.resources(), face.remarks.of(session.feed))
     finally:
         source.close()
 
 
 async def _serve(
-    logic: Callable[[Resources], Stream],
-    files: SecretFiles | None,
-    forms: Forms,
-    session: Session,
-    _: None,
-    context: Context,
+    logic: Callable[[Resources, Remarks], Stream], face: _Face, session: Session, _: None, call: Call
 ) -> None:
     """Serve one stream, from its first request on: nothing is said before it is known who asks, and nothing before
     there is a certificate.
     """
-    conversation = _Conversation(session, context, partial(_begin, logic, files, forms, session))
+    conversation = _Conversation(session, call, partial(_begin, logic, face, session))
     try:
         await conversation.run()
     finally:
@@ -117,14 +123,10 @@ async def _serve(
 
 
 def _begin(
-    logic: Callable[[Resources], Stream],
-    files: SecretFiles | None,
-    forms: Forms,
-    session: Session,
-    first: Request,
+    logic: Callable[[Resources, Remarks], Stream], face: _Face, session: Session, first: Request
 ) -> tuple[_Source, Stream]:
-    source = _Source(session, files, forms, validation_of(first.node))
-    return source, logic(source.resources())
+    source = _Source(session, face, validation_of(first.node))
+    return source, logic(source.resources(), face.remarks.of(session.feed))
 
 
 class _Conversation:
@@ -136,7 +138,8 @@ class _Conversation:
 
     __slots__ = (
         "_begin",
-        "_context",
+        "_call",
+        "_closed",
         "_ending",
         "_fault",
         "_news",
@@ -148,9 +151,9 @@ class _Conversation:
         "_writing",
     )
 
-    def __init__(self, session: Session, context: Context, begin: Callable[[Request], tuple[_Source, Stream]]) -> None:
+    def __init__(self, session: Session, call: Call, begin: Callable[[Request], tuple[_Source, Stream]]) -> None:
         self._session = session
-        self._context = context
+        self._call = call
         self._begin = begin
         self._source: _Source | None = None
         self._stream: Stream | None = None
@@ -159,6 +162,7 @@ class _Conversation:
         self._writing = asyncio.Lock()
         self._news = False
         self._ending = False
+        self._closed = False
         self._fault: BaseException | None = None
 
     async def run(self) -> None:
@@ -171,7 +175,8 @@ class _Conversation:
             raise self._fault
 
     async def close(self) -> None:
-        """Follow nothing any more."""
+        """Follow nothing any more. Callbacks of what happened in this very turn of the loop are still to come."""
+        self._closed = True
         self._session.must_reconnect.remove_done_callback(self._changed)
         self._session.feed.changes().remove_done_callback(self._feed_changed)
         if self._source is not None:
@@ -185,7 +190,7 @@ class _Conversation:
         """Wait for a request and take it; False when there is to be no other."""
         self._reader = asyncio.current_task()
         try:
-            request: object = await self._context.read()
+            request: object = await self._call.read()
         except asyncio.CancelledError:
             if self._ending and self._reader is not None and not self._reader.uncancel():
                 return False
@@ -206,30 +211,34 @@ class _Conversation:
             self._source.follow(self._files_changed)
         source, stream = self._source, self._stream
         await source.want((*stream.names, *_asked_for(request)))
-        await _send(self._context, stream.update(source.resources()))
-        await _send(self._context, stream.request(request))
+        await _send(self._call, stream.update(source.resources()))
+        await _send(self._call, stream.request(request))
         await source.want(stream.names)
 
     def _follow_feed(self) -> None:
         self._session.feed.changes().add_done_callback(self._feed_changed)
 
     def _feed_changed(self, _: asyncio.Future[None]) -> None:
-        self._follow_feed()  # before anything is looked at, so that nothing is missed
-        self._changed(_)
+        if not self._closed:
+            self._follow_feed()  # before anything is looked at, so that nothing is missed
+            self._changed(_)
 
     def _files_changed(self, _: asyncio.Future[None]) -> None:
-        if self._source is not None:
+        if not self._closed and self._source is not None:
             self._source.follow(self._files_changed)
-        self._changed(_)
+            self._changed(_)
 
     def _changed(self, _: asyncio.Future[None]) -> None:
         if _ended(self._session):
             self._end()
         elif self._stream is not None:
             self._news = True
-            if self._pushing is None:
-                self._pushing = asyncio.create_task(self._push())
-                self._pushing.add_done_callback(self._pushed)
+            self._push_news()
+
+    def _push_news(self) -> None:
+        if self._news and self._pushing is None and not self._closed:
+            self._pushing = asyncio.create_task(self._push())
+            self._pushing.add_done_callback(self._pushed)
 
     def _end(self) -> None:
         """Let the handler return, with status OK. While it does not read it looks by itself when it is done."""
@@ -244,13 +253,15 @@ class _Conversation:
         while self._news:
             async with self._writing:
                 self._news = False
-                await _send(self._context, self._stream.update(self._source.resources()))
+                await _send(self._call, self._stream.update(self._source.resources()))
 
     def _pushed(self, task: asyncio.Task[None]) -> None:
         self._pushing = None
         if not task.cancelled() and task.exception() is not None:
             self._fault = task.exception()
             self._end()
+        else:
+            self._push_news()  # what came between the task's last look and this call
 
 
 class _Source:
@@ -258,11 +269,11 @@ class _Source:
 
     __slots__ = ("_forms", "_session", "_validation", "_view", "_with_files")
 
-    def __init__(self, session: Session, files: SecretFiles | None, forms: Forms, validation: Validation) -> None:
+    def __init__(self, session: Session, face: _Face, validation: Validation) -> None:
         self._session = session
-        self._forms = forms
+        self._forms = face.forms
         self._validation = validation
-        self._view: FileView | None = files.open() if files is not None else None
+        self._view: FileView | None = face.files.open() if face.files is not None else None
         self._with_files: tuple[Resources, Mapping[str, Resource], Resources] | None = None
 
     def close(self) -> None:
@@ -319,7 +330,7 @@ def _asked_for(request: Request) -> tuple[str, ...]:
     return tuple(named[:MAX_NAMES])
 
 
-async def _send(context: Context, response: Response | None) -> None:
+async def _send(call: Call, response: Response | None) -> None:
     if response is not None:
-        await context.write(response)
+        await call.write(response)
         log.debug("sent", extra={"nonce": response.nonce, "secrets": len(response.resources)})

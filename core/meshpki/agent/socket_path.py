@@ -104,7 +104,9 @@ def _prepare_directory(directory: Path, *, shared: bool) -> None:
             return
     if not stat.S_ISDIR(status.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no directory"
-        raise MachineError(f"{directory} is {kind}", wanted="a directory of its own for the socket")
+        raise MachineError(
+            f"{directory} is {kind}", wanted="a directory of its own for the socket", todo="name another path"
+        )
     if status.st_uid != os.geteuid() and not (shared and status.st_uid == 0):
         raise MachineError(
             f"{directory} belongs to user {status.st_uid}",

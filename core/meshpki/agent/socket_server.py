@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from meshpki.agent import socket_path
@@ -18,38 +19,53 @@ from meshpki.agent.sessions import CallRefusedError, Metadata
 from meshpki.errors import MachineError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from meshpki.agent.sessions import Session, Sessions
 
 log = logging.getLogger(__name__)
 
-MAX_REQUEST_BYTES: Final = 64 * 1024
+MAX_REQUEST_BYTES: Final = 1024 * 1024
+"""Of one message. Envoy's first one has 61 KiB, for it names every extension, and besides it what its node's metadata
+hold: Istio copies the pod's annotations into them, for which Kubernetes allows 256 KiB.
+
+It is memory only while a message is on its way, one for each stream, and only for who has a session: nothing is read
+before. In node mode a token has `Limits.streams` of them; in pod mode all of them are the one workload's.
+"""
+MAX_METADATA_BYTES: Final = 32 * 1024
+"""Of one call's headers. The longest token that we read has 8 KiB, 11 as base64, which is how a `-bin` header may
+come; a call with two of them is to hear that it has two. One hard limit: by its own two, 8 and 16 KiB, gRPC refuses
+by chance what is between them.
+"""
 DRAIN_SECONDS: Final = 2.0
-CONNECTIONS: Final = 512
+PATIENCE_SECONDS: Final = 15.0
+"""For a row's `patience`. Longer than one call to the CA: of a refusal the caller hears."""
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.so_reuseport", 0),
     # Whoever connects and says nothing, or asks nothing, is closed: each connection takes an open file.
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 120_000),
 )
+CONNECTIONS: Final = 512
 
-Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # Any: the messages are the face's own
+Context: TypeAlias = "aio.ServicerContext[bytes, Any]"  # Any: the responses are the face's own
 # Any: what a method is given and gives is the face's own; the table only carries it from decode to encode.
-Handler: TypeAlias = "Callable[[Session, Any, Context], Awaitable[Any]]"
+Handler: TypeAlias = "Callable[[Session, Any, Call], Awaitable[Any]]"
 
 
 class Kind(StrEnum):
     """How many messages go which way, and so what a handler is given and gives back."""
 
     UNARY = "unary"
-    """One request, one response: `handler(session, request, context)` returns the response."""
+    """One request, one response: `handler(session, request, call)` returns the response."""
     SERVER_STREAM = "server stream"
-    """One request, many responses: `handler(session, request, context)` uses `context.write`, returns None."""
+    """One request, many responses: `handler(session, request, call)` uses `call.write`, returns None."""
     STREAM = "stream"
-    """Many both ways: `handler(session, None, context)` uses `context.read` and `.write`, returns None."""
+    """Many both ways: `handler(session, None, call)` uses `call.read` and `.write`, returns None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +78,43 @@ class Method:
     handler: Handler
     """Runs inside a session. May raise CallRefusedError for a status, RefusedError for INVALID_ARGUMENT."""
     decode: Callable[[bytes], object]
+    """Called once there is a session. May raise protobuf's DecodeError, for INVALID_ARGUMENT."""
     encode: Callable[[Any], bytes]  # Any: see Handler
     admit: Callable[[Metadata], None] | None = None
     """Examines the headers before a session is opened. Raises CallRefusedError."""
-    stranger: grpc.StatusCode = grpc.StatusCode.UNAUTHENTICATED
-    """What this face's standard calls a caller whose credential is missing or not accepted (node mode)."""
+    renamed: Mapping[grpc.StatusCode, grpc.StatusCode] = field(default_factory=dict)
+    """Statuses of `Sessions.open` that this face's standard calls otherwise."""
+    patience: float | None = None
+    """Seconds that a session may take to open, for calls that their clients make again; None waits without end."""
+
+
+class Call:
+    """One call, from its handler's side."""
+
+    __slots__ = ("_context", "_row")
+
+    def __init__(self, context: Context, row: Method) -> None:
+        self._context = context
+        self._row = row
+
+    async def read(self) -> Any:  # Any: see Handler
+        """Wait for the client's next message; None when there is to be no other. Raises RefusedError for what is none.
+
+        Decoded here and not by gRPC, which would write a traceback of its own and say UNKNOWN.
+        """
+        data: object = await self._context.read()
+        if not isinstance(data, bytes):
+            return None
+        try:
+            return self._row.decode(data)
+        except DecodeError:  # not chained: it says nothing more
+            raise RefusedError(
+                "the bytes of a request are none of this method's messages", wanted="protobuf, well-formed"
+            ) from None
+
+    async def write(self, response: Any) -> None:  # Any: see Handler
+        """Send a message."""
+        await self._context.write(response)
 
 
 class SocketServer:
@@ -119,18 +167,21 @@ class SocketServer:
         return tuple(grpc.method_handlers_generic_handler(service, table) for service, table in services.items())
 
     def _adapted(self, row: Method) -> grpc.RpcMethodHandler[Any, Any]:
-        """Dress a row as gRPC wants it: admit, open a session, handle, close, and turn errors into statuses."""
+        """Dress a row as gRPC wants it: admit, open a session, handle, close, and turn errors into statuses.
 
-        async def handle(request: object, context: Context) -> object:
+        For gRPC all of them are streams: it reads the one request of any other method before it calls us, and so before
+        anybody knows whose it is. On the wire there is no difference.
+        """
+
+        async def handle(_: object, context: Context) -> None:
             session: Session | None = None
             try:
                 metadata: Metadata = tuple(context.invocation_metadata() or ())
                 if row.admit is not None:
                     row.admit(metadata)
-                session = await self._sessions.open(metadata)
+                session = await self._open(row, metadata)
                 metadata = ()  # a stream lives for hours; the token in its headers need not
-                # For a stream gRPC gives an iterator here, which must not be mixed with `context.read`.
-                return await row.handler(session, None if row.kind is Kind.STREAM else request, context)
+                await _serve(row, session, Call(context, row))
             except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
                 raise  # InternalError: there is nobody any more to write to
             except Exception as error:
@@ -140,19 +191,22 @@ class SocketServer:
                 if session is not None:
                     session.close()
 
-        match row.kind:
-            case Kind.UNARY:
-                make = grpc.unary_unary_rpc_method_handler
-            case Kind.SERVER_STREAM:
-                make = grpc.unary_stream_rpc_method_handler
-            case Kind.STREAM:
-                make = grpc.stream_stream_rpc_method_handler
-        return make(handle, request_deserializer=row.decode, response_serializer=row.encode)
+        return grpc.stream_stream_rpc_method_handler(handle, response_serializer=row.encode)
+
+    async def _open(self, row: Method, metadata: Metadata) -> Session:
+        try:
+            async with asyncio.timeout(row.patience):
+                return await self._sessions.open(metadata)
+        except TimeoutError:
+            raise CallRefusedError(
+                grpc.StatusCode.UNAVAILABLE, "the CA has not answered for this call's token yet", todo="try again"
+            ) from None
+        except CallRefusedError as error:
+            error.status = row.renamed.get(error.status, error.status)
+            raise
 
     async def _abort(self, context: Context, row: Method, error: Exception) -> None:
         match error:
-            case CallRefusedError(status=grpc.StatusCode.UNAUTHENTICATED):
-                status = row.stranger
             case CallRefusedError():
                 status = error.status
             case RefusedError():
@@ -165,3 +219,12 @@ class SocketServer:
             {"method": row.path, "status": status.name, "seen": error.seen, "wanted": error.wanted},
         )
         await context.abort(status, str(error))
+
+
+async def _serve(row: Method, session: Session, call: Call) -> None:
+    request = None
+    if row.kind is not Kind.STREAM and (request := await call.read()) is None:
+        raise RefusedError("the call brings no request", wanted="one message")
+    response = await row.handler(session, request, call)
+    if row.kind is Kind.UNARY:
+        await call.write(response)

@@ -12,21 +12,28 @@ import grpc
 
 from meshpki.agent.sessions import CallRefusedError
 from meshpki.agent.shelf import Shelf
-from meshpki.agent.socket_server import Kind, Method
+from meshpki.agent.socket_server import PATIENCE_SECONDS, Kind, Method
 from meshpki.agent.workload_api import HEADER, PROFILE_OFF, Part, check_header, check_standing, documents_of
 from meshpki.wire import methods
+from meshpki.wire.workload_pb2 import X509BundlesRequest, X509SVIDRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshpki.agent.sessions import Metadata, Session
     from meshpki.agent.snapshot import Snapshot
-    from meshpki.agent.socket_server import Context
+    from meshpki.agent.socket_server import Call
     from meshpki.agent.workload_api import Documents, Refusal
 
 log = logging.getLogger(__name__)
 
 STREAMS: Final = {methods.FETCH_X509_SVID: Part.SVIDS, methods.FETCH_X509_BUNDLES: Part.BUNDLES}
+RENAMED: Final = {
+    grpc.StatusCode.UNAUTHENTICATED: grpc.StatusCode.PERMISSION_DENIED,  # no identity for this caller
+    grpc.StatusCode.RESOURCE_EXHAUSTED: grpc.StatusCode.UNAVAILABLE,  # not able to handle the call now
+}
+"""Workload Endpoint, section 6 and appendix A."""
+REQUESTS: Final = {Part.SVIDS: X509SVIDRequest, Part.BUNDLES: X509BundlesRequest}
 OFF: Final = {
     methods.FETCH_JWT_SVID: Kind.UNARY,
     methods.FETCH_JWT_BUNDLES: Kind.SERVER_STREAM,
@@ -45,10 +52,11 @@ def workload_methods(*, clock: Callable[[], float] = time.time) -> tuple[Method,
             path,
             Kind.SERVER_STREAM,
             partial(_stream, part, shelf, clock),
-            decode=_as_it_is,  # the requests have no fields: what a later standard puts into them is none of ours
+            decode=REQUESTS[part].FromString,  # they have no fields; those that a later standard adds are passed over
             encode=_as_it_is,
             admit=_admit,
-            stranger=grpc.StatusCode.PERMISSION_DENIED,  # Workload API, section 5: no identity for this caller
+            renamed=RENAMED,
+            patience=PATIENCE_SECONDS,
         )
         for path, part in STREAMS.items()
     )
@@ -57,7 +65,7 @@ def workload_methods(*, clock: Callable[[], float] = time.time) -> tuple[Method,
 
 
 async def _stream(
-    part: Part, shelf: Shelf[None, Documents], clock: Callable[[], float], session: Session, _: bytes, context: Context
+    part: Part, shelf: Shelf[None, Documents], clock: Callable[[], float], session: Session, _: object, call: Call
 ) -> None:
     """Send the full set at once, and again whenever it is another one."""
     feed = session.feed
@@ -69,7 +77,7 @@ async def _stream(
         changed, snapshot = feed.changes(), feed.current
         document = shelf.get(feed, snapshot, None).of(part) if snapshot is not None else b""
         if document and document != sent:
-            await context.write(document)
+            await call.write(document)
             log.debug("sent", extra={"part": part.value, "bytes": len(document)})
             sent = document
         await asyncio.wait([changed, session.must_reconnect], return_when=asyncio.FIRST_COMPLETED)

@@ -192,7 +192,7 @@ def locked(state_dir: Path, *, checkpoint: Callable[[str], None] = no_checkpoint
     state_dir = absolute(state_dir)
     journal_file.sweep(state_dir)
     made, new = not journal_file.exists(state_dir), not journal_file.exists(state_dir / FILE)
-    directory = journal_file.aside(state_dir) if made else state_dir
+    directory = journal_file.make_aside(state_dir) if made else state_dir
     files.private_directory(directory)
     with journal_file.lock(directory, state_dir):
         checkpoint("journal.directory")

@@ -59,11 +59,25 @@ def aside(state_dir: Path) -> Path:
     return state_dir.with_name(f".{state_dir.name}.meshpki-aside")
 
 
+def make_aside(state_dir: Path) -> Path:
+    """Make the directory in which a state directory is prepared. Raises MachineError, with the name that is known."""
+    place = aside(state_dir)
+    try:
+        files.private_directory(place)
+    except MachineError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        with files.machine_errors("could not make directory", state_dir):
+            raise error.__cause__ from None
+    return place
+
+
 def sweep(state_dir: Path) -> None:
     """Remove what a killed run left beside the state directory. Raises MachineError for what is not ours."""
     place = aside(state_dir)
-    if not exists(place):
-        return
+    with files.machine_errors("could not examine", state_dir):  # its parent is at fault, and that is both's
+        if _stat(place) is None:
+            return
     files.check_private_directory(place)
     with lock(place, state_dir), files.machine_errors("could not remove", place):
         empty(place)

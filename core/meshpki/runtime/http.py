@@ -8,6 +8,7 @@ than that from the process, and keeps nobody from being answered. No secret is e
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import threading
@@ -67,17 +68,34 @@ def metrics_page(registry: CollectorRegistry) -> Callable[[], Answer]:
     return page
 
 
+def _advice(error: OSError, setting: str) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"name an address of this machine in {setting}, for example 127.0.0.1 or 0.0.0.0: that name has none"
+    match error.errno:
+        case errno.EADDRNOTAVAIL:
+            return f"name an address of this machine in {setting}, for example 127.0.0.1 or 0.0.0.0"
+        case errno.EACCES:
+            return f"name a port above 1023 in {setting}: those below need a right of their own"
+        case _:
+            return f"stop what listens there, or name another address in {setting}"
+
+
 class HttpServer:
     """Serves fixed pages from threads of its own, from construction to `close`."""
 
-    def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], Answer]]) -> None:
-        """Listen at once; port 0 takes a free one. Raises MachineError when the port cannot be had."""
+    def __init__(
+        self, host: str, port: int, pages: Mapping[str, Callable[[], Answer]], *, setting: str = "`http`"
+    ) -> None:
+        """Listen at once; port 0 takes a free one. Raises MachineError when the port cannot be had.
+
+        `setting` is where whoever reads that error said the address.
+        """
         try:
             self._server = _Server(host, port, pages)
         except OSError as error:
             raise MachineError(
                 f"could not listen on {host}:{port} for health and metrics: {error.strerror or error}",
-                todo="stop what listens there, or name another address under `http`",
+                todo=_advice(error, setting),
             ) from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_LOOK_SECONDS,), name="http", daemon=True

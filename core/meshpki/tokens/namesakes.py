@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from meshpki.tokens.keys import VerificationKey
     from meshpki.tokens.parse import ParsedToken
-    from meshpki.tokens.verify import TrustedCluster
+    from meshpki.tokens.trusted_cluster import TrustedCluster
 
 _NEAREST: Final = (TokenReason.BAD_SIGNATURE, TokenReason.ALGORITHM_NOT_ALLOWED, TokenReason.UNKNOWN_KEY)
 """Of several clusters' refusals the one that came furthest is told; the caller's hint decides between equals only."""

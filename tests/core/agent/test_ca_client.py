@@ -99,6 +99,23 @@ def test_a_ca_that_says_why_it_cannot_answer_is_there(ca: FakeCa, client: CaClie
     assert ("says why" in caught.value.todo) == bool(reason)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "errors resolving ca.test:15012: [field:hostname lookup error:address lookup failed for ca.test:15012: Domain"
+        " name not found]",
+        "DNS resolution failed for ca.test:15012: C-ares status is not ARES_SUCCESS",
+    ],
+    ids=["now", "earlier releases"],
+)
+def test_a_name_that_is_nobody_s_is_said(ca: FakeCa, client: CaClient, message: str) -> None:
+    """In gRPC's words: what this machine's name service makes of a wrong name is nothing to rely on in a test."""
+    ca.status, ca.message = grpc.StatusCode.UNAVAILABLE, message
+    with pytest.raises(CaUnavailableError) as caught:
+        ask(client)
+    assert caught.value.todo.startswith(f"check the name in {ca.address}")
+
+
 def test_a_ca_that_hangs_is_left_at_the_deadline(ca: FakeCa, client: CaClient) -> None:
     ca.hang.clear()
     with pytest.raises(CaUnavailableError, match="DEADLINE_EXCEEDED"):

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +19,10 @@ import pytest
 from meshpki.agent.acceptance import accept
 from meshpki.agent.bundle import read_roots
 from meshpki.agent.cache import FILE, MAX_BYTES, Cache, render
+from meshpki.agent.cache_owner import subject_in
 from meshpki.agent.keeper import Held
 from meshpki.agent.key_request import KeyType, new_key_request
+from support.agent_process import fake_token
 from support.fake_ca import SPIFFE_ID, FakeAuthority
 
 AUTHORITY = FakeAuthority()
@@ -138,7 +142,7 @@ def altered(**changes: object) -> bytes:
         (b"[]", "version"),
         (b"null", "version"),
         (b"[" * 100_000, "no JSON"),
-        (altered(version=2), "version"),
+        (altered(version=1), "version"),
         (altered(key=None), "missing"),
         (altered(chain=["x"]), "missing"),
         (altered(bundle="ü"), "missing"),
@@ -230,6 +234,95 @@ def test_what_went_away_beneath_is_written_with_the_next_change(cache: Cache, fi
     file.unlink()
     cache.store(OTHER)
     assert cache.load(ROOTS, NOW) == OTHER
+
+
+MINE = "system:serviceaccount:default:web"
+
+
+@pytest.mark.parametrize("said", [MINE, None], ids=["its-token", "no-token"])
+def test_served_to_whom_its_token_speaks_for(cache: Cache, said: str | None) -> None:
+    assert cache.load(ROOTS, NOW, said) == HELD
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "system:serviceaccount:default:api",
+        "system:serviceaccount:other:web",
+        "system:serviceaccount:default:web:x",
+        "web",
+        SPIFFE_ID,
+        "",
+    ],
+)
+def test_another_workloads_is_not_used(cache: Cache, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert cache.load(ROOTS, NOW, said) is None
+    assert "another account's" in reason(caplog)
+
+
+def test_an_identity_that_no_token_can_be_told_to_speak_for_is_not_used(
+    cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = new_key_request(KeyType.EC_P256)
+    answer = AUTHORITY.answer(request.csr_pem, uri="spiffe://mesh.test/default/web")
+    cache.store(Held(accept(answer, request, roots_pem=AUTHORITY.roots_pem, now=NOW), NOW + 1800))
+    assert cache.load(ROOTS, NOW, None) is None
+    assert "another account's" in reason(caplog)
+
+
+def test_of_another_ca_it_is_not_used(tmp_path: Path, cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    assert Cache(tmp_path / "cache", "ca.other:15012 ca.other c").load(ROOTS, NOW, MINE) is None
+    assert "another CA" in reason(caplog)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_below_a_directory_that_is_not_ours_it_is_not_used(tmp_path: Path) -> None:
+    """In a process that is not root: no directory is closed to root."""
+    (tmp_path / "closed").mkdir(mode=0o700)
+    script = (
+        "import logging, os, sys; from pathlib import Path; from meshpki.agent.cache import Cache;"
+        "cache = Cache(Path(sys.argv[1])); logging.basicConfig(format='%(message)s: %(reason)s: %(seen)s');"
+        "os.setgid(65534); os.setuid(65534); assert cache.load((), 0) is None"
+    )
+    argv = [sys.executable, "-c", script, str(tmp_path / "closed" / "cache")]
+    found = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout) == (0, "")
+    assert "is not used: cache: could not look for" in found.stderr
+    assert "Permission denied" in found.stderr
+
+
+def test_a_file_in_place_of_the_directory_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    assert Cache(tmp_path / "cache").load(ROOTS, NOW) is None
+    assert "could not look for" in reason(caplog)
+
+
+@pytest.mark.parametrize("expires_at", [NOW + 600, NOW - 600, None], ids=["valid", "expired", "endless"])
+def test_an_expired_token_says_its_subject_still(tmp_path: Path, expires_at: float | None) -> None:
+    file = tmp_path / "token"
+    file.write_text(fake_token(expires_at=expires_at) + "\n")
+    assert subject_in(file) == MINE
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, None),
+        ("", None),
+        ("no token", None),
+        ("e30.eyJzdWIiOiJ.x", None),
+        ("e30.W10.x", None),
+        ("e30.e30.x", ""),
+        ("e30.eyJzdWIiOjF9.x", ""),
+        ("a" * 20_000, None),
+    ],
+    ids=map(str, range(8)),
+)
+def test_what_says_no_subject(tmp_path: Path, content: str | None, said: str | None) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content)
+    assert subject_in(file) == said
 
 
 def test_no_key_in_a_repr() -> None:

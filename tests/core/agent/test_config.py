@@ -11,13 +11,15 @@ import pytest
 from meshpki.agent.config import AgentConfig, listen_address
 from meshpki.agent.file_access import FileAccess
 from meshpki.agent.file_notice import CommandNotice, SignalNotice
+from meshpki.agent.node_config import NodeConfig
 from meshpki.errors import UsageError
 
 GOOD = AgentConfig("ca.test:15012", Path("roots"), "ca.test", Path("token"), sds_socket=Path("sds"))
 
 
 @pytest.mark.parametrize(
-    "address", ["", "ca.test", "ca.test:", ":15012", "ca.test:0", "ca.test:65536", "ca.test:१", "a:b"]
+    "address",
+    ["", "ca.test", "ca.test:", ":15012", "ca.test:0", "ca.test:65536", "ca.test:१", "a:b", "https://ca.test:15012"],
 )
 def test_an_address_needs_host_and_port(address: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT"):
@@ -62,6 +64,18 @@ def test_directories_for_secrets_need_a_socket() -> None:
     assert replace(GOOD, secret_files=(Path("/etc/certs"),)).secret_files
     with pytest.raises(UsageError, match="without a socket"):
         replace(GOOD, sds_socket=None, files=Path("certs"), secret_files=(Path("/etc/certs"),))
+
+
+def test_a_shared_socket_directory_needs_a_socket() -> None:
+    assert replace(GOOD, shared_socket_directory=True).sds_socket
+    with pytest.raises(UsageError, match="without a socket"):
+        replace(GOOD, sds_socket=None, files=Path("certs"), shared_socket_directory=True)
+
+
+@pytest.mark.parametrize("address", ["15020", "127.0.0.1", ":15020", "h:65536"])
+def test_a_node_s_agent_examines_where_it_listens_too(address: str) -> None:
+    with pytest.raises(UsageError, match="to listen on"):
+        NodeConfig("ca.test:15012", Path("roots"), "ca.test", Path("sds"), http=address)
 
 
 WITH_FILES = replace(GOOD, files=Path("certs"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
 import threading
@@ -11,16 +12,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from meshpki.agent.connections import for_node
 from meshpki.ca.config_values import HostPort
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.errors import UnavailableError
+from meshpki.tokens.encoding import MAX_TOKEN_BYTES
 from meshpki_demo.app import EchoApp
 from meshpki_demo.bootstrap import NodeSecrets, client_bootstrap, server_bootstrap
 from meshpki_demo.envoy import Envoy
 from meshpki_demo.traffic import Traffic, ask
 from support import ca_server
 from support.agent_process import wait_until
-from support.node_agent import NodeAgentProcess, put_token
+from support.node_agent import NodeAgentProcess, links_of, put_token
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -89,6 +92,19 @@ def node(short_dir: Path, tmp_path: Path) -> Iterator[Node]:
                 agent.stop()
 
 
+def sockets(agent: NodeAgentProcess) -> int:
+    assert agent.process is not None
+    return sum(link.startswith("socket:") for link in links_of(agent.process.pid))
+
+
+def test_an_envoy_has_as_many_connections_as_room_is_kept_for(node: Node) -> None:
+    """One for each of its two secrets. Those of the agent to the CA are over a moment after it is live."""
+    with node.agent:
+        before = sockets(node.agent)
+        with node.server_envoy():
+            wait_until(lambda: sockets(node.agent) - before == for_node(1000) // 1000, "two more sockets")
+
+
 def test_two_workloads_on_one_socket_each_get_their_own(node: Node) -> None:
     with node.agent, node.envoys() as (server, client):
         reply = ask(client.listener())
@@ -124,6 +140,19 @@ def test_an_expiring_token_is_exchanged_by_reconnecting_and_no_request_fails(nod
             thread.join()
     assert traffic.tally.failed == 0, traffic.tally.failures
     assert "Traceback" not in node.agent.log.read_text()
+
+
+def test_the_longest_token_there_can_be(node: Node) -> None:
+    """By its own limits gRPC lets such a one through by chance."""
+
+    def padded(size: int) -> bytes:
+        return node.ca.maker.token(now=time.time(), name="server", pod="server-0", padding="x" * size)
+
+    size = bisect.bisect_right(range(MAX_TOKEN_BYTES), MAX_TOKEN_BYTES, key=lambda size: len(padded(size))) - 1
+    assert MAX_TOKEN_BYTES - 2 <= len(padded(size)) <= MAX_TOKEN_BYTES
+    put_token(node.secrets("server").token, padded(size))
+    with node.agent, node.server_envoy() as server:
+        assert len(server.serials()) == 1
 
 
 def asked_back(node: Node) -> int:

@@ -112,6 +112,70 @@ def test_a_cache_of_another_trust_is_not_served(ca: FakeCa, files: AgentFiles) -
         assert '"reason": "unknown_root"' in files.log.read_text()
 
 
+API = "spiffe://mesh.test/ns/default/sa/api"
+
+
+def left_by_web(ca: FakeCa, files: AgentFiles) -> AgentProcess:
+    """An agent that has run for `web`, and is to start again while the CA is away."""
+    agent = AgentProcess(caching(files, ca), files.log)
+    with agent:
+        wait_until(lambda: state(files) == "fresh", "fresh")
+    ca.stop()
+    files.status.unlink()
+    return agent
+
+
+def test_a_cache_of_another_workload_is_not_served(ca: FakeCa, files: AgentFiles) -> None:
+    """The volume was used again, or the pod has another service account now."""
+    agent = left_by_web(ca, files)
+    files.write_token(expires_at=time.time() + 3600, account="default:api")
+    with agent:
+        wait_until(lambda: state(files) == "failed", "failed")
+        assert not files.socket.exists()
+        assert "another account's" in files.log.read_text()
+        ca.uri = API
+        ca.start()
+        wait_until(lambda: state(files) == "fresh", "fresh")
+        assert files.read_status()["spiffe_id"] == API
+
+
+def test_served_without_a_token_it_ends_when_the_token_that_comes_is_anothers(ca: FakeCa, files: AgentFiles) -> None:
+    agent = left_by_web(ca, files)
+    files.token.unlink()
+    with agent:
+        wait_until(lambda: state(files) == "fresh" and files.socket.is_socket(), "served from the cache")
+        files.write_token(expires_at=time.time() + 3600, account="default:api")
+        assert agent.process is not None
+        assert agent.process.wait(20) != 0
+        assert not files.socket.exists()
+        assert "the token that has come is another account's" in files.log.read_text()
+    files.status.unlink()
+    with agent:
+        wait_until(lambda: state(files) == "failed", "failed")
+        assert not files.socket.exists()
+
+
+def test_served_without_a_token_it_goes_on_when_its_own_comes(ca: FakeCa, files: AgentFiles) -> None:
+    agent = left_by_web(ca, files)
+    files.token.unlink()
+    with agent:
+        wait_until(lambda: state(files) == "fresh" and files.socket.is_socket(), "served from the cache")
+        files.write_token(expires_at=time.time() + 3600)
+        with pytest.raises(subprocess.TimeoutExpired):
+            assert agent.process is not None
+            agent.process.wait(2)
+        assert files.socket.is_socket()
+
+
+def test_a_cache_of_another_ca_is_not_served(ca: FakeCa, files: AgentFiles) -> None:
+    """Of the same root even: whose trust domain it was made for, only that CA says."""
+    left_by_web(ca, files)
+    with AgentProcess(replace(caching(files, ca), ca_address="127.0.0.1:1"), files.log):
+        wait_until(lambda: state(files) == "failed", "failed")
+        assert not files.socket.exists()
+        assert "it is of another CA" in files.log.read_text()
+
+
 def test_a_directory_that_can_hold_no_cache_stops_nothing(ca: FakeCa, files: AgentFiles) -> None:
     (files.directory / "cache").write_text("in the way")
     with AgentProcess(caching(files, ca), files.log):

@@ -56,6 +56,20 @@ def test_each_kind_is_said_for_itself_up_to_a_number_of_kinds(caplog: pytest.Log
     play(scene, 60)
 
 
+def test_level_and_number_of_kinds_can_be_said(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        refused = Repeats(log, "refused", seconds=SHORT, most_kinds=2, level=logging.ERROR)
+        for number in range(9):
+            refused.say(str(number), {"number": number})
+        await until(lambda: len(caplog.records) >= 4)
+
+    with caplog.at_level(logging.INFO, log.name):
+        asyncio.run(asyncio.wait_for(main(), 20))
+    assert {record.levelno for record in caplog.records} == {logging.ERROR}
+    assert [vars(record)["number"] for record in caplog.records[:3]] == [0, 1, 2]
+    assert (vars(caplog.records[3])["number"], vars(caplog.records[3])["times"]) == (8, 6)
+
+
 def test_at_debug_level_every_one_is_there(caplog: pytest.LogCaptureFixture) -> None:
     async def scene(refused: Repeats) -> None:
         for _ in range(5):

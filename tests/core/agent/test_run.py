@@ -117,6 +117,25 @@ def test_a_tired_ca_is_asked_again_and_the_old_certificate_is_served(
     assert "no renewal: the CA gave no answer" in files.log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("review_unavailable: the API server does not answer", "review_unavailable"),
+        ("not_found_here", "not_found_here"),
+        ("too busy", "unavailable"),
+        ("busy", "unavailable"),
+    ],
+)
+def test_the_cas_own_word_is_recorded_where_it_gives_no_verdict(
+    ca: FakeCa, files: AgentFiles, message: str, reason: str
+) -> None:
+    ca.status, ca.message = grpc.StatusCode.UNAVAILABLE, message
+    with AgentProcess(files.config(ca), files.log):
+        wait_until(lambda: fault(files) == f"network/{reason}", reason)
+        assert state(files) == "failed"
+    assert f'"reason": "{reason}"' in files.log.read_text()
+
+
 @pytest.mark.parametrize("status", REFUSED)
 def test_a_refusal_is_asked_again_slowly_but_at_once_with_a_new_token(
     ca: FakeCa, files: AgentFiles, status: grpc.StatusCode

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import strategies as st
@@ -11,10 +9,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from meshpki.agent.resources import Resources, resources_of, roots_secret, with_files
 from meshpki.agent.sds import SdsStream
-from meshpki.agent.sds_rules import MAX_NAME_BYTES, MAX_NAMES
+from meshpki.agent.sds_rules import MAX_LISTED, MAX_LOGGED, MAX_NAME_BYTES, MAX_NAMES
 from meshpki.errors import RefusedError
 from meshpki.wire.methods import SECRET_TYPE_URL
 from meshpki.wire.sds_pb2 import DiscoveryRequest, DiscoveryResponse, Secret, Status
+from support.remarks import Heard
 from support.snapshots import SPIFFE_ID, snapshot
 
 FIRST = resources_of(snapshot(1))
@@ -85,14 +84,13 @@ def test_a_nack_is_not_answered_until_there_is_something_new() -> None:
     assert secrets(stream.update(SECOND)) == {"default": "chain 2"}
 
 
-def test_a_nack_is_logged_without_content(caplog: pytest.LogCaptureFixture) -> None:
-    stream = SdsStream(FIRST)
+def test_a_nack_is_remarked_on_without_content() -> None:
+    heard = Heard()
+    stream = SdsStream(FIRST, heard.remarks)
     response = sent(stream.request(ask("default")))
-    with caplog.at_level(logging.DEBUG):
-        stream.request(ask("default", nonce=response.nonce, nack=True))
-    (record,) = caplog.records
-    assert vars(record)["said"] == "no good"
-    assert "key 1" not in str(vars(record))
+    stream.request(ask("default", nonce=response.nonce, nack=True))
+    ((kind, said),) = heard.rejected
+    assert (kind, said) == ("3 no good", {"version": FIRST.version, "code": 3, "said": "no good"})
 
 
 def test_a_stale_nonce_is_ignored() -> None:
@@ -160,24 +158,26 @@ def test_every_name_that_this_workload_has(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["file-root:system", "", "kubernetes://x", "spiffe://mesh.test/ns/default/sa/other", "DEFAULT"]
 )
-def test_an_unknown_name_neither_ends_the_stream_nor_hides_the_others(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    stream = SdsStream(FIRST)
-    with caplog.at_level(logging.WARNING):
-        response = sent(stream.request(ask(name, "default")))
-        assert secrets(response) == {"default": "chain 1"}
-        stream.request(ask(name, "default", nonce=response.nonce))
-        assert secrets(stream.update(SECOND)) == {"default": "chain 2"}
-    assert len(caplog.records) == 1, "said once"
+def test_an_unknown_name_neither_ends_the_stream_nor_hides_the_others(name: str) -> None:
+    heard = Heard()
+    stream = SdsStream(FIRST, heard.remarks)
+    response = sent(stream.request(ask(name, "default")))
+    assert secrets(response) == {"default": "chain 1"}
+    stream.request(ask(name, "default", nonce=response.nonce))
+    assert secrets(stream.update(SECOND)) == {"default": "chain 2"}
+    assert [kind for kind, _ in heard.unknown] == [name], "said once"
 
 
-def test_a_client_that_makes_names_up_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
-    stream = SdsStream(FIRST)
-    with caplog.at_level(logging.WARNING):
-        for number in range(3 * MAX_NAMES):
-            stream.request(ask(f"made-up-{number}"))
-    assert len(caplog.records) == MAX_NAMES
+def test_names_that_a_client_makes_up_are_cut_short_and_remembered_within_bounds() -> None:
+    heard = Heard()
+    stream = SdsStream(
+        with_files(FIRST, {f"file-root:{n}": roots_secret("f", "1", b"") for n in range(99)}), heard.remarks
+    )
+    for number in range(3 * MAX_NAMES):
+        stream.request(ask(f"made-up-{number}" + "x" * 1000))
+    assert len(heard.unknown) == 3 * MAX_NAMES, "each once: the log's bound is kept by whoever says it"
+    assert len(stream._finder._told) <= MAX_NAMES
+    assert all(len(kind) == MAX_LOGGED and len(said["has"]) == MAX_LISTED for kind, said in heard.unknown)  # type: ignore[arg-type]  # a list
 
 
 def test_a_name_that_appears_later_is_pushed() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Set
 
 import pytest
@@ -16,6 +15,7 @@ from meshpki.agent.sds_rules import MAX_NAME_BYTES, MAX_NAMES
 from meshpki.errors import RefusedError
 from meshpki.wire.methods import SECRET_TYPE_URL
 from meshpki.wire.sds_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Secret, Status
+from support.remarks import Heard
 from support.snapshots import SPIFFE_ID, snapshot
 
 FILE = "file-root:/x"
@@ -128,14 +128,13 @@ def test_a_nack_of_an_older_response_rejects_only_that() -> None:
     assert said(stream.request(ask("default", nonce=nonce, nack=True))) == {"default": "chain 2"}
 
 
-def test_a_nack_is_logged_without_content(caplog: pytest.LogCaptureFixture) -> None:
-    stream = DeltaStream(FIRST)
+def test_a_nack_is_remarked_on_without_content() -> None:
+    heard = Heard()
+    stream = DeltaStream(FIRST, heard.remarks)
     response = sent(stream.request(ask("default")))
-    with caplog.at_level(logging.DEBUG):
-        stream.request(ask(nonce=response.nonce, nack=True))
-    (record,) = caplog.records
-    assert vars(record)["said"] == "no good"
-    assert "key 1" not in str(vars(record))
+    stream.request(ask(nonce=response.nonce, nack=True))
+    ((kind, said),) = heard.rejected
+    assert (kind, said) == ("3 no good", {"version": FIRST.version, "code": 3, "said": "no good"})
 
 
 def test_a_stale_nonce_still_subscribes_and_unsubscribes() -> None:
@@ -203,14 +202,12 @@ def test_versions_in_a_later_request_are_nobodys() -> None:
     assert said(stream.request(ask("default", held={"default": "1"}))) == {"default": "chain 1"}
 
 
-def test_an_unknown_name_is_said_to_be_unknown_once_and_pushed_when_it_appears(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    stream = DeltaStream(FIRST)
-    with caplog.at_level(logging.WARNING):
-        assert said(stream.request(ask(FILE, "default"))) == {FILE: None, "default": "chain 1"}
-        assert said(stream.update(SECOND)) == {"default": "chain 2"}
-    assert len(caplog.records) == 1
+def test_an_unknown_name_is_said_to_be_unknown_once_and_pushed_when_it_appears() -> None:
+    heard = Heard()
+    stream = DeltaStream(FIRST, heard.remarks)
+    assert said(stream.request(ask(FILE, "default"))) == {FILE: None, "default": "chain 1"}
+    assert said(stream.update(SECOND)) == {"default": "chain 2"}
+    assert [kind for kind, _ in heard.unknown] == [FILE]
     assert said(stream.update(ROOTED)) == {FILE: "a file", "default": "chain 1"}
     assert said(stream.update(FIRST)) == {FILE: None}, "and it is removed when it goes away"
 

@@ -19,7 +19,7 @@ from meshpki.agent.feed import Feed
 from meshpki.agent.sds_files import FileReader, SecretFiles
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.sessions import Metadata, OneIdentity, Session
-from meshpki.agent.socket_server import SocketServer
+from meshpki.agent.socket_server import MAX_REQUEST_BYTES, SocketServer
 from meshpki.errors import MachineError
 from meshpki.runtime.files import write_atomically
 from meshpki.runtime.watch import Watcher
@@ -175,7 +175,7 @@ def test_shutting_down_ends_streams_with_ok_and_removes_the_socket(path: Path) -
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-GARBAGE = [b"\xff" * 10, b"\x0a\x05ab", b"\x00", b"x" * 100_000]
+GARBAGE = [b"\xff" * 10, b"\x0a\x05ab", b"\x00", bytes(MAX_REQUEST_BYTES + 1)]
 
 
 @pytest.mark.parametrize("method", [methods.STREAM_SECRETS, methods.DELTA_SECRETS, methods.FETCH_SECRETS])
@@ -232,7 +232,7 @@ MESSAGES = st.one_of(
 )
 
 
-def test_no_bytes_end_the_server_or_anybody_elses_stream(path: Path) -> None:
+def test_no_bytes_end_the_server_or_anybody_elses_stream(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Malformed, half right, and the other method's messages, some with bits turned over."""
 
     @settings(max_examples=60, deadline=None, database=None)
@@ -250,7 +250,8 @@ def test_no_bytes_end_the_server_or_anybody_elses_stream(path: Path) -> None:
 
     examples: list[tuple[str, list[bytes]]] = []
     collect()
-    allowed = {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+    # INTERNAL is what grpc's own client makes of a call that ends while it still writes.
+    allowed = {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL}
 
     async def scene(feed: Feed, open_stream: Callable[[], Stream]) -> None:
         good = open_stream()
@@ -262,6 +263,7 @@ def test_no_bytes_end_the_server_or_anybody_elses_stream(path: Path) -> None:
         assert (await good.next())[1] == {"default": b"chain 2"}
 
     serving(path, scene)
+    assert not any(record.exc_info for record in caplog.records)
 
 
 @pytest.mark.parametrize("method", [methods.CREATE_CERTIFICATE, "/x/y", methods.STREAM_SECRETS + "2"])

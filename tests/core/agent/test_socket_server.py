@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from meshpki.agent.feed import Feed
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.sessions import CallRefusedError, Metadata, OneIdentity, Session
-from meshpki.agent.socket_server import Context, Kind, Method, SocketServer
+from meshpki.agent.socket_server import MAX_REQUEST_BYTES, Call, Kind, Method, SocketServer
 from meshpki.agent.workload_service import workload_methods
 from meshpki.errors import RefusedError
 from meshpki.wire import methods as paths
@@ -58,24 +59,24 @@ def as_it_is(data: bytes) -> bytes:
     return data
 
 
-async def unary(session: Session, request: bytes, context: Context) -> bytes:
+async def unary(session: Session, request: bytes, call: Call) -> bytes:
     assert session.feed.current is not None
     return request + b" %d" % session.feed.current.serial
 
 
-async def answers(session: Session, request: bytes, context: Context) -> None:
+async def answers(session: Session, request: bytes, call: Call) -> None:
     for number in range(3):
-        await context.write(request + b"%d" % number)
+        await call.write(request + b"%d" % number)
 
 
-async def echo(session: Session, request: None, context: Context) -> None:
+async def echo(session: Session, request: None, call: Call) -> None:
     assert request is None
-    while isinstance(message := await context.read(), bytes):
-        await context.write(message)
+    while isinstance(message := await call.read(), bytes):
+        await call.write(message)
 
 
-def raising(error: Exception) -> Callable[[Session, bytes, Context], Awaitable[bytes]]:
-    async def handler(session: Session, request: bytes, context: Context) -> bytes:
+def raising(error: Exception) -> Callable[[Session, bytes, Call], Awaitable[bytes]]:
+    async def handler(session: Session, request: bytes, call: Call) -> bytes:
         raise error
 
     return handler
@@ -98,7 +99,13 @@ TABLE = (
     row("Refused", Kind.UNARY, raising(RefusedError("a bad request", wanted="a good one"))),
     row("Denied", Kind.UNARY, raising(CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "not you"))),
     row("Broken", Kind.UNARY, raising(ValueError("secret in a traceback"))),
-    row("Strange", Kind.UNARY, unary, stranger=grpc.StatusCode.PERMISSION_DENIED),
+    row(
+        "Strange",
+        Kind.UNARY,
+        unary,
+        renamed={grpc.StatusCode.UNAUTHENTICATED: grpc.StatusCode.PERMISSION_DENIED},
+    ),
+    row("Impatient", Kind.UNARY, unary, patience=0.05),
 )
 
 Scene = Callable[[grpc.aio.Channel], Awaitable[None]]
@@ -210,6 +217,96 @@ def test_a_refused_session_is_the_faces_own_status(path: Path, caplog: pytest.Lo
         serving(path, sessions, scene)
     assert sessions.closed == 0
     assert [record.message for record in caplog.records] == ["a call is refused"] * 2
+
+
+def test_only_a_session_is_renamed_a_handlers_own_status_is_not(path: Path) -> None:
+    refusal = raising(CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, "not you"))
+    table = (row("Own", Kind.UNARY, refusal, renamed={grpc.StatusCode.UNAUTHENTICATED: grpc.StatusCode.OUT_OF_RANGE}),)
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        assert await call(channel, "Own") == (grpc.StatusCode.UNAUTHENTICATED, "not you")
+
+    serving(path, Recorder(), scene, table)
+
+
+def test_a_session_that_takes_too_long_to_open_is_given_up(path: Path) -> None:
+    class Slow(Recorder):
+        given_up = 0
+
+        async def open(self, metadata: Metadata) -> Session:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                self.given_up += 1
+            raise AssertionError
+
+    sessions = Slow()
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        said = "the CA has not answered for this call's token yet; to do: try again"
+        assert await call(channel, "Impatient") == (grpc.StatusCode.UNAVAILABLE, said)
+        assert sessions.given_up == 1
+        patient = channel.unary_unary("/test.Service/Unary", as_it_is, as_it_is)(b"", timeout=0.5)
+        assert await patient.code() is grpc.StatusCode.DEADLINE_EXCEEDED, "the client's own deadline"
+
+    serving(path, sessions, scene)
+
+
+@pytest.mark.parametrize("kind", [Kind.UNARY, Kind.SERVER_STREAM, Kind.STREAM])
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_message_may_be_as_large_as_the_bound_and_no_larger(path: Path, kind: Kind, beyond: int) -> None:
+    size = MAX_REQUEST_BYTES + beyond
+    name = {Kind.UNARY: "Size", Kind.SERVER_STREAM: "Sizes", Kind.STREAM: "SizeOfEach"}[kind]
+
+    async def size_of(session: Session, request: bytes, call: Call) -> bytes:
+        return b"%d" % len(request)
+
+    async def sizes(session: Session, request: bytes | None, call: Call) -> None:
+        message = request if request is not None else await call.read()
+        if message is not None:
+            await call.write(b"%d" % len(message))
+
+    table = (row("Size", Kind.UNARY, size_of), row("Sizes", Kind.SERVER_STREAM, sizes), row("SizeOfEach", kind, sizes))
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        answer = channel.stream_stream(f"/test.Service/{name}", as_it_is, as_it_is)(iter([bytes(size)]), timeout=SECOND)
+        if not beyond:
+            assert await answer.read() == b"%d" % size
+        else:
+            assert await answer.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert f"{size} vs. {MAX_REQUEST_BYTES}" in (await answer.details() or "")
+
+    serving(path, Recorder(), scene, table)
+
+
+@pytest.mark.parametrize("name", ["Unary", "Answers", "Echo"])
+def test_what_a_stranger_sends_is_not_even_read(path: Path, name: str) -> None:
+    """No verdict on the bytes, not on their number either, and no memory for them."""
+    read: list[bytes] = []
+
+    def decode(data: bytes) -> bytes:
+        read.append(data)
+        return data
+
+    sessions = Recorder(CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, "not accepted"))
+    table = tuple(dataclasses.replace(row, decode=decode) for row in TABLE)
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        for message in (b"a", bytes(MAX_REQUEST_BYTES + 1)):
+            call = channel.stream_stream(f"/test.Service/{name}", as_it_is, as_it_is)(iter([message]), timeout=SECOND)
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+
+    serving(path, sessions, scene, table)
+    assert read == []
+
+
+def test_a_call_without_its_request_is_refused(path: Path) -> None:
+    async def scene(channel: grpc.aio.Channel) -> None:
+        call = channel.stream_stream("/test.Service/Unary", as_it_is, as_it_is)(iter(()), timeout=SECOND)
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert await call.details() == "the call brings no request; wanted: one message"
+
+    serving(path, Recorder(), scene)
 
 
 @pytest.mark.parametrize(

@@ -373,3 +373,31 @@ def test_what_stands_beside_the_directory_and_is_not_ours_is_not_removed(state_d
     with pytest.raises(MachineError, match="could not remove"):
         locks(state_dir)
     assert (beside / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("parent", ["/proc", "{tmp_path}/a-file"], ids=["unwritable", "no-directory"])
+def test_a_parent_that_takes_no_directory_is_told_by_the_name_that_was_given(tmp_path: Path, parent: str) -> None:
+    (tmp_path / "a-file").touch()
+    state_dir = Path(parent.format(tmp_path=tmp_path)) / "state"
+    with pytest.raises(MachineError, match="could not make directory") as caught:
+        locks(state_dir)
+    assert str(state_dir) in str(caught.value)
+    assert "aside" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_parent_that_may_not_be_entered_is_told_by_the_name_that_was_given(tmp_path: Path) -> None:
+    """In a process that is not root: no directory is closed to root."""
+    (tmp_path / "closed").mkdir(mode=0o700)
+    state_dir = tmp_path / "closed" / "state"
+    script = (
+        "import os, sys; from pathlib import Path; from meshpki.errors import MachineError;"
+        "from meshpki.provision import journal\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "try:\n    with journal.locked(Path(sys.argv[1])): pass\n"
+        "except MachineError as error: print(error)"
+    )
+    argv = [sys.executable, "-c", script, str(state_dir)]
+    found = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert f"could not examine {state_dir}: Permission denied" in found
+    assert "aside" not in found

@@ -183,7 +183,14 @@ def test_pages_may_be_exchanged() -> None:
 def test_a_port_in_use_is_said() -> None:
     with serving() as (server, _), pytest.raises(MachineError, match="could not listen on") as caught:
         HttpServer("127.0.0.1", server.port, {})
-    assert "another address" in caught.value.todo
+    assert caught.value.todo == "stop what listens there, or name another address in `http`"
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no host has such a name"])
+def test_an_address_that_is_not_this_machine_s_is_said(host: str) -> None:
+    with pytest.raises(MachineError, match="could not listen on") as caught:
+        HttpServer(host, 0, {}, setting="--http")
+    assert caught.value.todo.startswith("name an address of this machine in --http")
 
 
 def test_close_frees_the_port() -> None:

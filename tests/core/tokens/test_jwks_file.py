@@ -15,7 +15,8 @@ from meshpki.tokens.jwks import FileKeySource
 from meshpki.tokens.keys import MAX_JWKS_BYTES
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 from support.tokens import NOW, TokenMaker
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from meshpki.tokens.jwks_fetch import JwksEndpoint, fetch
 from meshpki.tokens.keys import MAX_JWKS_BYTES, VerificationKey
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError, TokenUnjudgedError, UnjudgedReason
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 from support.jwks_server import certificate, serving
 from support.tokens import NOW, TokenMaker
 

@@ -16,7 +16,8 @@ from meshpki.tokens.namesakes import overlaps
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenRefusedError, TokenUnjudgedError
 from meshpki.tokens.reviewer import TokenReviewer
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 from support.reviews import FakeApi, confirming
 from support.tokens import ISSUER, NOW, StaticKeys, TokenMaker
 

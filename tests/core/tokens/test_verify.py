@@ -14,7 +14,8 @@ from meshpki.tokens.caller import BoundObject, Caller
 from meshpki.tokens.keys import KeySet, VerificationKey
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 from support.tokens import ABSENT, NOW, BrokenToken, StaticKeys, TokenMaker, compact, verifier
 
 RSA = TokenMaker()

@@ -11,7 +11,8 @@ from meshpki.tokens.caller import Caller
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError, TokenUnjudgedError
 from meshpki.tokens.reviewer import TokenReviewer
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 from support.reviews import FakeApi, answer, caller_of, confirmed, confirming, refused
 from support.tokens import NOW, BrokenToken, StaticKeys, TokenMaker
 

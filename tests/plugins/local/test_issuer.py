@@ -17,7 +17,8 @@ from meshpki.identity import ServiceAccountRef
 from meshpki.tokens.keys import KeySet
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 from meshpki_local.issuer import IssuerKey, TokenRequest, Uids, claims, mint
 from meshpki_local.settings import AUDIENCE, CLUSTER, ISSUER
 from support.tokens import rsa_key

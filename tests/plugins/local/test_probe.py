@@ -13,7 +13,8 @@ from meshpki.hooks import Health
 from meshpki.identity import ServiceAccountRef
 from meshpki.tokens.jwks import FileKeySource
 from meshpki.tokens.policy import ClusterPolicy
-from meshpki.tokens.verify import TokenVerifier, TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.verify import TokenVerifier
 from meshpki_local import issuer_key, token_files
 from meshpki_local.layout import Layout
 from meshpki_local.probe import LocalProbe

@@ -16,7 +16,7 @@ from meshpki.tokens.reviewer import TokenReviewer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meshpki.tokens.verify import TrustedCluster
+    from meshpki.tokens.trusted_cluster import TrustedCluster
 
 _LOG = logging.getLogger(__name__)
 WELL_SECONDS: Final = 60.0

@@ -14,7 +14,7 @@ from meshpki.tokens.jwks import FetchedKeySource, FileKeySource, HttpsKeySource
 from meshpki.tokens.namesakes import overlaps
 from meshpki.tokens.review_gate import Gate, Places
 from meshpki.tokens.reviewer import ReviewTerms, TokenReviewer
-from meshpki.tokens.verify import TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
 
 if TYPE_CHECKING:
     import contextlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from meshpki.ca.config_clusters import ApiServerSettings, ClusterSettings
     from meshpki.kube.access import Access
     from meshpki.kube.client import KubeClient
-    from meshpki.tokens.verify import KeySource
+    from meshpki.tokens.trusted_cluster import KeySource
 
 _KEEP_FREE: Final = 4
 """One place in so many is kept for calls that need no slow API server."""

@@ -13,7 +13,7 @@ from meshpki.tokens.jwks import FileKeySource, HttpsKeySource
 from meshpki.tokens.keys import KeySet
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reviewer import TokenReviewer
-from meshpki.tokens.verify import TrustedCluster
+from meshpki.tokens.trusted_cluster import TrustedCluster
 from support.reviews import FakeApi, answer, confirming
 from support.tokens import NOW, TokenMaker
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meshpki.tokens.keys import VerificationKey
-    from meshpki.tokens.verify import KeySource
+    from meshpki.tokens.trusted_cluster import KeySource
 
 MAKER = TokenMaker()
 
