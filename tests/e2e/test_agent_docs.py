@@ -38,7 +38,7 @@ def test_the_metrics_are_those_that_are_shown() -> None:
     status = KeeperStatus(
         health=Health.FRESH, snapshot=snapshot(1), bundle=Bundle(), renew_at=time.time(), renewals=1, failures={}
     )
-    families = [*observe.families([status]), observe.turned_away({"token_expired": 1})]
+    families = [*observe.families([status]), observe.turned_away({"token_expired": 1}), observe.tokens({"serving": 1})]
     shown = {sample.name for family in families for sample in family.samples}
     assert cells("metric") == shown
 

@@ -99,7 +99,7 @@ class KeeperStatus:
 class Keeper:
     """Keeps one identity's certificate fresh on its feed. `clock` gives epoch seconds, `chance` numbers in [0, 1).
 
-    `refusals` says what the CA refuses before it has accepted anything.
+    `refusals` says what the CA refuses, where there are many keepers; without it, every refusal is a warning.
 
     With `clock_jumps` (see ClockWatch.jumps) it sleeps until something is due; without, it looks at the clock itself.
     """
@@ -217,7 +217,7 @@ class Keeper:
                     log.info("a new certificate is served", extra=self._words(snapshot, now))
                 case rotation.Report(failure):
                     self._tally.failures[failure.kind] += 1
-                    report(action, self.health(now), now, self._refusals if self._state.snapshot is None else None)
+                    report(action, self.health(now), now, self._refusals, accepted=self._state.snapshot is not None)
         self._tell_health(now)
         self._stepped.wake()
 

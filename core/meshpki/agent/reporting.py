@@ -46,11 +46,14 @@ def failure_of(error: Exception) -> Failure:
     return Failure(kind, reason, error.seen + wanted, error.todo)
 
 
-def report(action: Report, health: Health, now: float, refusals: Repeats | None = None) -> None:
+def report(
+    action: Report, health: Health, now: float, refusals: Repeats | None = None, *, accepted: bool = False
+) -> None:
     """Log a failure: loud when it is new, and again and again only where that tells something.
 
     A token that is missing or expired is said once: the CA is not asked meanwhile, so nothing new is learned.
-    `refusals` says what the CA refused, where anybody may have tokens refused.
+    `refusals` says what the CA refused, where anybody may have tokens refused, and a thousand may be refused at once.
+    `accepted`: something was accepted before. That is another matter than a stranger's token, and not lost among those.
     """
     failure = action.failure
     quiet = action.repeated and failure.kind is FailureKind.TOKEN
@@ -63,11 +66,11 @@ def report(action: Report, health: Health, now: float, refusals: Repeats | None 
         "retry_in_seconds": round(action.retry_at - now, 1),
     }
     if refusals is not None and failure.denied:
-        refusals.say(failure.reason, extra)
+        refusals.say(f"{failure.reason}, accepted before" if accepted else failure.reason, extra)
     else:
         log.log(logging.DEBUG if quiet else logging.WARNING, _HEADLINES[failure.kind], extra=extra)
 
 
-def refusals_of_strangers() -> Repeats:
-    """What says in node mode that a token was refused which had never been accepted."""
+def refusals_of_many() -> Repeats:
+    """What says in node mode that a token was refused."""
     return Repeats(log, _HEADLINES[FailureKind.VERDICT])
