@@ -41,6 +41,8 @@ POD_PAGE = ROOT / "docs" / "agent-and-envoy.md"
 NODE_PAGE = ROOT / "docs" / "agent-node-mode.md"
 CLIENT = "spiffe://mesh.local/ns/default/sa/client"
 SERVER = "spiffe://mesh.local/ns/default/sa/server"
+METADATA: Json = {"ANNOTATIONS": {f"example.com/annotation-{number:04d}": "x" * 100 for number in range(200)}}
+"""About 25 KB, as Istio adds them to what every Envoy says of itself, which alone is 61 KB."""
 Document = dict[str, Any]  # Any: a page's YAML, looked at place by place
 
 
@@ -96,6 +98,7 @@ class Reader:
 
     def server_envoy(self, page: Path, app: EchoApp) -> Envoy:
         config = self.copied(page, "envoy", "server")
+        config["node"]["metadata"] = METADATA
         inbound = config["static_resources"]["listeners"][0]["address"]["socket_address"]
         assert inbound["port_value"] == 15006
         inbound.update(address="127.0.0.1", port_value=0)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_REQUEST_BYTES: Final = 64 * 1024
+MAX_REQUEST_BYTES: Final = 256 * 1024
+"""An Envoy says 61 KB of itself in a stream's first message, and Istio adds its pod's labels and annotations."""
 DRAIN_SECONDS: Final = 2.0
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # Any: the messages are the face's own
