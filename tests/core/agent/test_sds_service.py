@@ -19,7 +19,7 @@ from meshpki.agent.feed import Feed
 from meshpki.agent.sds_files import FileReader, SecretFiles
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.sessions import Metadata, OneIdentity, Session
-from meshpki.agent.socket_server import SocketServer
+from meshpki.agent.socket_server import MAX_REQUEST_BYTES, SocketServer
 from meshpki.errors import MachineError
 from meshpki.runtime.files import write_atomically
 from meshpki.runtime.watch import Watcher
@@ -175,7 +175,7 @@ def test_shutting_down_ends_streams_with_ok_and_removes_the_socket(path: Path) -
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-GARBAGE = [b"\xff" * 10, b"\x0a\x05ab", b"\x00", b"x" * 100_000]
+GARBAGE = [b"\xff" * 10, b"\x0a\x05ab", b"\x00", b"x" * (MAX_REQUEST_BYTES + 2)]
 
 
 @pytest.mark.parametrize("method", [methods.STREAM_SECRETS, methods.DELTA_SECRETS, methods.FETCH_SECRETS])
