@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 Stream: TypeAlias = "aio.StreamStreamCall[bytes, bytes]"
 AT_ONCE = 50
 SECRETS = ("default", "ROOTCA")
+SHAPES = {
+    "node": ((("default",),), (("ROOTCA",),)),
+    "pod": ((("default",), ("ROOTCA",)),),
+    "together": ((SECRETS,),),
+}
+"""Connections, their streams, and the names that each asks for.
+
+An Envoy opens a stream for each secret. With call credentials, as a node's agent needs them, its Google gRPC client
+makes a connection for each stream too; without, they share one. Other clients may ask for both on one stream.
+"""
 
 
 class Load:
@@ -49,18 +59,16 @@ class Load:
                 await channel.close()
         return {"seconds": found}
 
-    async def hold(self, path: str, first: int, count: int, together: bool) -> Message:
-        """Be so many workloads: each its own connection and token, and a stream for each of its two secrets, or one
-        for both together.
-        """
-        subscriptions = (SECRETS,) if together else tuple((name,) for name in SECRETS)
+    async def hold(self, path: str, first: int, count: int, shape: str) -> Message:
+        """Be so many workloads: each with a token and connections of its own."""
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def workload(number: int) -> None:
             token = fake_token(expires_at=time.time() + 86_400, mark=str(number))
             async with gate:
                 header = ((ISTIO_HEADER, token.encode()),)
-                self._held.append(await _hold(path, header, f"workload-{number}", subscriptions))
+                for subscriptions in SHAPES[shape]:
+                    self._held.append(await _hold(path, header, f"workload-{number}", subscriptions))
 
         await asyncio.gather(*(workload(number) for number in range(first, first + count)))
         return {"held": len(self._held)}
@@ -118,8 +126,8 @@ def main() -> None:
         def subscribe(path: str, times: int, new_connections: bool = False) -> Message:
             return runner.run(load.subscribe(path, times, new_connections))
 
-        def hold(path: str, first: int, count: int, together: bool = False) -> Message:
-            return runner.run(load.hold(path, first, count, together))
+        def hold(path: str, first: int, count: int, shape: str) -> Message:
+            return runner.run(load.hold(path, first, count, shape))
 
         answer_requests({"start": start, "subscribe": subscribe, "hold": hold})
 

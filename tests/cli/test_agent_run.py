@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -154,6 +156,30 @@ def test_help_says_of_each_option_of_one_mode_which() -> None:
         assert re.search(rf"{option} \S+ (Pod mode|With --files): |{option} Pod mode: ", words), option
     for option in agent_modes.NODE_ONLY:
         assert re.search(rf"{option} \S+ Node mode: ", words), option
+
+
+_LOADED = """
+import sys
+import meshpki.agent.run
+from meshpki_cli.app import app
+meshpki.agent.run.run_agent = lambda config: print(*sorted(sys.modules))
+app(sys.argv[1:])
+"""
+
+
+def test_a_sidecar_without_files_pages_and_cache_loads_nothing_of_them() -> None:
+    """A start is mostly imports."""
+    arguments = ["agent", "run", *CA, *POD, "--sds-socket", "sds.sock"]
+
+    def loaded(*more: str) -> set[str]:
+        argv = [sys.executable, "-P", "-c", _LOADED, *arguments, *more]
+        ran = subprocess.run(argv, capture_output=True, text=True, check=True, env=command_line.environment())
+        return set(ran.stdout.split())
+
+    of_files = {"meshpki.agent.file_access", "meshpki.agent.file_notice"}
+    others = {"meshpki.agent.cache", "meshpki.agent.node", "meshpki.agent.observe", "prometheus_client", "pydantic"}
+    assert not loaded() & (of_files | others)
+    assert loaded("--files", "certs", "--files-signal", "HUP:/run/a.pid") >= of_files
 
 
 @pytest.mark.parametrize("seconds", ["0", "0.05", "-1", "301", "inf", "nan", "soon"])

@@ -41,6 +41,10 @@ POD_PAGE = ROOT / "docs" / "agent-and-envoy.md"
 NODE_PAGE = ROOT / "docs" / "agent-node-mode.md"
 CLIENT = "spiffe://mesh.local/ns/default/sa/client"
 SERVER = "spiffe://mesh.local/ns/default/sa/server"
+METADATA: Json = {"ANNOTATIONS": {f"example.com/annotation-{number:04d}": "x" * 100 for number in range(200)}}
+"""About 25 KB, as Istio adds them to what every Envoy says of itself, which alone is 61 KB."""
+CONNECTED = "03"
+"""The state of a socket in /proc/net/unix."""
 Document = dict[str, Any]  # Any: a page's YAML, looked at place by place
 
 
@@ -96,6 +100,7 @@ class Reader:
 
     def server_envoy(self, page: Path, app: EchoApp) -> Envoy:
         config = self.copied(page, "envoy", "server")
+        config["node"]["metadata"] = METADATA
         inbound = config["static_resources"]["listeners"][0]["address"]["socket_address"]
         assert inbound["port_value"] == 15006
         inbound.update(address="127.0.0.1", port_value=0)
@@ -176,12 +181,20 @@ def refused(envoy: Envoy, server: Envoy) -> None:
     wait_until(lambda: any(name.endswith("ssl.fail_verify_san") for name in server.stats()), "counted as such")
 
 
+def connections_to(socket: Path) -> int:
+    """How many are open, as the kernel lists them: by their server's ends, which have the name it was bound to."""
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    ours = [row for row in rows if len(row) > 7 and Path(row[7]).parent == socket.parent]
+    return sum(row[5] == CONNECTED for row in ours)
+
+
 def test_the_page_of_pod_mode_carries_traffic(reader: Reader) -> None:
     with contextlib.ExitStack() as stack:
         app = stack.enter_context(EchoApp())
         for workload in ("client", "server", "other"):
             stack.enter_context(reader.agent(POD_PAGE, workload))
         server = stack.enter_context(reader.server_envoy(POD_PAGE, app))
+        assert connections_to(reader.var_run("server") / "meshpki" / "sds" / "sds.sock") == 1
 
         def calling(workload: str, name: str) -> Envoy:
             transport = reader.copied(POD_PAGE, "envoy-cluster", workload)
@@ -201,6 +214,7 @@ def test_the_page_of_node_mode_carries_traffic(reader: Reader) -> None:
         app = stack.enter_context(EchoApp())
         stack.enter_context(reader.agent(NODE_PAGE, "node"))
         server = stack.enter_context(reader.server_envoy(NODE_PAGE, app))
+        assert connections_to(reader.directory / "host" / "sds.sock") == 2, "one for each secret, as the page says"
 
         def calling(workload: str, name: str) -> Envoy:
             config = reader.copied(NODE_PAGE, "envoy", workload)

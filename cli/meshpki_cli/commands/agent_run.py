@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import typer
 
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from meshpki.agent.key_request import KeyType
 
 
+USUAL_MODE: Final = "0600"
+
+
 class _Common(TypedDict):
     """What both modes are told."""
 
@@ -77,7 +80,7 @@ def run(
     shared_socket_directory: SharedSocketDirectory = False,
     secret_files: SecretFiles = None,
     files: Files = None,
-    files_mode: FilesMode = "0600",
+    files_mode: FilesMode = USUAL_MODE,
     files_owner: FilesOwner = "",
     files_command: FilesCommand = "",
     files_signal: FilesSignal = "",
@@ -124,7 +127,6 @@ def run(
     if token_file is None:
         raise UsageError("no token file", wanted="--token-file, or --node where each call brings its own token")
     from meshpki.agent.config import AgentConfig
-    from meshpki.agent.file_access import parse_mode
     from meshpki.agent.run import run_agent
 
     config = AgentConfig(
@@ -132,7 +134,7 @@ def run(
         token_file=token_file,
         sds_socket=sds_socket,
         files=files,
-        files_mode=parse_mode(files_mode),
+        files_mode=_mode(files_mode),
         files_owner=files_owner,
         files_command=files_command,
         files_signal=files_signal,
@@ -141,6 +143,16 @@ def run(
         secret_files=tuple(secret_files or ()),
     )
     return run_agent(config)
+
+
+def _mode(text: str) -> int:
+    from meshpki.agent.config import KEY_FILE_MODE
+
+    if text == USUAL_MODE:
+        return KEY_FILE_MODE
+    from meshpki.agent.file_access import parse_mode  # here: not every agent has files
+
+    return parse_mode(text)
 
 
 def _run_node(common: _Common, socket: Path, token_header: str, max_identities: int, max_in_flight: int) -> int:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from meshpki.agent.file_access import DEFAULT_MODE, FileAccess, parse_owner
-from meshpki.agent.file_notice import CommandNotice, SignalNotice, parse_command, parse_signal
 from meshpki.agent.key_request import KeyType
 from meshpki.errors import UsageError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from meshpki.agent.file_access import FileAccess
+    from meshpki.agent.file_notice import CommandNotice, SignalNotice
+
 DAY_SECONDS: Final = 86_400
+KEY_FILE_MODE: Final = 0o600
+"""As `FileAccess` has it, which not every agent loads: a start is mostly imports."""
 MAX_PORT: Final = 65_535
 CALL_SECONDS: Final = 10.0
 """How long one call to the CA may take: a CA of ours answers within milliseconds, or says that it is shedding load."""
@@ -35,7 +40,7 @@ class AgentConfig:
     sds_socket: Path | None = None
     files: Path | None = None
     """Directory for key.pem, cert-chain.pem, root-cert.pem and credential-bundle.pem."""
-    files_mode: int = DEFAULT_MODE
+    files_mode: int = KEY_FILE_MODE
     """Of the files that hold the key."""
     files_owner: str = ""
     """`USER:GROUP`, `USER` or `:GROUP`; empty for the agent's own."""
@@ -72,12 +77,16 @@ class AgentConfig:
             raise UsageError("directories for secrets without a socket to serve them", wanted="--sds-socket too")
         if self.shared_socket_directory and self.sds_socket is None:
             raise UsageError("a shared socket directory without a socket", wanted="--sds-socket too")
-        if (self.files_access, self.files_notice) != (FileAccess(), None) and self.files is None:
+        if self.files is not None:
+            _ = self.files_access, self.files_notice
+        elif (self.files_mode, self.files_owner, self.files_command, self.files_signal) != (KEY_FILE_MODE, "", "", ""):
             raise UsageError("an option for files, and no files", wanted="--files with its directory")
 
     @property
     def files_access(self) -> FileAccess:
         """Who may read the files. Raises UsageError."""
+        from meshpki.agent.file_access import FileAccess, parse_owner
+
         uid, gid = parse_owner(self.files_owner) if self.files_owner else (None, None)
         return FileAccess(self.files_mode, uid, gid)
 
@@ -86,9 +95,13 @@ class AgentConfig:
         """Whom to tell after a change. Raises UsageError."""
         if self.files_command and self.files_signal:
             raise UsageError("a command and a signal after a change", wanted="one of the two")
+        if not self.files_command and not self.files_signal:
+            return None
+        from meshpki.agent.file_notice import parse_command, parse_signal
+
         if self.files_command:
             return parse_command(self.files_command)
-        return parse_signal(self.files_signal) if self.files_signal else None
+        return parse_signal(self.files_signal)
 
 
 def listen_address(text: str) -> tuple[str, int]:

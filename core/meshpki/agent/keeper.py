@@ -99,7 +99,7 @@ class KeeperStatus:
 class Keeper:
     """Keeps one identity's certificate fresh on its feed. `clock` gives epoch seconds, `chance` numbers in [0, 1).
 
-    `refusals` says what the CA refuses before it has accepted anything.
+    `refusals` says what the CA refuses, where there are many keepers; without it, every refusal is a warning.
 
     With `clock_jumps` (see ClockWatch.jumps) it sleeps until something is due; without, it looks at the clock itself.
     """
@@ -219,7 +219,7 @@ class Keeper:
                     self._tally.failures[failure.kind] += 1
                     held = self._state.snapshot
                     whose = "" if held is None else str(held.spiffe_id)
-                    report(action, self.health(now), now, self._refusals if held is None else None, whose=whose)
+                    report(action, self.health(now), now, self._refusals, whose=whose)
         self._tell_health(now)
         self._stepped.wake()
 

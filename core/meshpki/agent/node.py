@@ -17,7 +17,7 @@ from meshpki.agent.feed import Feed
 from meshpki.agent.node_identity import NodeIdentity
 from meshpki.agent.node_table import Admit, AskBack, Halt, NodeTable, Phase, Start, Stop, TurnAway, Why
 from meshpki.agent.node_token import ISTIO_HEADER, token_of
-from meshpki.agent.reporting import refusals_of_strangers
+from meshpki.agent.reporting import refusals_of_many
 from meshpki.agent.sessions import CallRefusedError
 from meshpki.agent.turns import Turns
 from meshpki.runtime.clock_watch import ClockWatch
@@ -97,7 +97,7 @@ class NodeSessions:
         self._numbers = itertools.count(1)
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._refusals = refusals_of_strangers()
+        self._refusals = refusals_of_many()
         self._refused: Counter[str] = Counter()
         self._moved = Signal()
         self._planned = float("inf")

@@ -34,11 +34,12 @@ log = logging.getLogger(__name__)
 
 
 class NodeCache:
-    """The entries in `directory`, which may be on tmpfs."""
+    """The entries in `directory`, which may be on tmpfs. `ca` says whose answers they keep."""
 
-    def __init__(self, directory: Path, bounds: entry.Bounds) -> None:
+    def __init__(self, directory: Path, bounds: entry.Bounds, ca: str = "") -> None:
         self._directory = directory
         self._bounds = bounds
+        self._ca = ca
         self._room = entry.Bounds(0, 0)
         """How much may still come before the directory has to be looked through: at least, for some replace others."""
         self._complaints: set[str] = set()
@@ -57,11 +58,11 @@ class NodeCache:
         path = self.path(key)
         if path.is_symlink():
             raise CacheError("it is a symbolic link")
-        return entry.examine(read_private(path, limit=entry.MAX_BYTES), key, token_ends, roots, now)
+        return entry.examine(read_private(path, limit=entry.MAX_BYTES), key, token_ends, roots, now, ca=self._ca)
 
     def store(self, key: TokenKey, token_ends: int, held: Held, now: float) -> None:
         """Keep what the CA has just given for this very token. A failure is logged, once, and no more."""
-        content = entry.render(key, token_ends, held)
+        content = entry.render(key, token_ends, held, self._ca)
         with self._complaining("an entry could not be written to the cache"):
             if len(content) > entry.MAX_BYTES:
                 raise MachineError("a certificate with its roots is too large for the cache", wanted="fewer roots")

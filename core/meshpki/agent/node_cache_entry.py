@@ -69,14 +69,14 @@ def ends_of(token_ends: int, held: Held) -> int:
     return min(token_ends, held.snapshot.not_after)
 
 
-def render(key: TokenKey, token_ends: int, held: Held) -> bytes:
+def render(key: TokenKey, token_ends: int, held: Held, ca: str = "") -> bytes:
     """Give the entry: a line that says whose it is, and what pod mode's cache has."""
-    body = cache.render(held)
+    body = cache.render(held, ca)
     return _head(key, token_ends, body) + b"\n" + body
 
 
-def examine(content: bytes, key: TokenKey, token_ends: int, roots: Roots, now: float) -> Held:
-    """Give what was kept for this very token, if token and certificate are valid at `now`.
+def examine(content: bytes, key: TokenKey, token_ends: int, roots: Roots, now: float, *, ca: str = "") -> Held:
+    """Give what was kept for this very token and of this CA, if token and certificate are valid at `now`.
 
     Raises CacheError or AnswerError.
     """
@@ -89,7 +89,7 @@ def examine(content: bytes, key: TokenKey, token_ends: int, roots: Roots, now: f
         raise CacheError("its digest is not that of its content")
     if token_ends <= now:
         raise CacheError("its token has expired")
-    return cache.examine(body, roots, now)
+    return cache.examine(body, roots, now, ca)
 
 
 def surplus(found: Iterable[Found], bounds: Bounds, now: float) -> list[Found]:

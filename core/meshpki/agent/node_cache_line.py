@@ -45,8 +45,8 @@ def bounds_for(identities: int) -> Bounds:
 class NodeCacheLine:
     """What NodeSessions has of the cache in `directory`. Lives in one event loop, which nothing here blocks."""
 
-    def __init__(self, directory: Path, bounds: Bounds) -> None:
-        self._cache = NodeCache(directory, bounds)
+    def __init__(self, directory: Path, bounds: Bounds, ca: str = "") -> None:
+        self._cache = NodeCache(directory, bounds, ca)
         self._thread = ThreadPoolExecutor(1, "node-cache")
         self._swept_at = float("-inf")
         self._unused = Repeats(log, NOT_USED)

@@ -150,7 +150,8 @@ def _cache(config: NodeConfig) -> NodeCacheLine | None:
         return None
     from meshpki.agent.node_cache_line import NodeCacheLine, bounds_for  # here: nearly no agent of a node has one
 
-    return NodeCacheLine(config.cache, bounds_for(config.limits.identities))
+    ca = " ".join((config.ca_address, config.ca_server_name, config.cluster))
+    return NodeCacheLine(config.cache, bounds_for(config.limits.identities), ca)
 
 
 def unready(accepted: Sequence[KeeperStatus], unanswered: Sequence[Failure], now: float) -> tuple[str, ...]:

@@ -53,8 +53,9 @@ def report(action: Report, health: Health, now: float, refusals: Repeats | None 
     """Log a failure: loud when it is new, and again and again only where that tells something.
 
     A token that is missing or expired is said once: the CA is not asked meanwhile, so nothing new is learned.
-    `refusals` says what the CA refused, where anybody may have tokens refused. `whose`: the SPIFFE ID that is served,
-    by the CA's word; on a node one line of many would else be nobody's.
+    `refusals` says what the CA refused, where anybody may have tokens refused, and a thousand may be refused at once.
+    `whose`: the SPIFFE ID of what was accepted before, by the CA's word; a line of many would else be nobody's. A
+    refusal of that is another matter than of a stranger's token, and not lost among those.
     """
     failure = action.failure
     quiet = action.repeated and failure.kind is FailureKind.TOKEN
@@ -68,11 +69,11 @@ def report(action: Report, health: Health, now: float, refusals: Repeats | None 
         "retry_in_seconds": round(action.retry_at - now, 1),
     }
     if refusals is not None and failure.denied:
-        refusals.say(failure.reason, extra)
+        refusals.say(f"{failure.reason}, accepted before" if whose else failure.reason, extra)
     else:
         log.log(logging.DEBUG if quiet else logging.WARNING, _HEADLINES[failure.kind], extra=extra)
 
 
-def refusals_of_strangers() -> Repeats:
-    """What says in node mode that a token was refused which had never been accepted."""
+def refusals_of_many() -> Repeats:
+    """What says in node mode that a token was refused."""
     return Repeats(log, _HEADLINES[FailureKind.VERDICT])

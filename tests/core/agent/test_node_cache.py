@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
 import stat
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +20,8 @@ from meshpki.agent.keeper import Held
 from meshpki.agent.key_request import KeyType, new_key_request
 from meshpki.agent.node_cache import NodeCache
 from meshpki.agent.node_cache_entry import MAX_BYTES, Bounds, render
+from meshpki.agent.node_config import NodeConfig
+from meshpki.agent.node_run import _cache as line_of
 from meshpki.agent.node_table import TokenKey
 from meshpki.errors import MachineError
 from support.fake_ca import FakeAuthority
@@ -69,6 +73,34 @@ def test_what_was_stored_is_found_by_the_next_run(tmp_path: Path, cache: NodeCac
     assert after.has(KEY)
     assert after.load(KEY, ENDS, ROOTS, NOW) == HELD
     assert not after.has(OTHER)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"ca_address": "ca:2"}, {"ca_server_name": "other"}, {"cluster": "other"}],
+    ids=["address", "name", "cluster"],
+)
+def test_an_entry_of_another_ca_is_not_used(
+    tmp_path: Path, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = NodeConfig("ca:1", tmp_path / "roots", "ca", tmp_path / "sds.sock", cache=tmp_path / "cache")
+
+    async def held(now: NodeConfig) -> Held | None:
+        line = line_of(now)
+        assert line is not None
+        line.keep(KEY, ENDS, HELD if now is config else None, NOW)
+        read = line.earlier(KEY, ENDS, ROOTS, NOW)
+        found = await read() if read is not None else None
+        await asyncio.to_thread(line.close)
+        return found
+
+    async def scene() -> None:
+        await held(config)
+        assert await held(replace(config)) == HELD
+        assert await held(replace(config, **change)) is None
+
+    asyncio.run(scene())
+    assert "another CA" in str([vars(record).get("seen") for record in caplog.records])
 
 
 def test_an_entry_under_another_tokens_name_is_not_that_tokens(cache: NodeCache) -> None:

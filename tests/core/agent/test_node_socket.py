@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -13,6 +14,8 @@ from meshpki.agent.node_token import ISTIO_HEADER
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.socket_server import Kind, Method
 from meshpki.agent.workload_service import workload_methods
+from meshpki.ca.config_values import HostPort
+from meshpki.ca.server.ca_server import CaServer
 from meshpki.wire import methods
 from meshpki.wire.workload_pb2 import X509SVIDResponse
 from support import ca_server
@@ -302,6 +305,39 @@ def test_with_the_ca_away_who_was_accepted_is_served_and_who_was_not_waits(
             assert stream.code() is grpc.StatusCode.OK
             assert refusal(waiting)[0] is grpc.StatusCode.UNAVAILABLE
     assert not own.socket.exists()
+
+
+def test_a_ca_that_rolls_with_the_wrong_keys_for_a_moment_ends_no_workloads_renewals(
+    node: Node, own: NodeAgentProcess, tmp_path: Path
+) -> None:
+    """It refuses every token meanwhile, by the same key ID and another key."""
+    own.ttl = "30s"
+    with ca_server.running(tmp_path, authority=node.ca.authority) as ca:
+        host, _, port = ca.server.address.rpartition(":")
+        config = replace(ca.config, listen=HostPort(host, int(port)))
+        (keys,) = tmp_path.glob("jwks-*.json")
+        own.ca_address = ca.server.address
+        token = with_token(ca.maker.token(now=time.time(), name="a"))
+        with own, Stream(own.socket, token, "default") as stream:
+            first = leaf_of(stream.secrets()["default"])
+            ca.server.stop()
+            keys.write_bytes(TokenMaker(slot=9).jwks())
+            with CaServer(config):
+                with pytest.raises(StopIteration):
+                    stream.secrets()
+                assert stream.code() is grpc.StatusCode.OK, "for a fresh token"
+                with Stream(own.socket, token, "default") as again:
+                    assert leaf_of(again.secrets()["default"]) == first, "there is none, and what is held is served"
+            keys.write_bytes(ca.maker.jwks())
+            with CaServer(config):
+                seen = [first]
+                while seen[-1] == first:  # asked back now and then, as an Envoy is whose token file has nothing fresher
+                    with Stream(own.socket, token, "default") as again, contextlib.suppress(StopIteration):
+                        while seen[-1] == first:
+                            seen.append(leaf_of(again.secrets()["default"]))
+                assert time.time() < first.not_valid_after_utc.timestamp(), "it was tried again in time"
+                wait_until(lambda: own.status()["tokens"]["serving"] == 1, "all is well again")
+            assert "token_bad_signature" in own.log.read_text()
 
 
 def test_metrics_and_status_tell_of_the_accepted_only(node: Node, own: NodeAgentProcess) -> None:

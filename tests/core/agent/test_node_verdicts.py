@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import Counter
@@ -152,6 +153,25 @@ def test_one_wrong_verdict_ends_nothing_and_the_next_right_one_heals() -> None:
             again.close()
 
     asyncio.run(scene())
+
+
+def test_a_thousand_good_tokens_refused_at_once_are_one_warning_and_no_strangers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scene() -> None:
+        async with running() as machine:
+            sessions = [await machine.open(token(f"w{number}")) for number in range(10)]
+            machine.ca.error = REFUSAL
+            with pytest.raises(CallRefusedError):
+                await machine.open(token("stranger"))
+            machine.now += 0.6 * LIFE
+            await machine.until(lambda: machine.in_phase(Phase.RECONNECTING) == 10)
+            for session in sessions:
+                session.close()
+
+    asyncio.run(scene())
+    said = [record for record in caplog.records if "the CA refused" in record.message]
+    assert [vars(record)["state"] for record in said if record.levelno >= logging.WARNING] == ["denied", "denied"]
 
 
 def test_a_token_that_stays_refused_is_tried_ever_slower_until_its_certificate_is_over() -> None:
