@@ -50,7 +50,7 @@ OPTIONS: Final = (
 
 Context: TypeAlias = "aio.ServicerContext[bytes, Any]"  # Any: the responses are the face's own
 # Any: what a method is given and gives is the face's own; the table only carries it from decode to encode.
-Handler: TypeAlias = "Callable[[Session, Any, Call], Awaitable[Any]]"
+Handler: TypeAlias = "Callable[[Any, Any, Call], Awaitable[Any]]"
 
 
 class Kind(StrEnum):
@@ -72,7 +72,9 @@ class Method:
     """`/package.Service/Method`."""
     kind: Kind
     handler: Handler
-    """Runs inside a session. May raise CallRefusedError for a status, RefusedError for INVALID_ARGUMENT."""
+    """Runs inside a session; a public row's is given None. May raise CallRefusedError for a status, and RefusedError
+    for INVALID_ARGUMENT.
+    """
     decode: Callable[[bytes], object]
     """Called once there is a session. May raise protobuf's DecodeError, for INVALID_ARGUMENT."""
     encode: Callable[[Any], bytes]  # Any: see Handler
@@ -80,6 +82,8 @@ class Method:
     """Examines the headers before a session is opened. Raises CallRefusedError."""
     renamed: Mapping[grpc.StatusCode, grpc.StatusCode] = field(default_factory=dict)
     """Statuses of `Sessions.open` that this face's standard calls otherwise."""
+    public: bool = False
+    """Served without a session to whoever reaches the socket: it tells nothing of any workload."""
     patience: float | None = None
     """Seconds that a session may take to open, for calls that their clients make again; None waits without end."""
 
@@ -171,7 +175,8 @@ class SocketServer:
                 metadata: Metadata = tuple(context.invocation_metadata() or ())
                 if row.admit is not None:
                     row.admit(metadata)
-                session = await self._open(row, metadata)
+                if not row.public:
+                    session = await self._open(row, metadata)
                 metadata = ()  # a stream lives for hours; the token in its headers need not
                 await _serve(row, session, Call(context, row))
             except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
@@ -213,7 +218,7 @@ class SocketServer:
         await context.abort(status, str(error))
 
 
-async def _serve(row: Method, session: Session, call: Call) -> None:
+async def _serve(row: Method, session: Session | None, call: Call) -> None:
     request = None
     if row.kind is not Kind.STREAM and (request := await call.read()) is None:
         raise RefusedError("the call brings no request", wanted="one message")

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from meshpki.agent.feed import Feed
+from meshpki.agent.reflection_service import with_reflection
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.sessions import CallRefusedError, Metadata, OneIdentity, Session
 from meshpki.agent.socket_server import MAX_REQUEST_BYTES, Call, Kind, Method, SocketServer
@@ -195,6 +196,20 @@ def test_refusals_and_faults(path: Path, name: str, status: grpc.StatusCode, wor
     assert sessions.closed == len(sessions.opened) == (1 if name == "Admitted" else 2)
 
 
+def test_a_public_method_opens_no_session(path: Path) -> None:
+    async def nobody(session: None, request: bytes, call: Call) -> bytes:
+        assert session is None
+        return request
+
+    sessions = Recorder(CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, "not accepted"))
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        assert await call(channel, "Public") == (grpc.StatusCode.OK, "ask")
+
+    serving(path, sessions, scene, (row("Public", Kind.UNARY, nobody, public=True),))
+    assert (sessions.opened, sessions.closed) == ([], 0)
+
+
 def test_the_headers_are_examined_before_a_session_is_opened(path: Path) -> None:
     sessions = Recorder()
 
@@ -331,8 +346,11 @@ def test_the_whole_surface_of_the_agents_socket() -> None:
     """Whoever adds a method adds it here, and thinks of who may call it."""
     service = "/envoy.service.secret.v3.SecretDiscoveryService/"
     secrets = {service + name for name in ("StreamSecrets", "DeltaSecrets", "FetchSecrets")}
-    found = {method.path for method in (*sds_methods(), *workload_methods())}
-    assert secrets & found
-    assert all(path in secrets or path.startswith("/SpiffeWorkloadAPI/") for path in found)
+    reflection = {paths.REFLECTION, paths.REFLECTION_ALPHA}
+    table = with_reflection((*sds_methods(), *workload_methods()))
+    found = {method.path for method in table}
+    assert secrets | reflection < found
+    assert all(path in secrets | reflection or path.startswith("/SpiffeWorkloadAPI/") for path in found)
+    assert {method.path for method in table if method.public} == reflection
     guarded = [method for method in workload_methods() if method.admit is not None]
     assert len(guarded) == len(workload_methods()), "the Workload API's header rule holds for every method"
