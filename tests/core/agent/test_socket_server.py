@@ -315,6 +315,36 @@ def test_what_a_stranger_sends_is_not_even_read(path: Path, name: str) -> None:
     assert read == []
 
 
+def test_who_waits_for_its_session_cannot_make_us_hold_more_than_a_window(path: Path) -> None:
+    """By itself gRPC widens a stream's window with every round trip, whether or not anybody reads: up to 8 MiB."""
+
+    class Waiting(Recorder):
+        async def open(self, metadata: Metadata) -> Session:
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError
+
+    chunk, taken = bytes(64 * 1024), 0
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        nonlocal taken
+        calls = [channel.stream_stream("/test.Service/Echo", as_it_is, as_it_is)(timeout=60) for _ in range(8)]
+
+        async def fill(call: grpc.aio.StreamStreamCall) -> None:  # type: ignore[type-arg]  # bytes
+            nonlocal taken
+            while taken < len(calls) * MAX_REQUEST_BYTES:
+                await call.write(chunk)
+                taken += len(chunk)
+
+        _, filling = await asyncio.wait([asyncio.create_task(fill(call)) for call in calls], timeout=2)
+        assert len(filling) == len(calls), "each is held up"
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*filling, return_exceptions=True)
+        assert taken <= len(calls) * 4 * len(chunk)
+
+    serving(path, Waiting(), scene)
+
+
 def test_a_call_without_its_request_is_refused(path: Path) -> None:
     async def scene(channel: grpc.aio.Channel) -> None:
         call = channel.stream_stream("/test.Service/Unary", as_it_is, as_it_is)(iter(()), timeout=SECOND)
