@@ -60,6 +60,8 @@ class Limits:
     """Accepted tokens. For a while a workload has two: the one it came with, and the fresh one it came back with."""
     waiting: int = 1024
     """Tokens that the CA has not accepted yet. Counted apart, so that a flood of forged ones displaces no workload."""
+    waiting_streams: int = 4096
+    """Of all those tokens together. Who waits holds some 100 KiB of the agent (measured), if it sends what it may."""
     streams: int = 64
     """Of one token. Envoy opens one for each secret that it names."""
     remembered: int = 1024
@@ -135,6 +137,7 @@ class NodeTable:
         self._limits = limits
         self._entries: dict[TokenKey, _Entry] = {}
         self._waiting = 0
+        self._waiting_streams = 0
         self._denied: dict[TokenKey, float] = {}
         """Refused tokens and until when, oldest first."""
         self._due: list[tuple[float, int, TokenKey]] = []
@@ -174,8 +177,11 @@ class NodeTable:
             return self._begin(key, ends, stream)
         if len(entry.streams) >= self._limits.streams:
             return [TurnAway((stream,), Why.STREAMS)]
+        if entry.phase is Phase.WAITING and self._waiting_streams >= self._limits.waiting_streams:
+            return [TurnAway((stream,), Why.FULL)]
         entry.streams[stream] = NEVER
         if entry.phase is Phase.WAITING:
+            self._waiting_streams += 1
             return []
         if entry.phase is Phase.RECONNECTING:
             # Its client has nothing fresher yet. It is served, and asked again before what is held ends.
@@ -183,16 +189,23 @@ class NodeTable:
         return [Admit(key, (stream,))]
 
     def _begin(self, key: TokenKey, ends: float, stream: int) -> list[Action]:
-        if self._waiting >= self._limits.waiting or len(self._entries) - self._waiting >= self._limits.identities:
+        limits, accepted = self._limits, len(self._entries) - self._waiting
+        crowded = self._waiting >= limits.waiting or self._waiting_streams >= limits.waiting_streams
+        if crowded or accepted >= limits.identities:
             return [TurnAway((stream,), Why.FULL)]
         self._entries[key] = _Entry(key, ends, streams={stream: NEVER})
         self._waiting += 1
+        self._waiting_streams += 1
         return [Start(key)]
 
     def leave(self, key: TokenKey, stream: int, *, now: float) -> list[Action]:
         """A stream has ended, whoever ended it. A token that nobody has accepted goes with its last stream."""
         entry = self._entries.get(key)
-        if entry is None or entry.streams.pop(stream, None) is None or entry.streams:
+        if entry is None or entry.streams.pop(stream, None) is None:
+            return []
+        if entry.phase is Phase.WAITING:
+            self._waiting_streams -= 1
+        if entry.streams:
             return []
         if entry.phase is Phase.WAITING or entry.token_ends <= now:
             return [self._forget(entry)]
@@ -213,6 +226,7 @@ class NodeTable:
         match entry.phase:
             case Phase.WAITING:
                 self._waiting -= 1
+                self._waiting_streams -= len(entry.streams)
                 entry.phase = Phase.SERVING
                 return [Admit(key, tuple(entry.streams))]
             case Phase.SERVING if certificate_ends <= before:
@@ -279,6 +293,7 @@ class NodeTable:
         del self._entries[entry.key]
         if entry.phase is Phase.WAITING:
             self._waiting -= 1
+            self._waiting_streams -= len(entry.streams)
         return Stop(entry.key)
 
     def _is_denied(self, key: TokenKey, now: float) -> bool:

@@ -249,6 +249,23 @@ def test_only_so_many_wait(told: Told) -> None:
     assert told.open(C, 4) == [Start(C)]
 
 
+def test_only_so_many_streams_wait_and_those_of_the_accepted_do_not_count() -> None:
+    table = NodeTable(Limits(waiting=9, streams=9, waiting_streams=3))
+
+    def opened(token: TokenKey, stream: int) -> list[Action]:
+        return table.open(token, NOW + 600, stream, now=NOW, chance=0.5)
+
+    assert [opened(A, 1), opened(A, 2), opened(B, 3)] == [[Start(A)], [], [Start(B)]]
+    assert opened(A, 4) == [TurnAway((4,), Why.FULL)]
+    assert opened(C, 5) == [TurnAway((5,), Why.FULL)]
+    assert table.accepted(A, NOW + 600, now=NOW) == [Admit(A, (1, 2))]
+    assert [opened(A, 6), opened(B, 7), opened(C, 8)] == [[Admit(A, (6,))], [], [Start(C)]]
+    assert opened(B, 9) == [TurnAway((9,), Why.FULL)]
+    assert table.refused(B, now=NOW) == [TurnAway((3, 7), Why.DENIED), Stop(B)]
+    assert [opened(C, 10), opened(C, 11)] == [[], []]
+    assert opened(C, 12) == [TurnAway((12,), Why.FULL)]
+
+
 def test_who_waits_takes_no_place_of_the_accepted(told: Told) -> None:
     told.serve(A, 1)
     told.open(B, 2)
@@ -275,7 +292,7 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = NodeTable(Limits(identities=3, waiting=3, streams=2, remembered=2))
+        self.table = NodeTable(Limits(identities=3, waiting=3, waiting_streams=4, streams=2, remembered=2))
         self.now = NOW
         self.number = 0
         self.asking: set[TokenKey] = set()
@@ -362,6 +379,8 @@ class Histories(RuleBasedStateMachine):
         assert sum(phases.values()) == len(self.asking)
         assert phases[Phase.WAITING] == len(self.asking - self.accepted) <= 3
         assert len(self.accepted) <= 6
+        waiting = [of for of in self.open.values() if of in self.asking - self.accepted]
+        assert self.table._waiting_streams == len(waiting) <= 4
         for token in self.asking:
             mine = [stream for stream, of in self.open.items() if of == token]
             assert self.table.streams(token) == len(mine) <= 2
