@@ -13,6 +13,7 @@ from meshpki.agent.ca_client import CaClient
 from meshpki.agent.keeper import Wish
 from meshpki.agent.node import NodeSessions
 from meshpki.agent.node_token import check_header
+from meshpki.agent.reflection_service import with_reflection
 from meshpki.agent.roots_file import RootsFile
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.socket_server import SocketServer
@@ -71,7 +72,9 @@ class NodeAgent:
             chance=chance,
         )
         self._status = StatusFile(config.status_file) if config.status_file is not None else None
-        self._server = SocketServer(config.socket, self.sessions, (*sds_methods(), *workload_methods()))
+        self._server = SocketServer(
+            config.socket, self.sessions, with_reflection((*sds_methods(), *workload_methods()))
+        )
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping` is set. Raises MachineError at the start only.
