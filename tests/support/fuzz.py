@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("token", "csr", "sds", "fetching", "files")
+NAMES = ("token", "csr", "sds", "fetching", "reflection", "files")
 CRASHES = Path("fuzz-crashes")
 
 

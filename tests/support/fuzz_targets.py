@@ -17,6 +17,7 @@ from meshpki.agent.cache import CacheError
 from meshpki.agent.cache import _parse as parse_cache
 from meshpki.agent.key_request import KeyType, new_key_request
 from meshpki.agent.node_token import ISTIO_HEADER, token_of
+from meshpki.agent.reflection import MESSAGES, Reflection, Served
 from meshpki.agent.resources import Resources, resources_of
 from meshpki.agent.sds import SdsStream
 from meshpki.agent.sds_delta import DeltaStream
@@ -28,6 +29,7 @@ from meshpki.errors import InvalidValueError, RefusedError
 from meshpki.tokens import bearer
 from meshpki.tokens.parse import parse
 from meshpki.tokens.reasons import TokenRefusedError
+from meshpki.wire.reflection_pb2 import ServerReflectionRequest
 from meshpki.wire.sds_pb2 import (
     DeltaDiscoveryRequest,
     DeltaDiscoveryResponse,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Response = DiscoveryResponse | DeltaDiscoveryResponse
+REFLECTION: Final = Reflection(Served(path, client_streams=True, server_streams=True) for path in MESSAGES)
 PUBLISH: Final = 255
 """In a sequence: not the length of a request, but a new certificate."""
 
@@ -106,6 +109,17 @@ def fetching(data: bytes) -> None:
         pass
 
 
+def reflection(data: bytes) -> None:
+    """A question about our services, which needs no credential: the answer repeats it, and is one of few."""
+    try:
+        request = ServerReflectionRequest.FromString(data)
+        answer = REFLECTION.answer(request)
+    except (DecodeError, RefusedError):
+        return
+    assert answer.original_request.SerializeToString() == request.SerializeToString()
+    assert answer.WhichOneof("message_response") is not None
+
+
 def files(data: bytes) -> None:
     """What the agent reads from its own machine, cut and garbled."""
     with contextlib.suppress(InvalidValueError):
@@ -139,6 +153,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "csr": csr,
     "sds": sds,
     "fetching": fetching,
+    "reflection": reflection,
     "files": files,
 }
 
@@ -160,6 +175,9 @@ def seeds(name: str) -> list[bytes]:
                 kind + bytes([len(message)]) + message + publish + bytes([len(message)]) + message
                 for kind, message in ((b"\x00", one), (b"\xff", two))
             ]
+        case "reflection":
+            symbol = ServerReflectionRequest(file_containing_symbol="SpiffeWorkloadAPI")
+            return [symbol.SerializeToString(), ServerReflectionRequest(list_services="*").SerializeToString()]
         case "fetching":
             return [first.SerializeToString()]
         case _:

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from meshpki.agent import connections, socket_path
+from meshpki.agent.reflection_service import with_reflection
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.sessions import OneIdentity
 from meshpki.agent.socket_server import SocketServer
@@ -70,7 +71,7 @@ class Faces:
 
     async def _begin(self) -> None:
         if self._sds_socket is not None:
-            table = (*sds_methods(self._secret_files), *workload_methods())
+            table = with_reflection((*sds_methods(self._secret_files), *workload_methods()))
             most = connections.most(connections.POD, calls_at_once=1)
             self._server = SocketServer(self._sds_socket, self._sessions, table, connections=most)
             await self._server.start()

@@ -155,6 +155,7 @@ class NodeSessions:
             await session.admission
         except BaseException:
             session.close()
+            del session, token  # the refusal is in the session, and its traceback holds this frame: no cycle of them
             raise
         return session
 

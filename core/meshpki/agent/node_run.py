@@ -13,6 +13,7 @@ from meshpki.agent.ca_client import CaClient
 from meshpki.agent.keeper import Wish
 from meshpki.agent.node import NodeSessions
 from meshpki.agent.node_token import check_header
+from meshpki.agent.reflection_service import with_reflection
 from meshpki.agent.roots_file import RootsFile
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.socket_server import SocketServer
@@ -90,7 +91,7 @@ class NodeAgent:
     async def _serve(self) -> None:
         wanted = connections.for_node(self._config.limits.identities)
         most = connections.most(wanted, calls_at_once=self._config.at_once)
-        methods = (*sds_methods(), *workload_methods())
+        methods = with_reflection((*sds_methods(), *workload_methods()))
         server = SocketServer(self._config.socket, self.sessions, methods, connections=most)
         await server.start()
         try:

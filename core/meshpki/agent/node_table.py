@@ -70,6 +70,8 @@ class Limits:
 
     Where there is no place for one more, one of them makes room, by lot (ADR 0020).
     """
+    waiting_streams: int = 4096
+    """Of all those tokens together. Who waits holds some 100 KiB of the agent (measured), if it sends what it may."""
     streams: int = 64
     """Of one token. Envoy opens one for each secret that it names."""
     remembered: int = 8192
@@ -164,6 +166,7 @@ class NodeTable:
         """In no order: each knows its place."""
         self._recent: dict[TokenKey, _Recent] = {}
         """Tokens without an entry that the CA was asked about a moment ago, the one of the oldest question first."""
+        self._waiting_streams = 0
         self._due: list[tuple[float, int, TokenKey]] = []
         """A heap of moments at which an entry is to be looked at. One that no longer applies does nothing."""
         self._count = itertools.count()
@@ -199,8 +202,11 @@ class NodeTable:
             return self._begin(key, ends, stream, now, chance)
         if len(entry.streams) >= self._limits.streams:
             return [TurnAway((stream,), Why.STREAMS)]
+        if entry.phase is Phase.WAITING and self._waiting_streams >= self._limits.waiting_streams:
+            return [TurnAway((stream,), Why.CROWDED)]
         entry.streams[stream] = NEVER
         if entry.phase is Phase.WAITING:
+            self._waiting_streams += 1
             return []
         if entry.phase is Phase.RECONNECTING:
             # Its client has nothing fresher yet. It is served, and asked again before what is held ends.
@@ -219,6 +225,7 @@ class NodeTable:
         entry = _Entry(key, ends, recent.until if recent else now, place=len(self._waiting), streams={stream: NEVER})
         self._entries[key] = entry
         self._waiting.append(entry)
+        self._waiting_streams += 1
         return [*room, *self._start(entry, now)]
 
     def _start(self, entry: _Entry, now: float) -> list[Action]:
@@ -234,7 +241,8 @@ class NodeTable:
 
         By lot: whoever holds most of the places loses most of them, and cannot choose whom it drives out.
         """
-        if (places := len(self._waiting)) < self._limits.waiting:
+        places = len(self._waiting)
+        if places < self._limits.waiting and self._waiting_streams < self._limits.waiting_streams:
             return []
         lot = int(chance * places)
         for number in range(places):  # those that are with the CA are a handful
@@ -250,7 +258,11 @@ class NodeTable:
         going and coming.
         """
         entry = self._entries.get(key)
-        if entry is None or entry.streams.pop(stream, None) is None or entry.streams:
+        if entry is None or entry.streams.pop(stream, None) is None:
+            return []
+        if entry.phase is Phase.WAITING:
+            self._waiting_streams -= 1
+        if entry.streams:
             return []
         if entry.phase is Phase.WAITING and entry.asking:
             return []
@@ -388,6 +400,7 @@ class NodeTable:
         return Stop(entry.key)
 
     def _give_up_place(self, entry: _Entry) -> None:
+        self._waiting_streams -= len(entry.streams)
         last = self._waiting.pop()
         if last is not entry:
             self._waiting[entry.place] = last

@@ -45,6 +45,8 @@ OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    # Else gRPC takes ever more of what nobody has read: 8 MiB of each stream that waits for the CA (measured).
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.so_reuseport", 0),
     # Whoever connects and says nothing, or asks nothing, is closed: each connection takes an open file.
     ("grpc.server_handshake_timeout_ms", 10_000),
@@ -54,7 +56,7 @@ CONNECTIONS: Final = 512
 
 Context: TypeAlias = "aio.ServicerContext[bytes, Any]"  # Any: the responses are the face's own
 # Any: what a method is given and gives is the face's own; the table only carries it from decode to encode.
-Handler: TypeAlias = "Callable[[Session, Any, Call], Awaitable[Any]]"
+Handler: TypeAlias = "Callable[[Any, Any, Call], Awaitable[Any]]"
 
 
 class Kind(StrEnum):
@@ -76,7 +78,9 @@ class Method:
     """`/package.Service/Method`."""
     kind: Kind
     handler: Handler
-    """Runs inside a session. May raise CallRefusedError for a status, RefusedError for INVALID_ARGUMENT."""
+    """Runs inside a session; a public row's is given None. May raise CallRefusedError for a status, and RefusedError
+    for INVALID_ARGUMENT.
+    """
     decode: Callable[[bytes], object]
     """Called once there is a session. May raise protobuf's DecodeError, for INVALID_ARGUMENT."""
     encode: Callable[[Any], bytes]  # Any: see Handler
@@ -84,6 +88,8 @@ class Method:
     """Examines the headers before a session is opened. Raises CallRefusedError."""
     renamed: Mapping[grpc.StatusCode, grpc.StatusCode] = field(default_factory=dict)
     """Statuses of `Sessions.open` that this face's standard calls otherwise."""
+    public: bool = False
+    """Served without a session to whoever reaches the socket: it tells nothing of any workload."""
     patience: float | None = None
     """Seconds that a session may take to open, for calls that their clients make again; None waits without end."""
 
@@ -179,14 +185,17 @@ class SocketServer:
                 metadata: Metadata = tuple(context.invocation_metadata() or ())
                 if row.admit is not None:
                     row.admit(metadata)
-                session = await self._open(row, metadata)
+                if not row.public:
+                    session = await self._open(row, metadata)
                 metadata = ()  # a stream lives for hours; the token in its headers need not
                 await _serve(row, session, Call(context, row))
-            except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
+            except (aio.InternalError, asyncio.CancelledError):
                 raise  # InternalError: there is nobody any more to write to
-            except Exception as error:
-                await self._abort(context, row, error)
-                raise  # not reached: abort raises
+            except Exception as error:  # noqa: BLE001 - each gets a status
+                # Not `abort`: it raises an error that the call itself keeps, a cycle of 7 KiB for each refusal.
+                status, said = self._verdict(row, error)
+                context.set_code(status)
+                context.set_details(said)
             finally:
                 if session is not None:
                     session.close()
@@ -205,7 +214,8 @@ class SocketServer:
             error.status = row.renamed.get(error.status, error.status)
             raise
 
-    async def _abort(self, context: Context, row: Method, error: Exception) -> None:
+    def _verdict(self, row: Method, error: Exception) -> tuple[grpc.StatusCode, str]:
+        """Say how a call ends that failed, and log it."""
         match error:
             case CallRefusedError():
                 status = error.status
@@ -213,15 +223,15 @@ class SocketServer:
                 status = grpc.StatusCode.INVALID_ARGUMENT
             case _:
                 log.error("a fault of the agent ended a call", exc_info=error, extra={"method": row.path})
-                await context.abort(grpc.StatusCode.INTERNAL, "a fault of the agent: see its log")
+                return grpc.StatusCode.INTERNAL, "a fault of the agent: see its log"
         self._refused.say(
             f"{status.name} {error.seen}",
             {"method": row.path, "status": status.name, "seen": error.seen, "wanted": error.wanted},
         )
-        await context.abort(status, str(error))
+        return status, str(error)
 
 
-async def _serve(row: Method, session: Session, call: Call) -> None:
+async def _serve(row: Method, session: Session | None, call: Call) -> None:
     request = None
     if row.kind is not Kind.STREAM and (request := await call.read()) is None:
         raise RefusedError("the call brings no request", wanted="one message")

@@ -18,5 +18,7 @@ FETCH_WIT_SVID: Final = "/SpiffeWorkloadAPI/FetchWITSVID"
 FETCH_WIT_BUNDLES: Final = "/SpiffeWorkloadAPI/FetchWITBundles"
 HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 HEALTH_WATCH: Final = "/grpc.health.v1.Health/Watch"
+REFLECTION: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+REFLECTION_ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 SECRET_TYPE_URL: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"

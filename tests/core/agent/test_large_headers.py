@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from meshpki.agent.sessions import Metadata, Session
 
-SECOND = 10.0
+SECOND = 30.0
 TIMES = 25
 """gRPC refuses by chance between its two limits: each length is tried as often."""
 LONGEST = (b"eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjF9." + b"x" * MAX_TOKEN_BYTES)[:MAX_TOKEN_BYTES]
@@ -62,7 +62,7 @@ def serving(directory: Path, scene: Callable[[Path], Awaitable[None]]) -> ByToke
         finally:
             await server.stop()
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 150))
     return sessions
 
 

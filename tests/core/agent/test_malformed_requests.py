@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from meshpki.agent.sessions import Metadata, Session, Sessions
 
-SECOND = 10.0
+SECOND = 30.0
 TABLE = (*sds_methods(), *workload_methods())
 SERVED = tuple(row for row in TABLE if row.path not in OFF)
 MALFORMED = {"endless varint": b"\xff" * 11, "cut short": b"\x0a\x05ab", "no such wire type": b"\x0f\x01"}
@@ -60,7 +60,7 @@ def serving(
         finally:
             await server.stop()
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 90))
 
 
 async def throw(

@@ -383,6 +383,23 @@ def test_who_is_with_the_ca_keeps_its_place(told: Told) -> None:
     assert told.open(A, 6, chance=0.9) == [TurnAway((5,), Why.CROWDED), Stop(D)], "and it is asked about later"
 
 
+def test_only_so_many_streams_wait_and_those_of_the_accepted_do_not_count() -> None:
+    table = NodeTable(Limits(waiting=9, streams=9, waiting_streams=3))
+
+    def opened(token: TokenKey, stream: int) -> list[Action]:
+        return table.open(token, NOW + 600, stream, now=NOW, chance=0.5)
+
+    assert [opened(A, 1), opened(A, 2), opened(B, 3)] == [[Start(A)], [], [Start(B)]]
+    assert opened(A, 4) == [TurnAway((4,), Why.CROWDED)]
+    assert opened(C, 5) == [TurnAway((3,), Why.CROWDED), Stop(B), Start(C)], "a newcomer gets in by lot"
+    assert table.accepted(A, NOW + 600, now=NOW) == [Admit(A, (1, 2))]
+    assert [opened(A, 6), opened(C, 7), opened(B, 8)] == [[Admit(A, (6,))], [], [Start(B)]]
+    assert opened(B, 9) == [TurnAway((9,), Why.CROWDED)]
+    assert table.refused(C, now=NOW) == [TurnAway((5, 7), Why.DENIED), Stop(C)]
+    assert [opened(B, 10), opened(B, 11)] == [[], []]
+    assert opened(B, 12) == [TurnAway((12,), Why.CROWDED)]
+
+
 def test_who_waits_takes_no_place_of_the_accepted(told: Told) -> None:
     told.serve(A, 1)
     told.open(B, 2)
@@ -413,7 +430,7 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits = Limits(identities=2, waiting=2, streams=2, remembered=1000)
+        self.limits = Limits(identities=2, waiting=2, waiting_streams=3, streams=2, remembered=1000)
         self.table = NodeTable(self.limits)
         self.now = NOW
         self.number = 0
@@ -569,6 +586,8 @@ class Histories(RuleBasedStateMachine):
         assert sum(phases.values()) == len(self.known)
         assert phases[Phase.WAITING] == len(self.known - self.accepted.keys()) <= 2
         assert len(self.accepted) <= 4
+        waiting = [of for of in self.open.values() if of in self.known - self.accepted.keys()]
+        assert self.table._waiting_streams == len(waiting) <= 3
         for token in self.known:
             mine = [stream for stream, of in self.open.items() if of == token]
             assert self.table.streams(token) == len(mine) <= 2

@@ -23,7 +23,7 @@ from support.snapshots import snapshot
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECOND = 10.0
+SECOND = 30.0
 MANY = 200
 
 
@@ -78,7 +78,7 @@ def test_a_client_that_makes_up_names_and_complaints_fills_no_log(
         await server.stop()
 
     with caplog.at_level(logging.INFO):
-        asyncio.run(asyncio.wait_for(main(), 60))
+        asyncio.run(asyncio.wait_for(main(), 150))
     # A machine so slow that a minute passes sees each kind once more; it sees no thousand.
     assert MOST_KINDS < len(lines(caplog, UNKNOWN)) <= 3 * (MOST_KINDS + 1)
     if method != "FetchSecrets":

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from meshpki.agent.feed import Feed
+from meshpki.agent.reflection_service import with_reflection
 from meshpki.agent.sds_service import sds_methods
 from meshpki.agent.sessions import CallRefusedError, Metadata, OneIdentity, Session
 from meshpki.agent.socket_server import MAX_REQUEST_BYTES, Call, Kind, Method, SocketServer
@@ -195,6 +196,20 @@ def test_refusals_and_faults(path: Path, name: str, status: grpc.StatusCode, wor
     assert sessions.closed == len(sessions.opened) == (1 if name == "Admitted" else 2)
 
 
+def test_a_public_method_opens_no_session(path: Path) -> None:
+    async def nobody(session: None, request: bytes, call: Call) -> bytes:
+        assert session is None
+        return request
+
+    sessions = Recorder(CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, "not accepted"))
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        assert await call(channel, "Public") == (grpc.StatusCode.OK, "ask")
+
+    serving(path, sessions, scene, (row("Public", Kind.UNARY, nobody, public=True),))
+    assert (sessions.opened, sessions.closed) == ([], 0)
+
+
 def test_the_headers_are_examined_before_a_session_is_opened(path: Path) -> None:
     sessions = Recorder()
 
@@ -300,6 +315,36 @@ def test_what_a_stranger_sends_is_not_even_read(path: Path, name: str) -> None:
     assert read == []
 
 
+def test_who_waits_for_its_session_cannot_make_us_hold_more_than_a_window(path: Path) -> None:
+    """By itself gRPC widens a stream's window with every round trip, whether or not anybody reads: up to 8 MiB."""
+
+    class Waiting(Recorder):
+        async def open(self, metadata: Metadata) -> Session:
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError
+
+    chunk, taken = bytes(64 * 1024), 0
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        nonlocal taken
+        calls = [channel.stream_stream("/test.Service/Echo", as_it_is, as_it_is)(timeout=60) for _ in range(8)]
+
+        async def fill(call: grpc.aio.StreamStreamCall) -> None:  # type: ignore[type-arg]  # bytes
+            nonlocal taken
+            while taken < len(calls) * MAX_REQUEST_BYTES:
+                await call.write(chunk)
+                taken += len(chunk)
+
+        _, filling = await asyncio.wait([asyncio.create_task(fill(call)) for call in calls], timeout=2)
+        assert len(filling) == len(calls), "each is held up"
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*filling, return_exceptions=True)
+        assert taken <= len(calls) * 4 * len(chunk)
+
+    serving(path, Waiting(), scene)
+
+
 def test_a_call_without_its_request_is_refused(path: Path) -> None:
     async def scene(channel: grpc.aio.Channel) -> None:
         call = channel.stream_stream("/test.Service/Unary", as_it_is, as_it_is)(iter(()), timeout=SECOND)
@@ -331,8 +376,11 @@ def test_the_whole_surface_of_the_agents_socket() -> None:
     """Whoever adds a method adds it here, and thinks of who may call it."""
     service = "/envoy.service.secret.v3.SecretDiscoveryService/"
     secrets = {service + name for name in ("StreamSecrets", "DeltaSecrets", "FetchSecrets")}
-    found = {method.path for method in (*sds_methods(), *workload_methods())}
-    assert secrets & found
-    assert all(path in secrets or path.startswith("/SpiffeWorkloadAPI/") for path in found)
+    reflection = {paths.REFLECTION, paths.REFLECTION_ALPHA}
+    table = with_reflection((*sds_methods(), *workload_methods()))
+    found = {method.path for method in table}
+    assert secrets | reflection < found
+    assert all(path in secrets | reflection or path.startswith("/SpiffeWorkloadAPI/") for path in found)
+    assert {method.path for method in table if method.public} == reflection
     guarded = [method for method in workload_methods() if method.admit is not None]
     assert len(guarded) == len(workload_methods()), "the Workload API's header rule holds for every method"

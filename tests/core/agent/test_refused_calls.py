@@ -1,0 +1,104 @@
+"""Calls that are refused, thousands of them: nothing of them stays, and no collector of cycles is needed for it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from meshpki.agent.feed import Feed
+from meshpki.agent.keeper import Wish
+from meshpki.agent.node import NodeSessions
+from meshpki.agent.node_table import Limits
+from meshpki.agent.sds_service import sds_methods
+from meshpki.agent.sessions import OneIdentity
+from meshpki.agent.socket_server import SocketServer
+from meshpki.agent.workload_service import workload_methods
+from meshpki.wire import methods
+from support.agent_process import fake_token
+from support.snapshots import snapshot
+
+if TYPE_CHECKING:
+    from meshpki.agent.sessions import Sessions
+
+SECOND = 20.0
+CALLS = 50
+SPIFFE = ("workload.spiffe.io", "true")
+EXPIRED = ("authorization", f"Bearer {fake_token(expires_at=time.time() - 60)}")
+Code = grpc.StatusCode
+Case = tuple[str, bool, tuple[tuple[str, str], ...], bytes, grpc.StatusCode]
+CASES: dict[str, Case] = {
+    "no token": (methods.STREAM_SECRETS, True, (), b"", Code.UNAUTHENTICATED),
+    "an expired token": (methods.STREAM_SECRETS, True, (EXPIRED,), b"", Code.UNAUTHENTICATED),
+    "to a SPIFFE client": (methods.FETCH_X509_SVID, True, (SPIFFE, EXPIRED), b"", Code.PERMISSION_DENIED),
+    "no header": (methods.FETCH_X509_SVID, True, (), b"", Code.INVALID_ARGUMENT),
+    "a profile that is off": (methods.FETCH_JWT_SVID, False, (SPIFFE,), b"", Code.UNIMPLEMENTED),
+    "no message": (methods.FETCH_SECRETS, False, (), b"\xff" * 11, Code.INVALID_ARGUMENT),
+    "another type": (methods.DELTA_SECRETS, False, (), b"\x12\x01x", Code.INVALID_ARGUMENT),
+}
+"""Method, whether it is a node's socket, headers, request, status."""
+OF_A_CALL = (
+    "_ServicerContext",
+    "RPCState",
+    "_NodeSession",
+    "CallRefusedError",
+    "RefusedError",
+    "AbortError",
+    "traceback",
+)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
+
+
+def alive() -> Counter[str]:
+    """What there is of calls, by type."""
+    return Counter(name for thing in gc.get_objects() if (name := type(thing).__name__) in OF_A_CALL)
+
+
+def sessions_of(node: bool) -> Sessions:
+    if not node:
+        return OneIdentity(Feed(snapshot(1)))
+    never: object = None  # an expired token is shown to no CA
+    return NodeSessions(Wish(60), never, never, Limits(), at_once=1)  # type: ignore[arg-type]  # see above
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_refused_call_leaves_nothing(short_dir: Path, case: Case) -> None:
+    path, node, headers, request, status = case
+    (short_dir / "s").mkdir(mode=0o750)
+    socket = short_dir / "s" / "socket"
+
+    async def call(channel: grpc.aio.Channel) -> None:
+        answer = channel.stream_stream(path, bytes, bytes)(iter([request]), metadata=headers, timeout=SECOND)
+        assert await answer.code() is status
+
+    async def main() -> None:
+        server = SocketServer(socket, sessions_of(node), (*sds_methods(), *workload_methods()))
+        await server.start()
+        async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+            for _ in range(3):  # what is made once
+                await call(channel)
+            before = alive()
+            for _ in range(CALLS):
+                await call(channel)
+            async with asyncio.timeout(SECOND):  # the last ones may be ending still
+                while any(count - before[name] >= CALLS // 5 for name, count in alive().items()):
+                    await asyncio.sleep(0.05)
+        await server.stop()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
