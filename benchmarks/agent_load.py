@@ -11,7 +11,7 @@ from grpc import aio
 
 from benchmarks.envoy_node import envoy_node
 from benchmarks.processes import LOAD_CORE, Message, answer_requests, pin
-from meshpki.agent.node_token import ISTIO_HEADER
+from meshpki.agent.node.token import ISTIO_HEADER
 from meshpki.wire.methods import SECRET_TYPE_URL, STREAM_SECRETS
 from meshpki.wire.sds_pb2 import DiscoveryRequest, DiscoveryResponse
 from support.agent_process import fake_token

@@ -50,7 +50,7 @@ class Wishes(TypedDict):
 
 def endpoint(address: str | None, roots: Path | None, server_name: str | None) -> CaEndpoint:
     """Where the CA is. Raises UsageError for what was not said and for a file without roots, MachineError for none."""
-    from meshpki.agent.bundle import read_roots
+    from meshpki.agent.rotation.bundle import read_roots
     from meshpki.runtime.files import read_capped
 
     if address is None or roots is None:

@@ -13,8 +13,8 @@ from meshpki_cli import agent_modes
 from support import command_line
 
 if TYPE_CHECKING:
-    from meshpki.agent.config import AgentConfig
-    from meshpki.agent.node_config import NodeConfig
+    from meshpki.agent.node.config import NodeConfig
+    from meshpki.agent.process.config import AgentConfig
 
 CA = ("--ca-address", "127.0.0.1:1", "--ca-roots", "roots.pem", "--ca-server-name", "localhost")
 
@@ -160,9 +160,9 @@ def test_help_says_of_each_option_of_one_mode_which() -> None:
 
 _LOADED = """
 import sys
-import meshpki.agent.run
+import meshpki.agent.pod.run
 from meshpki_cli.app import app
-meshpki.agent.run.run_agent = lambda config: print(*sorted(sys.modules))
+meshpki.agent.pod.run.run_agent = lambda config: print(*sorted(sys.modules))
 app(sys.argv[1:])
 """
 
@@ -176,8 +176,14 @@ def test_a_sidecar_without_files_pages_and_cache_loads_nothing_of_them() -> None
         ran = subprocess.run(argv, capture_output=True, text=True, check=True, env=command_line.environment())
         return set(ran.stdout.split())
 
-    of_files = {"meshpki.agent.file_access", "meshpki.agent.file_notice"}
-    others = {"meshpki.agent.cache", "meshpki.agent.node", "meshpki.agent.observe", "prometheus_client", "pydantic"}
+    of_files = {"meshpki.agent.files.access", "meshpki.agent.files.notice"}
+    others = {
+        "meshpki.agent.renewal.cache",
+        "meshpki.agent.node.sessions",
+        "meshpki.agent.process.observe",
+        "prometheus_client",
+        "pydantic",
+    }
     assert not loaded() & (of_files | others)
     assert loaded("--files", "certs", "--files-signal", "HUP:/run/a.pid") >= of_files
 
@@ -192,7 +198,7 @@ def test_a_time_for_a_call_that_cannot_be_meant_is_told_with_its_option(mode: tu
 
 @pytest.mark.parametrize(
     ("mode", "where"),
-    [(("--node",), "meshpki.agent.node_run.run_node"), (("--token-file", "token"), "meshpki.agent.run.run_agent")],
+    [(("--node",), "meshpki.agent.node.run.run_node"), (("--token-file", "token"), "meshpki.agent.pod.run.run_agent")],
     ids=["node", "pod"],
 )
 @pytest.mark.parametrize(("given", "seconds"), [((), 10.0), (("--ca-timeout", "0.5"), 0.5)], ids=["default", "given"])

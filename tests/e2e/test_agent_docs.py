@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meshpki.agent import observe
-from meshpki.agent.bundle import Bundle
-from meshpki.agent.failure import FailureKind
-from meshpki.agent.keeper import KeeperStatus
+from meshpki.agent.process import observe
+from meshpki.agent.renewal.keeper import KeeperStatus
+from meshpki.agent.rotation.bundle import Bundle
+from meshpki.agent.rotation.failure import FailureKind
 from meshpki.hooks import Health
 from support.agent_process import wait_until
 from support.command_line import invoke

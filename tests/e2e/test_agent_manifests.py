@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from meshpki.agent.config import AgentConfig
-from meshpki.agent.node_config import NodeConfig
+from meshpki.agent.node.config import NodeConfig
+from meshpki.agent.process.config import AgentConfig
 from support.command_line import invoke
 from support.doc_pages import ROOT, blocks
 
@@ -74,8 +74,8 @@ def mount_of(container: Manifest, path: str) -> Manifest:
 def test_the_command_takes_the_arguments(spec: Manifest, agent: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its own parser and its own configuration; what would serve then is replaced by what keeps the latter."""
     configured: list[AgentConfig | NodeConfig] = []
-    monkeypatch.setattr("meshpki.agent.run.run_agent", configured.append)
-    monkeypatch.setattr("meshpki.agent.node_run.run_node", configured.append)
+    monkeypatch.setattr("meshpki.agent.pod.run.run_agent", configured.append)
+    monkeypatch.setattr("meshpki.agent.node.run.run_node", configured.append)
     ran = invoke(*agent["args"])
     assert (agent["command"], ran.code, ran.err) == (["meshpki"], 0, "")
     (config,) = configured

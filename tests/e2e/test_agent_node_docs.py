@@ -6,8 +6,8 @@ import re
 
 import yaml
 
-from meshpki.agent.connections import affordable, for_node
-from meshpki.agent.node_config import AT_ONCE
+from meshpki.agent.node.config import AT_ONCE
+from meshpki.agent.socket.connections import affordable, for_node
 from support.command_line import invoke
 from support.doc_pages import ROOT, blocks
 

@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from meshpki.agent import file_command, file_notice, file_set, file_teller, workload_api
-from meshpki.agent.workload_service import OFF, STREAMS
+from meshpki.agent.files import command as file_command
+from meshpki.agent.files import notice as file_notice
+from meshpki.agent.files import set as file_set
+from meshpki.agent.files import teller as file_teller
+from meshpki.agent.workload import api as workload_api
+from meshpki.agent.workload.service import OFF, STREAMS
 from support.agent_process import AgentFiles, AgentProcess, wait_until
 from support.command_line import invoke
 from support.doc_pages import ROOT, blocks
@@ -97,7 +101,7 @@ def test_the_numbers_on_the_page_are_the_programs() -> None:
 _ROTATE = """
 import sys, time
 from pathlib import Path
-from meshpki.agent.file_set import FileSet
+from meshpki.agent.files.set import FileSet
 from support.fake_ca import FakeAuthority
 from support.real_snapshots import real_snapshot
 authority = FakeAuthority()

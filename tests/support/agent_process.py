@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from meshpki.agent.config import AgentConfig
-from meshpki.agent.key_request import KeyType
-from meshpki.agent.roots_file import RootsFile
+from meshpki.agent.process.config import AgentConfig
+from meshpki.agent.renewal.roots_file import RootsFile
+from meshpki.agent.rotation.key_request import KeyType
 from meshpki.runtime.watch import Watcher
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ CANARY = "canary-0f9d2b7c"
 _MAIN = """
 import json, sys
 from pathlib import Path
-from meshpki.agent.config import AgentConfig
-from meshpki.agent.run import run_agent
+from meshpki.agent.process.config import AgentConfig
+from meshpki.agent.pod.run import run_agent
 from meshpki.errors import MeshpkiError
 from meshpki.runtime import logs
 logs.configure("debug")

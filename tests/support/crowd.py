@@ -40,12 +40,13 @@ if TYPE_CHECKING:
 
     from prometheus_client.samples import Sample
 
-    from meshpki.agent.config import AgentConfig
+    from meshpki.agent.process.config import AgentConfig
     from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 
 _MAIN = """
 import asyncio, base64, contextvars, logging, pickle, signal, sys
-from meshpki.agent import keeper, run
+from meshpki.agent.renewal import keeper
+from meshpki.agent.pod import run
 from meshpki.runtime import logs
 from meshpki.errors import MeshpkiError
 

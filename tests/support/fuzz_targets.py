@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
 
-from meshpki.agent.bundle import read_roots
-from meshpki.agent.cache import CacheError
-from meshpki.agent.cache import _parse as parse_cache
-from meshpki.agent.key_request import KeyType, new_key_request
-from meshpki.agent.node_token import ISTIO_HEADER, token_of
-from meshpki.agent.reflection import MESSAGES, Reflection, Served
-from meshpki.agent.resources import Resources, resources_of
-from meshpki.agent.sds import SdsStream
-from meshpki.agent.sds_delta import DeltaStream
-from meshpki.agent.sds_fetch import fetch
-from meshpki.agent.sds_node import validation_of
+from meshpki.agent.node.token import ISTIO_HEADER, token_of
+from meshpki.agent.renewal.cache import CacheError
+from meshpki.agent.renewal.cache import _parse as parse_cache
+from meshpki.agent.rotation.bundle import read_roots
+from meshpki.agent.rotation.key_request import KeyType, new_key_request
+from meshpki.agent.sds.delta import DeltaStream
+from meshpki.agent.sds.fetch import fetch
+from meshpki.agent.sds.node import validation_of
+from meshpki.agent.sds.resources import Resources, resources_of
+from meshpki.agent.sds.stream import SdsStream
+from meshpki.agent.socket.reflection import MESSAGES, Reflection, Served
 from meshpki.ca.csr import read_csr
 from meshpki.ca.reasons import CsrRefusedError
 from meshpki.errors import InvalidValueError, RefusedError

@@ -18,7 +18,7 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from meshpki.agent.node_token import ISTIO_HEADER
+from meshpki.agent.node.token import ISTIO_HEADER
 from meshpki.wire.methods import SECRET_TYPE_URL, STREAM_SECRETS
 from meshpki.wire.sds_pb2 import DiscoveryRequest, DiscoveryResponse, Node, Secret
 from support import ca_server
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _SLEEPLESS = """
-from meshpki.agent import node
+from meshpki.agent.node import sessions as node
 from meshpki_cli.entry import main
 
 node.LONGEST_SLEEP_SECONDS = {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from meshpki.agent.acceptance import accept
-from meshpki.agent.key_request import KeyType, new_key_request
-from meshpki.agent.snapshot import Snapshot
+from meshpki.agent.rotation.acceptance import accept
+from meshpki.agent.rotation.key_request import KeyType, new_key_request
+from meshpki.agent.rotation.snapshot import Snapshot
 from support.fake_ca import SPIFFE_ID, FakeAuthority
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meshpki.agent.sds_rules import Remarks
+from meshpki.agent.sds.rules import Remarks
 
 Remark = tuple[str, Mapping[str, object]]
 

@@ -8,11 +8,11 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Self
 
-from meshpki.agent.feed import Feed
-from meshpki.agent.sds_files import FileReader, SecretFiles
-from meshpki.agent.sds_service import sds_methods
-from meshpki.agent.sessions import OneIdentity
-from meshpki.agent.socket_server import SocketServer
+from meshpki.agent.rotation.feed import Feed
+from meshpki.agent.sds.files import FileReader, SecretFiles
+from meshpki.agent.sds.service import sds_methods
+from meshpki.agent.socket.server import SocketServer
+from meshpki.agent.socket.sessions import OneIdentity
 from meshpki.runtime.watch import Watcher
 from meshpki.wire.sds_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from meshpki.agent.snapshot import Snapshot
-    from meshpki.agent.socket_server import Method
+    from meshpki.agent.rotation.snapshot import Snapshot
+    from meshpki.agent.socket.server import Method
 
 Request = DiscoveryRequest | DeltaDiscoveryRequest
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshpki.agent.snapshot import Snapshot
+from meshpki.agent.rotation.snapshot import Snapshot
 from meshpki.identity import SpiffeId
 
 SPIFFE_ID = SpiffeId.parse("spiffe://mesh.test/ns/default/sa/web")

@@ -39,7 +39,7 @@ from meshpki_cli.agent_options import (
 from meshpki_cli.options import LogLevelOption
 
 if TYPE_CHECKING:
-    from meshpki.agent.key_request import KeyType
+    from meshpki.agent.rotation.key_request import KeyType
 
 
 USUAL_MODE: Final = "0600"
@@ -104,7 +104,7 @@ def run(
 
     logs.configure(log_level)
     logs.quiet_grpc()
-    from meshpki.agent.key_request import KeyType
+    from meshpki.agent.rotation.key_request import KeyType
     from meshpki.errors import UsageError
 
     common: _Common = {
@@ -126,8 +126,8 @@ def run(
         return _run_node(common, sds_socket, token_header, max_identities, max_in_flight)
     if token_file is None:
         raise UsageError("no token file", wanted="--token-file, or --node where each call brings its own token")
-    from meshpki.agent.config import AgentConfig
-    from meshpki.agent.run import run_agent
+    from meshpki.agent.pod.run import run_agent
+    from meshpki.agent.process.config import AgentConfig
 
     config = AgentConfig(
         **common,
@@ -146,19 +146,19 @@ def run(
 
 
 def _mode(text: str) -> int:
-    from meshpki.agent.config import KEY_FILE_MODE
+    from meshpki.agent.process.config import KEY_FILE_MODE
 
     if text == USUAL_MODE:
         return KEY_FILE_MODE
-    from meshpki.agent.file_access import parse_mode  # here: not every agent has files
+    from meshpki.agent.files.access import parse_mode  # here: not every agent has files
 
     return parse_mode(text)
 
 
 def _run_node(common: _Common, socket: Path, token_header: str, max_identities: int, max_in_flight: int) -> int:
-    from meshpki.agent.node_config import NodeConfig
-    from meshpki.agent.node_run import run_node
-    from meshpki.agent.node_table import Limits
+    from meshpki.agent.node.config import NodeConfig
+    from meshpki.agent.node.run import run_node
+    from meshpki.agent.node.table import Limits
 
     limits = Limits(identities=max_identities)
     config = NodeConfig(**common, socket=socket, token_header=token_header, limits=limits, at_once=max_in_flight)

@@ -50,7 +50,7 @@ def new_request() -> KeyRequest:
 
 def default_sign() -> Sign:
     """The client that agents have."""
-    from meshpki.agent.ca_client import sign_once
+    from meshpki.agent.renewal.ca_client import sign_once
 
     return sign_once
 
@@ -80,7 +80,7 @@ class CaQuestions:
 
         `make` makes the token; it raises RefusedError where such a token cannot be had, and the check is skipped.
         """
-        from meshpki.agent.ca_client import CaRefusedError
+        from meshpki.agent.renewal.ca_client import CaRefusedError
 
         try:
             token = make()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from meshpki.agent import node_client
+from meshpki.agent.node import client as node_client
 from meshpki.errors import RefusedError
 from meshpki.identity import ServiceAccountRef
 from meshpki_demo import leftovers

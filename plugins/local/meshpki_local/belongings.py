@@ -78,7 +78,8 @@ def node(layout: Layout) -> Place:
 
 def faces(paths: WorkloadPaths) -> tuple[Place, ...]:
     """Where a workload's own agent serves it and keeps what it has."""
-    from meshpki.agent import cache, file_set
+    from meshpki.agent.files import set as file_set
+    from meshpki.agent.renewal import cache
 
     return (
         _served(paths.socket),
@@ -93,7 +94,7 @@ def workload(paths: WorkloadPaths) -> Place:
 
 
 def _served(socket: Path) -> Place:
-    from meshpki.agent import socket_path
+    from meshpki.agent.socket import path as socket_path
 
     return Place(socket.parent, lambda: socket_path.own_paths(socket))
 

@@ -29,7 +29,7 @@ def read(layout: Layout, settings: Settings, account: ServiceAccountRef) -> Agen
         return agent_status.read(layout.workload(account).status)
     if not layout.node_socket.is_socket():
         return None
-    from meshpki.agent.node_client import NodeAnswer, ask  # grpc: not for those who only read files
+    from meshpki.agent.node.client import NodeAnswer, ask  # grpc: not for those who only read files
     from meshpki.errors import MeshpkiError, RefusedError
     from meshpki.runtime.files import read_private
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from meshpki.agent.feed import Feed
-from meshpki.agent.sds_service import sds_methods
-from meshpki.agent.sessions import OneIdentity
-from meshpki.agent.socket_server import SocketServer
+from meshpki.agent.rotation.feed import Feed
+from meshpki.agent.sds.service import sds_methods
+from meshpki.agent.socket.server import SocketServer
+from meshpki.agent.socket.sessions import OneIdentity
 from meshpki.runtime import logs
 from meshpki.wire import methods
 from support.snapshots import snapshot

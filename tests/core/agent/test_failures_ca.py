@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from meshpki.agent.failure import FailureKind
+from meshpki.agent.rotation.failure import FailureKind
 from meshpki.hooks import Health
 from support.crowd import Crowd, Orders, Places, ScriptedCa, Watch, all_in, places, until
 

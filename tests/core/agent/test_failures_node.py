@@ -6,12 +6,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from meshpki.agent import node
-from meshpki.agent.bundle import read_roots
-from meshpki.agent.ca_client import Answer
-from meshpki.agent.keeper import Wish
-from meshpki.agent.node import NodeSessions
-from meshpki.agent.node_table import Limits
+from meshpki.agent.node import sessions as node
+from meshpki.agent.node.sessions import NodeSessions
+from meshpki.agent.node.table import Limits
+from meshpki.agent.renewal.ca_client import Answer
+from meshpki.agent.renewal.keeper import Wish
+from meshpki.agent.rotation.bundle import read_roots
 from meshpki.runtime.wakeup import Signal
 from support.agent_process import fake_token
 from support.fake_ca import FakeAuthority
@@ -19,9 +19,9 @@ from support.fake_ca import FakeAuthority
 if TYPE_CHECKING:
     import pytest
 
-    from meshpki.agent.bundle import Roots
-    from meshpki.agent.ca_client import BundleHeld
-    from meshpki.agent.credential import Credential
+    from meshpki.agent.renewal.ca_client import BundleHeld
+    from meshpki.agent.renewal.credential import Credential
+    from meshpki.agent.rotation.bundle import Roots
 
 WORKLOADS = 20
 LIFE = 3600.0

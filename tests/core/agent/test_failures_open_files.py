@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from meshpki.agent import socket_server
-from meshpki.agent.connections import affordable
-from meshpki.agent.feed import Feed
-from meshpki.agent.sds_service import sds_methods
-from meshpki.agent.sessions import OneIdentity
-from meshpki.agent.socket_server import SocketServer
+from meshpki.agent.rotation.feed import Feed
+from meshpki.agent.sds.service import sds_methods
+from meshpki.agent.socket import server as socket_server
+from meshpki.agent.socket.connections import affordable
+from meshpki.agent.socket.server import SocketServer
+from meshpki.agent.socket.sessions import OneIdentity
 from support.agent_process import AgentProcess, fake_token
 from support.crowd import ScriptedCa, Subscriber, look_once, places, until
 from support.fake_ca import SERVER_NAME
@@ -187,9 +187,9 @@ def test_each_connection_is_one_file_and_nothing_else_grows(node: NodeAgentProce
 _CALL = """
 import asyncio, os, resource, sys
 from pathlib import Path
-from meshpki.agent.ca_client import CaClient
-from meshpki.agent.credential import TokenCredential
-from meshpki.agent.roots_file import RootsFile
+from meshpki.agent.renewal.ca_client import CaClient
+from meshpki.agent.renewal.credential import TokenCredential
+from meshpki.agent.renewal.roots_file import RootsFile
 from meshpki.runtime.open_files import OpenFilesError
 from meshpki.runtime.watch import Watcher
 

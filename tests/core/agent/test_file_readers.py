@@ -23,7 +23,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from support.snapshots import snapshot
-from meshpki.agent.file_set import FileSet
+from meshpki.agent.files.set import FileSet
 files = FileSet(Path(sys.argv[1]))
 for serial in range(2, int(sys.argv[2]) + 2):
     files.write(snapshot(serial, bundle=b"roots %d" % serial))

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from meshpki.agent.feed import Feed
-from meshpki.agent.node_token import AUTHORIZATION, ISTIO_HEADER, token_of
-from meshpki.agent.sds_service import sds_methods
-from meshpki.agent.sessions import CallRefusedError, OneIdentity
-from meshpki.agent.socket_server import MAX_METADATA_BYTES, SocketServer
+from meshpki.agent.node.token import AUTHORIZATION, ISTIO_HEADER, token_of
+from meshpki.agent.rotation.feed import Feed
+from meshpki.agent.sds.service import sds_methods
+from meshpki.agent.socket.server import MAX_METADATA_BYTES, SocketServer
+from meshpki.agent.socket.sessions import CallRefusedError, OneIdentity
 from meshpki.tokens.encoding import MAX_TOKEN_BYTES
 from meshpki.tokens.reasons import TokenRefusedError
 from meshpki.wire import methods
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from meshpki.agent.sessions import Metadata, Session
+    from meshpki.agent.socket.sessions import Metadata, Session
 
 SECOND = 30.0
 TIMES = 25

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from meshpki.agent.feed import Feed
-from meshpki.agent.node_token import ISTIO_HEADER, token_of
-from meshpki.agent.sds_service import sds_methods
-from meshpki.agent.sessions import CallRefusedError, OneIdentity
-from meshpki.agent.socket_server import Kind, Method, SocketServer
-from meshpki.agent.workload_service import OFF, workload_methods
+from meshpki.agent.node.token import ISTIO_HEADER, token_of
+from meshpki.agent.rotation.feed import Feed
+from meshpki.agent.sds.service import sds_methods
+from meshpki.agent.socket.server import Kind, Method, SocketServer
+from meshpki.agent.socket.sessions import CallRefusedError, OneIdentity
+from meshpki.agent.workload.service import OFF, workload_methods
 from meshpki.tokens.reasons import TokenRefusedError
 from meshpki.wire import methods
 from support.agent_process import CANARY, fake_token
@@ -25,7 +25,7 @@ from support.real_snapshots import real_snapshot
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from meshpki.agent.sessions import Metadata, Session, Sessions
+    from meshpki.agent.socket.sessions import Metadata, Session, Sessions
 
 SECOND = 30.0
 TABLE = (*sds_methods(), *workload_methods())

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meshpki.agent import node, node_cache_line
-from meshpki.agent.bundle import read_roots
-from meshpki.agent.ca_client import Answer, CaRefusedError, CaUnavailableError
-from meshpki.agent.credential import TokenCredential
-from meshpki.agent.keeper import Wish
-from meshpki.agent.node import NodeSessions
-from meshpki.agent.node_cache_line import NodeCacheLine, bounds_for
-from meshpki.agent.node_run import render
-from meshpki.agent.node_table import Limits
-from meshpki.agent.sessions import CallRefusedError
+from meshpki.agent.node import cache_line as node_cache_line
+from meshpki.agent.node import sessions as node
+from meshpki.agent.node.cache_line import NodeCacheLine, bounds_for
+from meshpki.agent.node.run import render
+from meshpki.agent.node.sessions import NodeSessions
+from meshpki.agent.node.table import Limits
+from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
+from meshpki.agent.renewal.credential import TokenCredential
+from meshpki.agent.renewal.keeper import Wish
+from meshpki.agent.rotation.bundle import read_roots
+from meshpki.agent.socket.sessions import CallRefusedError
 from meshpki.runtime.wakeup import Signal
 from support.agent_process import fake_token
 from support.fake_ca import FakeAuthority
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from meshpki.agent.bundle import Roots
-    from meshpki.agent.ca_client import BundleHeld
-    from meshpki.agent.credential import Credential
-    from meshpki.agent.sessions import Session
+    from meshpki.agent.renewal.ca_client import BundleHeld
+    from meshpki.agent.renewal.credential import Credential
+    from meshpki.agent.rotation.bundle import Roots
+    from meshpki.agent.socket.sessions import Session
 
 LIFE = 3600
 AUTHORITY = FakeAuthority()
@@ -331,8 +332,8 @@ def test_a_fault_in_the_cache_leaves_the_ca_to_ask(machine: Machine, monkeypatch
     async def scene() -> None:
         async with machine.agent() as sessions:
             await opened(sessions, token())
-        monkeypatch.setattr("meshpki.agent.node_cache.NodeCache.load", fault)
-        monkeypatch.setattr("meshpki.agent.node_cache.NodeCache.store", fault)
+        monkeypatch.setattr("meshpki.agent.node.cache.NodeCache.load", fault)
+        monkeypatch.setattr("meshpki.agent.node.cache.NodeCache.store", fault)
         async with machine.agent() as sessions:
             await opened(sessions, token())
 

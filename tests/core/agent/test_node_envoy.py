@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meshpki.agent.connections import for_node
+from meshpki.agent.socket.connections import for_node
 from meshpki.ca.config_values import HostPort
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.errors import UnavailableError

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meshpki.agent.bundle import Bundle
-from meshpki.agent.failure import Failure, FailureKind
-from meshpki.agent.keeper import KeeperStatus
-from meshpki.agent.node import _CALLS, _STATUS
-from meshpki.agent.node_run import unready
-from meshpki.agent.node_table import Why
+from meshpki.agent.node.run import unready
+from meshpki.agent.node.sessions import _CALLS, _STATUS
+from meshpki.agent.node.table import Why
+from meshpki.agent.renewal.keeper import KeeperStatus
+from meshpki.agent.rotation.bundle import Bundle
+from meshpki.agent.rotation.failure import Failure, FailureKind
 from meshpki.hooks import Health
 from support import ca_server
 from support.agent_process import wait_until

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from meshpki.agent import bundle_report
-from meshpki.agent.bundle import Roots, read_roots
-from meshpki.agent.ca_client import Answer, BundleHeld
-from meshpki.agent.credential import Credential, TokenCredential
-from meshpki.agent.keeper import Wish
-from meshpki.agent.node import NodeSessions
-from meshpki.agent.node_table import Limits
+from meshpki.agent.node.sessions import NodeSessions
+from meshpki.agent.node.table import Limits
+from meshpki.agent.renewal import bundle_report
+from meshpki.agent.renewal.ca_client import Answer, BundleHeld
+from meshpki.agent.renewal.credential import Credential, TokenCredential
+from meshpki.agent.renewal.keeper import Wish
+from meshpki.agent.rotation.bundle import Roots, read_roots
 from meshpki.runtime.wakeup import Signal
 from support import ca_server
 from support.agent_process import fake_token, wait_until

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from meshpki.agent.node_token import ISTIO_HEADER
-from meshpki.agent.sds_service import sds_methods
-from meshpki.agent.socket_server import Kind, Method
-from meshpki.agent.workload_service import workload_methods
+from meshpki.agent.node.token import ISTIO_HEADER
+from meshpki.agent.sds.service import sds_methods
+from meshpki.agent.socket.server import Kind, Method
+from meshpki.agent.workload.service import workload_methods
 from meshpki.ca.config_values import HostPort
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.wire import methods

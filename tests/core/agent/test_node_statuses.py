@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from meshpki.agent.bundle import Roots, read_roots
-from meshpki.agent.ca_client import Answer, CaRefusedError, CaUnavailableError
-from meshpki.agent.keeper import Wish
-from meshpki.agent.node import NodeSessions
-from meshpki.agent.node_config import NodeConfig
-from meshpki.agent.node_table import Limits
-from meshpki.agent.sds_service import sds_methods
-from meshpki.agent.socket_server import PATIENCE_SECONDS, SocketServer
-from meshpki.agent.workload_service import workload_methods
+from meshpki.agent.node.config import NodeConfig
+from meshpki.agent.node.sessions import NodeSessions
+from meshpki.agent.node.table import Limits
+from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
+from meshpki.agent.renewal.keeper import Wish
+from meshpki.agent.rotation.bundle import Roots, read_roots
+from meshpki.agent.sds.service import sds_methods
+from meshpki.agent.socket.server import PATIENCE_SECONDS, SocketServer
+from meshpki.agent.workload.service import workload_methods
 from meshpki.runtime.wakeup import Signal
 from meshpki.wire import methods
 from support.agent_process import fake_token
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from meshpki.agent.ca_client import BundleHeld
-    from meshpki.agent.credential import Credential
+    from meshpki.agent.renewal.ca_client import BundleHeld
+    from meshpki.agent.renewal.credential import Credential
 
 AUTHORITY = FakeAuthority()
 TABLE = (*sds_methods(), *workload_methods())

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshpki.agent import node
-from meshpki.agent.bundle import read_roots
-from meshpki.agent.ca_client import Answer, CaRefusedError, CaUnavailableError
-from meshpki.agent.credential import TokenCredential
-from meshpki.agent.keeper import Wish
-from meshpki.agent.node import NodeSessions
-from meshpki.agent.node_table import Limits, NodeTable, Phase, Start, Stop, TokenKey, TurnAway
-from meshpki.agent.sessions import CallRefusedError
+from meshpki.agent.node import sessions as node
+from meshpki.agent.node.sessions import NodeSessions
+from meshpki.agent.node.table import Limits, NodeTable, Phase, Start, Stop, TokenKey, TurnAway
+from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
+from meshpki.agent.renewal.credential import TokenCredential
+from meshpki.agent.renewal.keeper import Wish
+from meshpki.agent.rotation.bundle import read_roots
+from meshpki.agent.socket.sessions import CallRefusedError
 from meshpki.runtime.wakeup import Signal
 from support.agent_process import fake_token
 from support.fake_ca import FakeAuthority
@@ -29,11 +29,11 @@ from support.fake_ca import FakeAuthority
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from meshpki.agent.bundle import Roots
-    from meshpki.agent.ca_client import BundleHeld
-    from meshpki.agent.credential import Credential
-    from meshpki.agent.node_table import Action
-    from meshpki.agent.sessions import Session
+    from meshpki.agent.node.table import Action
+    from meshpki.agent.renewal.ca_client import BundleHeld
+    from meshpki.agent.renewal.credential import Credential
+    from meshpki.agent.rotation.bundle import Roots
+    from meshpki.agent.socket.sessions import Session
 
 LIFE = 3600
 EXPIRES = time.time() + 90_000

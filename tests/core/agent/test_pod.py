@@ -20,7 +20,7 @@ from support.crowd import files_serial
 from support.fake_ca import SERVER_NAME, FakeAuthority, FakeCa
 
 if TYPE_CHECKING:
-    from meshpki.agent.config import AgentConfig
+    from meshpki.agent.process.config import AgentConfig
 
 pytestmark = pytest.mark.e2e
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from meshpki.agent.ca_client import CaRefusedError, sign_once
-from meshpki.agent.config import AgentConfig
-from meshpki.agent.key_request import KeyType, new_key_request
+from meshpki.agent.process.config import AgentConfig
+from meshpki.agent.renewal.ca_client import CaRefusedError, sign_once
+from meshpki.agent.rotation.key_request import KeyType, new_key_request
 from meshpki.hooks import CaEndpoint
 from meshpki.tokens.reasons import TokenReason
 from support import ca_server

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from meshpki.agent.feed import Feed
-from meshpki.agent.keeper import Wish
-from meshpki.agent.node import NodeSessions
-from meshpki.agent.node_table import Limits
-from meshpki.agent.sds_service import sds_methods
-from meshpki.agent.sessions import OneIdentity
-from meshpki.agent.socket_server import SocketServer
-from meshpki.agent.workload_service import workload_methods
+from meshpki.agent.node.sessions import NodeSessions
+from meshpki.agent.node.table import Limits
+from meshpki.agent.renewal.keeper import Wish
+from meshpki.agent.rotation.feed import Feed
+from meshpki.agent.sds.service import sds_methods
+from meshpki.agent.socket.server import SocketServer
+from meshpki.agent.socket.sessions import OneIdentity
+from meshpki.agent.workload.service import workload_methods
 from meshpki.wire import methods
 from support.agent_process import fake_token
 from support.snapshots import snapshot
 
 if TYPE_CHECKING:
-    from meshpki.agent.sessions import Sessions
+    from meshpki.agent.socket.sessions import Sessions
 
 SECOND = 20.0
 CALLS = 50

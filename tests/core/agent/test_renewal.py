@@ -12,10 +12,10 @@ import grpc
 import pytest
 from cryptography import x509
 
-from meshpki.agent.ca_client import BundleHeld, CaClient, CaRefusedError, CaUnavailableError
-from meshpki.agent.config import AgentConfig
-from meshpki.agent.credential import CertificateCredential, TokenCredential
-from meshpki.agent.key_request import KeyType, new_key_request
+from meshpki.agent.process.config import AgentConfig
+from meshpki.agent.renewal.ca_client import BundleHeld, CaClient, CaRefusedError, CaUnavailableError
+from meshpki.agent.renewal.credential import CertificateCredential, TokenCredential
+from meshpki.agent.rotation.key_request import KeyType, new_key_request
 from meshpki.ca.audit.record import RecordKind
 from meshpki.ca.audit.verify import tail
 from meshpki.ca.keys import private_pem

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from meshpki.agent import sds_service
-from meshpki.agent.feed import Feed
-from meshpki.agent.sds_files import FileReader, SecretFiles
-from meshpki.agent.sds_service import sds_methods
-from meshpki.agent.sessions import OneIdentity
+from meshpki.agent.rotation.feed import Feed
+from meshpki.agent.sds import service as sds_service
+from meshpki.agent.sds.files import FileReader, SecretFiles
+from meshpki.agent.sds.service import sds_methods
+from meshpki.agent.socket.sessions import OneIdentity
 from meshpki.runtime.watch import Watcher
 from meshpki.wire.methods import DELTA_SECRETS, STREAM_SECRETS
 from meshpki.wire.sds_pb2 import DeltaDiscoveryRequest, DiscoveryRequest

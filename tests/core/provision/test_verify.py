@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from meshpki.agent.ca_client import CaRefusedError, CaUnavailableError, sign_once
+from meshpki.agent.renewal.ca_client import CaRefusedError, CaUnavailableError, sign_once
 from meshpki.errors import MachineError, RefusedError
 from meshpki.hooks import CaEndpoint, ComponentStatus, Health, WorkloadStatus
 from meshpki.identity import ServiceAccountRef

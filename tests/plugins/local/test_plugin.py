@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meshpki.agent import socket_path
+from meshpki.agent.socket import path as socket_path
 from meshpki.errors import MachineError
 from meshpki.hooks import DetectRequest, Mode, PlanRequest
 from meshpki.identity import ServiceAccountRef

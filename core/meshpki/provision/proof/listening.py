@@ -33,7 +33,7 @@ class Listening:
 
     def once(self, endpoint: CaEndpoint, token: str, csr_pem: str, seconds: int) -> Sequence[str]:
         """See `ca_questions.Sign`. Raises as it does."""
-        from meshpki.agent.ca_client import CaUnavailableError
+        from meshpki.agent.renewal.ca_client import CaUnavailableError
 
         self.silent = False
         try:
@@ -44,7 +44,7 @@ class Listening:
 
     def until_settled(self, endpoint: CaEndpoint, token: str, csr_pem: str, seconds: int) -> Sequence[str]:
         """The same for a token by a key that the CA may not have looked for yet: ask again until it has."""
-        from meshpki.agent.ca_client import CaUnavailableError
+        from meshpki.agent.renewal.ca_client import CaUnavailableError
 
         end = min(self._pace.monotonic() + KEY_SECONDS, self._deadline)
         while True:

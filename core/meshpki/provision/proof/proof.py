@@ -316,7 +316,7 @@ class _Round:
 
     def _refused(self, token: str) -> str:
         """How the CA refuses it for its pod is gone; empty if it issues. Raises MeshpkiError for any other answer."""
-        from meshpki.agent.ca_client import CaRefusedError
+        from meshpki.agent.renewal.ca_client import CaRefusedError
 
         try:
             self._ca.ask(token)

@@ -102,7 +102,7 @@ class Workloads:
         """Where the agents will make something: an agent that finds something else there refuses to begin."""
         if self.settings.agent is Agents.NODE:
             return [(self.layout.node, Kind.OPEN_DIRECTORY), (self.layout.node_socket, Kind.SOCKET)]
-        from meshpki.agent.file_set import DATA, NAMES
+        from meshpki.agent.files.set import DATA, NAMES
 
         return [
             served

@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from meshpki.agent.ca_client import CaRefusedError, CaUnavailableError
+from meshpki.agent.renewal.ca_client import CaRefusedError, CaUnavailableError
 from meshpki.hooks import CaEndpoint
 from meshpki.identity import TrustDomain
 from meshpki.provision.checks import Verdict, VerifyReport

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from meshpki.agent.ca_client import sign_once
+from meshpki.agent.renewal.ca_client import sign_once
 from meshpki.ca.config_clusters import Authentication
 from meshpki.errors import MeshpkiError
 from meshpki.hooks import CaEndpoint

@@ -1,0 +1,94 @@
+"""The files as a face: each new snapshot is written, and whoever wants to know is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from meshpki.errors import MachineError
+from meshpki.runtime.wakeup import Signal
+
+if TYPE_CHECKING:
+    from meshpki.agent.files.set import FileSet
+    from meshpki.agent.files.teller import Teller
+    from meshpki.agent.rotation.feed import Feed
+    from meshpki.agent.rotation.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 5.0
+
+
+class FilesFace:
+    """Follows a feed. Trouble here stays here: it is said once, tried again, and the socket serves meanwhile.
+
+    The first set of each life of the agent is told too: the life before may have ended between a change and its
+    notice.
+    """
+
+    def __init__(
+        self, files: FileSet, feed: Feed, teller: Teller | None = None, *, retry_seconds: float = RETRY_SECONDS
+    ) -> None:
+        self._files = files
+        self._feed = feed
+        self._teller = teller
+        self._retry_seconds = retry_seconds
+        self._tried: Snapshot | None = None
+        self._written: Snapshot | None = None
+        self._stepped = Signal()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.trouble = ""
+        """Why the files are not what the feed has; empty when they are."""
+
+    def prepare(self) -> None:
+        """Make the directory now, or say why not. Raises MachineError."""
+        self._files.prepare()
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._tasks = [asyncio.create_task(self._follow())]
+        if self._teller is not None:
+            self._tasks.append(asyncio.create_task(self._teller.run()))
+        for task in self._tasks:
+            task.add_done_callback(_log_fault)
+
+    async def stop(self) -> None:
+        """Follow no more; a command that runs is killed. The files stay."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def tried(self, snapshot: Snapshot) -> None:
+        """Wait until that snapshot was written, could not be, or is no longer the feed's."""
+        while self._tried is not snapshot and self._feed.current is snapshot and not self._tasks[0].done():
+            await asyncio.wait([self._stepped.next(), self._tasks[0]], return_when=asyncio.FIRST_COMPLETED)
+
+    async def _follow(self) -> None:
+        while not self._feed.closed:
+            changed, snapshot = self._feed.changes(), self._feed.current
+            if snapshot is not None and snapshot is not self._written:
+                await self._write(snapshot)
+                self._stepped.wake()
+            await asyncio.wait([changed], timeout=self._retry_seconds if self.trouble else None)
+
+    async def _write(self, snapshot: Snapshot) -> None:
+        try:
+            await asyncio.to_thread(self._files.write, snapshot)
+        except MachineError as error:
+            log.log(
+                logging.DEBUG if error.seen == self.trouble else logging.WARNING,
+                "the files could not be written",
+                extra={"seen": error.seen, "wanted": error.wanted, "todo": error.todo},
+            )
+            self.trouble = error.seen
+        else:
+            self._written, self.trouble = snapshot, ""
+            if self._teller is not None:
+                self._teller.tell()
+        self._tried = snapshot
+
+
+def _log_fault(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a fault of the agent ended the files", exc_info=task.exception())

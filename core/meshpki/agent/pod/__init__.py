@@ -1,0 +1,1 @@
+"""Pod mode: one workload, by the token beside it."""

@@ -1,0 +1,1 @@
+"""What the processes of both modes share: configuration, signals, status, health and metrics."""

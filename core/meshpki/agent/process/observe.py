@@ -1,0 +1,216 @@
+"""What the agent shows of itself over HTTP: /livez, /readyz and /metrics, for one identity or a thousand.
+
+Everything is asked for in the event loop, so that nothing is read while it changes, and /livez is the proof that the
+loop still turns. Nothing runs between two questions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+
+import meshpki
+from meshpki.agent.rotation.failure import FailureKind
+from meshpki.health import Health
+from meshpki.runtime.http import HttpServer, health_page, metrics_page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from meshpki.agent.renewal.keeper import KeeperStatus
+
+LOOP_SECONDS: Final = 2.0
+"""An event loop that does not answer for so long is stuck."""
+STATES: Final = (Health.FRESH, Health.OVERDUE, Health.EXPIRED, Health.FAILED, Health.DENIED)
+
+T = TypeVar("T")
+
+
+def not_serving(status: KeeperStatus, now: float) -> tuple[str, ...]:
+    """Say why no valid certificate is served; nothing when one is. An old one that is still valid is good enough."""
+    held = status.snapshot
+    if held is None:
+        return (f"no certificate yet: {status.health.value}",)
+    if now >= held.not_after:
+        return (f"the certificate expired {now - held.not_after:.0f} s ago",)
+    if now < held.not_before:
+        return (f"the certificate is valid in {held.not_before - now:.0f} s: compare the clocks",)
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCounts:
+    """What a node's agent counts beside its identities."""
+
+    refused: Mapping[str, int]
+    """Tokens in the CA's word, calls in ours, since the start."""
+    tokens: Mapping[str, int]
+    """By phase, now."""
+
+
+class Observer:
+    """The HTTP server of an agent, from construction to `close`. Made in the event loop that it asks."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        statuses: Callable[[], Sequence[KeeperStatus]],
+        unready: Callable[[], tuple[str, ...]],
+        node: Callable[[], NodeCounts] | None = None,
+    ) -> None:
+        """`statuses` gives every identity, `unready` what keeps the agent from serving, `node` what only a node's agent
+        counts. Raises MachineError.
+        """
+        self._node = node
+        self._loop = asyncio.get_running_loop()
+        self._statuses = statuses
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        self._server = HttpServer(
+            host,
+            port,
+            {
+                "/livez": health_page(lambda: self._in_loop(tuple[str, ...], _STUCK)),
+                "/readyz": health_page(lambda: self._in_loop(unready, _STUCK)),
+                "/metrics": metrics_page(registry),
+            },
+            setting="--http",
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._server.port
+
+    def close(self) -> None:
+        """Stop listening. Blocks for a moment: call it in a thread."""
+        self._server.close()
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, as the client library wants it; from one of the server's threads."""
+        yield from families(self._in_loop(self._statuses, ()))
+        if self._node is not None:
+            counts = self._in_loop(self._node, NodeCounts({}, {}))
+            yield turned_away(counts.refused)
+            yield tokens(counts.tokens)
+
+    def _in_loop(self, ask: Callable[[], T], stuck: T) -> T:
+        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
+                answer.set_exception(error)
+
+        try:
+            self._loop.call_soon_threadsafe(run)
+            return answer.result(LOOP_SECONDS)
+        except (RuntimeError, concurrent.futures.TimeoutError):  # closed, or it does not turn
+            return stuck
+
+
+def turned_away(reasons: Mapping[str, int]) -> Metric:
+    """Give the metric of what a node's agent refused."""
+    words = "Tokens that the CA refused, by its reason, and calls that were turned away"
+    family = CounterMetricFamily("meshpki_agent_refused", words, labels=["reason"])
+    for reason, count in reasons.items():
+        family.add_metric([reason], count)
+    return family
+
+
+def tokens(phases: Mapping[str, int]) -> Metric:
+    """Give the metric of where a node's tokens stand."""
+    family = GaugeMetricFamily("meshpki_agent_tokens", "Tokens by phase", labels=["phase"])
+    for phase, count in phases.items():
+        family.add_metric([phase], count)
+    return family
+
+
+_STUCK: Final = ("the event loop does not answer",)
+
+
+def families(statuses: Iterable[KeeperStatus]) -> Iterator[Metric]:
+    """Give the metrics. Identities of the same SPIFFE ID (two pods of one account) are shown as one, the worst of them.
+
+    Names and units as cert-manager and the CA have them: certificate_expiration_timestamp_seconds and the like.
+    """
+    by_id: dict[str, list[KeeperStatus]] = {}
+    for status in statuses:
+        by_id.setdefault(str(status.snapshot.spiffe_id) if status.snapshot else "", []).append(status)
+    yield InfoMetricFamily("meshpki_agent", "The agent", {"version": meshpki.__version__})
+    yield _gauge("expiration_timestamp_seconds", "When the served certificate expires", by_id, _expiration)
+    yield _gauge("renewal_timestamp_seconds", "When the CA is asked next", by_id, _renewal)
+    yield _states(by_id)
+    yield _renewals(by_id)
+    yield _failures(by_id)
+    yield _bundle("sequence", "Changes of the served trust bundle since the agent began", by_id, _sequence)
+    yield _bundle("roots", "Roots in the served trust bundle", by_id, _roots)
+
+
+def _expiration(status: KeeperStatus) -> float:
+    return status.snapshot.not_after if status.snapshot else 0
+
+
+def _renewal(status: KeeperStatus) -> float:
+    return status.renew_at
+
+
+def _sequence(status: KeeperStatus) -> float:
+    return status.bundle.sequence
+
+
+def _roots(status: KeeperStatus) -> float:
+    return len(status.bundle.roots)
+
+
+_ById = dict[str, list["KeeperStatus"]]
+
+
+def _gauge(name: str, words: str, by_id: _ById, read: Callable[[KeeperStatus], float]) -> Metric:
+    family = GaugeMetricFamily(f"meshpki_agent_certificate_{name}", words, labels=["spiffe_id"])
+    for spiffe_id, statuses in by_id.items():
+        if spiffe_id or name.startswith("renewal"):
+            family.add_metric([spiffe_id], min(map(read, statuses)))
+    return family
+
+
+def _bundle(name: str, words: str, by_id: _ById, read: Callable[[KeeperStatus], float]) -> Metric:
+    family = GaugeMetricFamily(f"meshpki_agent_bundle_{name}", words, labels=["spiffe_id"])
+    for spiffe_id, statuses in by_id.items():
+        family.add_metric([spiffe_id], min(map(read, statuses)))
+    return family
+
+
+def _states(by_id: _ById) -> Metric:
+    words = "How many identities stand so; all states of an identity are shown, the others with 0"
+    family = GaugeMetricFamily("meshpki_agent_certificate_state", words, labels=["spiffe_id", "state"])
+    for spiffe_id, statuses in by_id.items():
+        found = Counter(status.health for status in statuses)
+        for state in STATES:
+            family.add_metric([spiffe_id, state.value], found[state])
+    return family
+
+
+def _renewals(by_id: _ById) -> Metric:
+    family = CounterMetricFamily("meshpki_agent_renewals", "Certificates obtained from the CA", labels=["spiffe_id"])
+    for spiffe_id, statuses in by_id.items():
+        family.add_metric([spiffe_id], sum(status.renewals for status in statuses))
+    return family
+
+
+def _failures(by_id: _ById) -> Metric:
+    words = "Failed renewals, by who was at fault: token, network, verdict (of the CA), answer, machine"
+    family = CounterMetricFamily("meshpki_agent_renewal_failures", words, labels=["spiffe_id", "kind"])
+    for spiffe_id, statuses in by_id.items():
+        for kind in FailureKind:
+            family.add_metric([spiffe_id, kind.value], sum(status.failures.get(kind, 0) for status in statuses))
+    return family

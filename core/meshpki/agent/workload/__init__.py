@@ -1,0 +1,1 @@
+"""The SPIFFE Workload API on the same socket."""

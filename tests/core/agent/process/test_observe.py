@@ -1,0 +1,183 @@
+"""Health and metrics of an agent: the pages over HTTP, and what they say of every state."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from meshpki.agent.process.observe import LOOP_SECONDS, Observer, families, not_serving
+from meshpki.agent.renewal.keeper import KeeperStatus
+from meshpki.agent.rotation.bundle import Bundle
+from meshpki.agent.rotation.failure import FailureKind
+from meshpki.errors import MachineError
+from meshpki.hooks import Health
+from support.snapshots import SPIFFE_ID, snapshot
+
+NOW = 1000.0
+
+
+def status(health: Health = Health.FRESH, *, ends: int = 3600, begins: int = 0, failures: int = 0) -> KeeperStatus:
+    return KeeperStatus(
+        health=health,
+        snapshot=snapshot(1, begins=begins, ends=ends) if health is not Health.FAILED else None,
+        bundle=Bundle().with_configured((b"a", b"b")),
+        renew_at=ends / 2,
+        renewals=3,
+        failures={FailureKind.NETWORK: failures} if failures else {},
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [
+        (status(), ""),
+        (status(Health.OVERDUE), ""),
+        (status(Health.DENIED), ""),
+        (status(Health.EXPIRED, ends=999), "expired 1 s ago"),
+        (status(Health.EXPIRED, ends=1000), "expired 0 s ago"),
+        (status(Health.FAILED), "no certificate yet: failed"),
+        (status(begins=1060), "valid in 60 s"),
+    ],
+)
+def test_ready_is_who_serves_a_valid_certificate(found: KeeperStatus, word: str) -> None:
+    wrong = not_serving(found, NOW)
+    assert bool(wrong) == bool(word)
+    assert word in "".join(wrong)
+
+
+def test_denied_before_the_first_certificate_is_not_ready() -> None:
+    refused = KeeperStatus(Health.DENIED, None, Bundle(), 0, 0, {})
+    assert not_serving(refused, NOW) == ("no certificate yet: denied",)
+
+
+@dataclass
+class Agent:
+    """What an observer asks."""
+
+    statuses: list[KeeperStatus] = field(default_factory=list)
+    wrong: tuple[str, ...] = ()
+
+    def all(self) -> Sequence[KeeperStatus]:
+        return self.statuses
+
+    def unready(self) -> tuple[str, ...]:
+        return self.wrong
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def observing(agent: Agent, scene: Callable[[Observer], Awaitable[None]]) -> None:
+    async def main() -> None:
+        observer = Observer("127.0.0.1", 0, statuses=agent.all, unready=agent.unready)
+        try:
+            await scene(observer)
+        finally:
+            await asyncio.to_thread(observer.close)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_the_pages() -> None:
+    agent = Agent([status()])
+
+    async def scene(observer: Observer) -> None:
+        port = observer.port
+        assert await asyncio.to_thread(get, port, "/livez") == (200, "ok\n")
+        assert await asyncio.to_thread(get, port, "/readyz") == (200, "ok\n")
+        agent.wrong = ("the certificate expired 5 s ago",)
+        assert await asyncio.to_thread(get, port, "/readyz") == (503, "the certificate expired 5 s ago\n")
+        assert await asyncio.to_thread(get, port, "/livez") == (200, "ok\n"), "who is not ready is not dead"
+        assert (await asyncio.to_thread(get, port, "/"))[0] == 404
+
+    observing(agent, scene)
+
+
+def test_a_stuck_event_loop_is_neither_live_nor_ready() -> None:
+    """The questions come from a thread while the loop does not turn."""
+    found: list[tuple[int, str]] = []
+
+    def ask(port: int) -> None:
+        found.extend(get(port, path) for path in ("/livez", "/readyz"))
+
+    async def scene(observer: Observer) -> None:
+        asking = threading.Thread(target=ask, args=(observer.port,))
+        asking.start()
+        asking.join(4 * LOOP_SECONDS)
+        assert found == [(503, "the event loop does not answer\n")] * 2
+
+    observing(Agent(), scene)
+
+
+def metrics(*statuses: KeeperStatus) -> dict[tuple[str, ...], float]:
+    agent, text = Agent(list(statuses)), ""
+
+    async def scene(observer: Observer) -> None:
+        nonlocal text
+        code, text = await asyncio.to_thread(get, observer.port, "/metrics")
+        assert code == 200
+
+    observing(agent, scene)
+    return {
+        (sample.name, *(sample.labels[name] for name in ("spiffe_id", "state", "kind") if name in sample.labels)): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+ME = str(SPIFFE_ID)
+
+
+def test_metrics_of_one_identity() -> None:
+    found = metrics(status(Health.OVERDUE, failures=2))
+    assert found["meshpki_agent_certificate_expiration_timestamp_seconds", ME] == 3600
+    assert found["meshpki_agent_certificate_renewal_timestamp_seconds", ME] == 1800
+    assert found["meshpki_agent_renewals_total", ME] == 3
+    assert found["meshpki_agent_renewal_failures_total", ME, "network"] == 2
+    assert found["meshpki_agent_renewal_failures_total", ME, "verdict"] == 0
+    assert found["meshpki_agent_bundle_sequence", ME] == 1
+    assert found["meshpki_agent_bundle_roots", ME] == 2
+    states = {key[2]: value for key, value in found.items() if key[0] == "meshpki_agent_certificate_state"}
+    assert states == {"fresh": 0, "overdue": 1, "expired": 0, "failed": 0, "denied": 0}
+
+
+def test_metrics_before_the_first_certificate() -> None:
+    found = metrics(status(Health.FAILED, failures=1))
+    assert found["meshpki_agent_certificate_state", "", "failed"] == 1
+    assert found["meshpki_agent_renewal_failures_total", "", "network"] == 1
+    assert not [key for key in found if "expiration" in key[0]], "a zero there would ring every alert"
+
+
+def test_metrics_of_two_pods_of_one_account_show_the_worse() -> None:
+    found = metrics(status(), status(Health.OVERDUE, ends=1800, failures=1))
+    assert found["meshpki_agent_certificate_expiration_timestamp_seconds", ME] == 1800
+    assert found["meshpki_agent_certificate_state", ME, "fresh"] == 1
+    assert found["meshpki_agent_certificate_state", ME, "overdue"] == 1
+    assert found["meshpki_agent_renewals_total", ME] == 6
+
+
+def test_no_key_and_no_token_in_any_metric() -> None:
+    assert "key 1" not in "".join(map(str, families([status()])))
+
+
+def test_a_port_that_is_taken() -> None:
+    async def scene(observer: Observer) -> None:
+        with pytest.raises(MachineError, match="could not listen"):
+            Observer("127.0.0.1", observer.port, statuses=list, unready=tuple)
+
+    observing(Agent(), scene)
