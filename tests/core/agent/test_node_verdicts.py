@@ -174,6 +174,24 @@ def test_a_thousand_good_tokens_refused_at_once_are_one_warning_and_no_strangers
     assert [vars(record)["state"] for record in said if record.levelno >= logging.WARNING] == ["denied", "denied"]
 
 
+def test_a_ca_that_is_away_is_one_warning_for_all(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "meshpki.agent")
+
+    async def scene() -> None:
+        async with running() as machine:
+            sessions = [await machine.open(token(f"w{number}")) for number in range(10)]
+            machine.ca.error = AWAY
+            machine.now += 0.6 * LIFE
+            await machine.until(lambda: all(machine.ca.asked[token(f"w{number}")] == 2 for number in range(10)))
+            for session in sessions:
+                session.close()
+
+    asyncio.run(scene())
+    said = [record for record in caplog.records if "the CA gave no answer" in record.message]
+    assert [record.levelno for record in said].count(logging.WARNING) == 1
+    assert len(said) >= 8, "each of them at debug level"
+
+
 def test_a_token_that_stays_refused_is_tried_ever_slower_until_its_certificate_is_over() -> None:
     async def scene() -> None:
         async with running() as machine:

@@ -12,13 +12,14 @@ from meshpki.agent.renewal.keeper import Authority, Keeper
 from meshpki.agent.rotation.feed import Feed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from meshpki.agent.node.token import StreamToken
     from meshpki.agent.node.turns import Turns
     from meshpki.agent.renewal.ca_client import Answer, BundleHeld
     from meshpki.agent.renewal.credential import Credential
     from meshpki.agent.renewal.keeper import ConfiguredRoots, Held, Wish
+    from meshpki.agent.rotation.failure import FailureKind
     from meshpki.agent.rotation.snapshot import Snapshot
     from meshpki.runtime.repeats import Repeats
 
@@ -41,7 +42,7 @@ class NodeIdentity:
         turns: Turns,
         roots: ConfiguredRoots,
         *,
-        refusals: Repeats,
+        many: Mapping[FailureKind, Repeats],
         clock_jumps: Callable[[], asyncio.Future[None]],
         clock: Callable[[], float],
         chance: Callable[[], float],
@@ -63,7 +64,7 @@ class NodeIdentity:
             credentials=self,
             feed=self.feed,
             roots=roots,
-            refusals=refusals,
+            many=many,
             clock_jumps=clock_jumps,
             clock=clock,
             chance=chance,

@@ -17,7 +17,7 @@ from meshpki.agent.node.identity import NodeIdentity
 from meshpki.agent.node.table import Admit, AskBack, Halt, NodeTable, Phase, Start, Stop, TurnAway, Why
 from meshpki.agent.node.token import ISTIO_HEADER, token_of
 from meshpki.agent.node.turns import Turns
-from meshpki.agent.renewal.reporting import refusals_of_many
+from meshpki.agent.renewal.reporting import reports_of_many
 from meshpki.agent.rotation.feed import Feed
 from meshpki.agent.socket.sessions import CallRefusedError
 from meshpki.runtime.clock_watch import ClockWatch
@@ -97,7 +97,7 @@ class NodeSessions:
         self._numbers = itertools.count(1)
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._refusals = refusals_of_many()
+        self._many = reports_of_many()
         self._refused: Counter[str] = Counter()
         self._moved = Signal()
         self._planned = float("inf")
@@ -169,7 +169,7 @@ class NodeSessions:
                 self._ca,
                 self._turns,
                 self._roots,
-                refusals=self._refusals,
+                many=self._many,
                 clock_jumps=self._clock_watch.jumps,
                 clock=self._clock,
                 chance=self._chance,

@@ -99,7 +99,7 @@ class KeeperStatus:
 class Keeper:
     """Keeps one identity's certificate fresh on its feed. `clock` gives epoch seconds, `chance` numbers in [0, 1).
 
-    `refusals` says what the CA refuses, where there are many keepers; without it, every refusal is a warning.
+    `many` says why renewals fail, where there are many keepers; without it, every failure is a warning.
 
     With `clock_jumps` (see ClockWatch.jumps) it sleeps until something is due; without, it looks at the clock itself.
     """
@@ -113,7 +113,7 @@ class Keeper:
         feed: Feed,
         roots: ConfiguredRoots,
         held: Held | None = None,
-        refusals: Repeats | None = None,
+        many: Mapping[FailureKind, Repeats] | None = None,
         clock_jumps: Callable[[], asyncio.Future[None]] | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
@@ -125,7 +125,7 @@ class Keeper:
         self._clock = clock
         self._chance = chance
         self._roots = roots
-        self._refusals = refusals
+        self._many = many
         self._clock_jumps = clock_jumps
         self._bundle = Bundle().with_configured(self._roots.current)
         self._state = rotation.start(clock())
@@ -219,7 +219,7 @@ class Keeper:
                     self._tally.failures[failure.kind] += 1
                     held = self._state.snapshot
                     whose = "" if held is None else str(held.spiffe_id)
-                    report(action, self.health(now), now, self._refusals, whose=whose)
+                    report(action, self.health(now), now, self._many, whose=whose)
         self._tell_health(now)
         self._stepped.wake()
 

@@ -14,6 +14,8 @@ from meshpki.runtime.open_files import OpenFilesError
 from meshpki.runtime.repeats import Repeats
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from meshpki.agent.rotation.machine import Report
     from meshpki.health import Health
 
@@ -49,16 +51,22 @@ def failure_of(error: Exception) -> Failure:
     return Failure(kind, reason, error.seen + wanted, error.todo)
 
 
-def report(action: Report, health: Health, now: float, refusals: Repeats | None = None, *, whose: str = "") -> None:
+def report(
+    action: Report,
+    health: Health,
+    now: float,
+    many: Mapping[FailureKind, Repeats] | None = None,
+    *,
+    whose: str = "",
+) -> None:
     """Log a failure: loud when it is new, and again and again only where that tells something.
 
     A token that is missing or expired is said once: the CA is not asked meanwhile, so nothing new is learned.
-    `refusals` says what the CA refused, where anybody may have tokens refused, and a thousand may be refused at once.
-    `whose`: the SPIFFE ID of what was accepted before, by the CA's word; a line of many would else be nobody's. A
-    refusal of that is another matter than of a stranger's token, and not lost among those.
+    `many` says it where there are many identities: a CA that is away is away for a thousand at once, and anybody may
+    have tokens refused. `whose`: the SPIFFE ID of what was accepted before, by the CA's word; a line of many would else
+    be nobody's. A refusal of that is another matter than of a stranger's token, and not lost among those.
     """
     failure = action.failure
-    quiet = action.repeated and failure.kind is FailureKind.TOKEN
     extra = {
         **({"spiffe_id": whose} if whose else {}),
         "fault": failure.kind.value,
@@ -68,12 +76,15 @@ def report(action: Report, health: Health, now: float, refusals: Repeats | None 
         "state": health.value,
         "retry_in_seconds": round(action.retry_at - now, 1),
     }
-    if refusals is not None and failure.denied:
-        refusals.say(f"{failure.reason}, accepted before" if whose else failure.reason, extra)
+    if action.repeated and failure.kind is FailureKind.TOKEN:
+        log.debug(_HEADLINES[failure.kind], extra=extra)
+    elif many is None:
+        log.warning(_HEADLINES[failure.kind], extra=extra)
     else:
-        log.log(logging.DEBUG if quiet else logging.WARNING, _HEADLINES[failure.kind], extra=extra)
+        accepted = ", accepted before" if whose and failure.denied else ""
+        many[failure.kind].say(f"{failure.reason}{accepted}", extra)
 
 
-def refusals_of_many() -> Repeats:
-    """What says in node mode that a token was refused."""
-    return Repeats(log, _HEADLINES[FailureKind.VERDICT])
+def reports_of_many() -> Mapping[FailureKind, Repeats]:
+    """What says in node mode that renewals fail: of each kind and reason one line a minute, and how many there were."""
+    return {kind: Repeats(log, headline) for kind, headline in _HEADLINES.items()}
