@@ -18,7 +18,7 @@ from meshpki.agent.node.table import Limits
 from meshpki.agent.renewal.keeper import Wish
 from meshpki.agent.rotation.feed import Feed
 from meshpki.agent.sds.service import sds_methods
-from meshpki.agent.socket.server import SocketServer
+from meshpki.agent.socket.server import HEARD_OUT, SocketServer
 from meshpki.agent.socket.sessions import OneIdentity
 from meshpki.agent.workload.service import workload_methods
 from meshpki.wire import methods
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SECOND = 20.0
 CALLS = 50
+LARGE = 512 * 1024
+"""More than the window that a client may fill unread."""
 SPIFFE = ("workload.spiffe.io", "true")
 EXPIRED = ("authorization", f"Bearer {fake_token(expires_at=time.time() - 60)}")
 Code = grpc.StatusCode
@@ -100,5 +102,31 @@ def test_a_refused_call_leaves_nothing(short_dir: Path, case: Case) -> None:
                 while any(count - before[name] >= CALLS // 5 for name, count in alive().items()):
                     await asyncio.sleep(0.05)
         await server.stop()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_who_is_refused_hears_why_sending_much_or_nothing_and_more_of_them_than_are_heard_out(short_dir: Path) -> None:
+    (short_dir / "s").mkdir(mode=0o750)
+    socket = short_dir / "s" / "socket"
+
+    async def refused(channel: grpc.aio.Channel, *messages: bytes) -> grpc.StatusCode:
+        call = channel.stream_stream(methods.STREAM_SECRETS, bytes, bytes)(timeout=SECOND)
+        for message in messages:
+            await call.write(message)
+        status: grpc.StatusCode = await call.code()
+        return status
+
+    async def main() -> None:
+        server = SocketServer(socket, sessions_of(node=True), sds_methods())
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+                silent = [refused(channel) for _ in range(3 * HEARD_OUT)]
+                speaking = [refused(channel, bytes(LARGE)) for _ in range(HEARD_OUT // 2)]
+                assert set(await asyncio.gather(*silent)) == {Code.UNAUTHENTICATED}
+                assert set(await asyncio.gather(*speaking)) == {Code.UNAUTHENTICATED}
+        finally:
+            await server.stop()
 
     asyncio.run(asyncio.wait_for(main(), 60))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -30,8 +31,9 @@ MAX_REQUEST_BYTES: Final = 1024 * 1024
 """Of one message. Envoy's first one has 61 KiB, for it names every extension, and besides it what its node's metadata
 hold: Istio copies the pod's annotations into them, for which Kubernetes allows 256 KiB.
 
-It is memory only while a message is on its way, one for each stream, and only for who has a session: nothing is read
-before. In node mode a token has `Limits.streams` of them; in pod mode all of them are the one workload's.
+It is memory only while a message is on its way, one for each stream, and only for who has a session: before, nothing
+is read but of `HEARD_OUT` refused calls at a time. In node mode a token has `Limits.streams` of them; in pod mode all
+of them are the one workload's.
 """
 MAX_METADATA_BYTES: Final = 32 * 1024
 """Of one call's headers. The longest token that we read has 8 KiB, 11 as base64, which is how a `-bin` header may
@@ -39,6 +41,9 @@ come; a call with two of them is to hear that it has two. One hard limit: by its
 by chance what is between them.
 """
 DRAIN_SECONDS: Final = 2.0
+HEARD_OUT: Final = 16
+HEARD_OUT_SECONDS: Final = 0.2
+"""So many refused calls at a time, and so long, are heard out before they are told: see `_hear_out`."""
 PATIENCE_SECONDS: Final = 15.0
 """For a row's `patience`. Longer than one call to the CA: of a refusal the caller hears."""
 OPTIONS: Final = (
@@ -135,6 +140,7 @@ class SocketServer:
         self._sessions = sessions
         self._methods = tuple(methods)
         self._refused = Repeats(log, "a call is refused")
+        self._heard_out = asyncio.Semaphore(HEARD_OUT)
         self._server: aio.Server | None = None
         self._socket: socket_path.OwnSocket | None = None
 
@@ -192,6 +198,8 @@ class SocketServer:
             except (aio.InternalError, asyncio.CancelledError):
                 raise  # InternalError: there is nobody any more to write to
             except Exception as error:  # noqa: BLE001 - each gets a status
+                if session is None:
+                    await self._hear_out(context)
                 # Not `abort`: it raises an error that the call itself keeps, a cycle of 7 KiB for each refusal.
                 status, said = self._verdict(row, error)
                 context.set_code(status)
@@ -201,6 +209,19 @@ class SocketServer:
                     session.close()
 
         return grpc.stream_stream_rpc_method_handler(handle, response_serializer=row.encode)
+
+    async def _hear_out(self, context: Context) -> None:
+        """Take the message that is on its way, and look at none of it.
+
+        A client of grpc.aio that is still sending when it is refused hears "Internal error from Core" in place of the
+        status. As a courtesy only, within bounds: what is read of strangers is memory.
+        """
+        if self._heard_out.locked():
+            return
+        async with self._heard_out:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARD_OUT_SECONDS):
+                    await context.read()
 
     async def _open(self, row: Method, metadata: Metadata) -> Session:
         try:

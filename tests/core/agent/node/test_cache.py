@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-AUTHORITY = FakeAuthority()
-ROOTS = read_roots(AUTHORITY.roots_pem)
 NOW = time.time()
+AUTHORITY = FakeAuthority(now=NOW)
+ROOTS = read_roots(AUTHORITY.roots_pem)
 ENDS = int(NOW) + 1000
 BOUNDS = Bounds(8, 8 * MAX_BYTES)
 

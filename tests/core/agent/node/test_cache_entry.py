@@ -32,9 +32,9 @@ from meshpki.agent.rotation.bundle import read_roots
 from meshpki.agent.rotation.key_request import KeyType, new_key_request
 from support.fake_ca import FakeAuthority
 
-AUTHORITY = FakeAuthority()
-ROOTS = read_roots(AUTHORITY.roots_pem)
 NOW = time.time()
+AUTHORITY = FakeAuthority(now=NOW)
+ROOTS = read_roots(AUTHORITY.roots_pem)
 KEY, OTHER = (TokenKey(hashlib.sha256(name).digest()) for name in (b"one", b"other"))
 ENDS = int(NOW) + 1000
 

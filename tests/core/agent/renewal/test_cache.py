@@ -25,10 +25,9 @@ from meshpki.agent.rotation.key_request import KeyType, new_key_request
 from support.agent_process import fake_token
 from support.fake_ca import SPIFFE_ID, FakeAuthority
 
-AUTHORITY = FakeAuthority()
-ROOTS = read_roots(AUTHORITY.roots_pem)
 NOW = time.time()
-"""The fake authority signs as of the real clock."""
+AUTHORITY = FakeAuthority(now=NOW)
+ROOTS = read_roots(AUTHORITY.roots_pem)
 
 
 def make_held(authority: FakeAuthority = AUTHORITY) -> Held:
