@@ -157,8 +157,8 @@ def _mode(text: str) -> int:
 
 def _run_node(common: _Common, socket: Path, token_header: str, max_identities: int, max_in_flight: int) -> int:
     from meshpki.agent.node.config import NodeConfig
+    from meshpki.agent.node.limits import Limits
     from meshpki.agent.node.run import run_node
-    from meshpki.agent.node.table import Limits
 
     limits = Limits(identities=max_identities)
     config = NodeConfig(**common, socket=socket, token_header=token_header, limits=limits, at_once=max_in_flight)

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from meshpki.agent.node import sessions as node
+from meshpki.agent.node.limits import Limits
 from meshpki.agent.node.sessions import NodeSessions
-from meshpki.agent.node.table import Limits
 from meshpki.agent.renewal.ca_client import Answer
 from meshpki.agent.renewal.keeper import Wish
 from meshpki.agent.rotation.bundle import read_roots

@@ -16,9 +16,9 @@ import pytest
 from meshpki.agent.node import cache_line as node_cache_line
 from meshpki.agent.node import sessions as node
 from meshpki.agent.node.cache_line import NodeCacheLine, bounds_for
+from meshpki.agent.node.limits import Limits
 from meshpki.agent.node.run import render
 from meshpki.agent.node.sessions import NodeSessions
-from meshpki.agent.node.table import Limits
 from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
 from meshpki.agent.renewal.credential import TokenCredential
 from meshpki.agent.renewal.keeper import Wish

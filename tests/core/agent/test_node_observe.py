@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from meshpki.agent.node.actions import Why
 from meshpki.agent.node.run import unready
 from meshpki.agent.node.sessions import _CALLS, _STATUS
-from meshpki.agent.node.table import Why
 from meshpki.agent.renewal.keeper import KeeperStatus
 from meshpki.agent.rotation.bundle import Bundle
 from meshpki.agent.rotation.failure import Failure, FailureKind

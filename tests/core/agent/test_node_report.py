@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meshpki.agent.node.limits import Limits
 from meshpki.agent.node.sessions import NodeSessions
-from meshpki.agent.node.table import Limits
 from meshpki.agent.renewal import bundle_report
 from meshpki.agent.renewal.ca_client import Answer, BundleHeld
 from meshpki.agent.renewal.credential import Credential, TokenCredential

@@ -13,8 +13,8 @@ import grpc
 import pytest
 
 from meshpki.agent.node.config import NodeConfig
+from meshpki.agent.node.limits import Limits
 from meshpki.agent.node.sessions import NodeSessions
-from meshpki.agent.node.table import Limits
 from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
 from meshpki.agent.renewal.keeper import Wish
 from meshpki.agent.rotation.bundle import Roots, read_roots

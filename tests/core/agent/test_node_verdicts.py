@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpki.agent.node import sessions as node
+from meshpki.agent.node.actions import Phase, Start, Stop, TokenKey, TurnAway
+from meshpki.agent.node.limits import Limits
 from meshpki.agent.node.sessions import NodeSessions
-from meshpki.agent.node.table import Limits, NodeTable, Phase, Start, Stop, TokenKey, TurnAway
+from meshpki.agent.node.table import NodeTable
 from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
 from meshpki.agent.renewal.credential import TokenCredential
 from meshpki.agent.renewal.keeper import Wish
@@ -29,7 +31,7 @@ from support.fake_ca import FakeAuthority
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from meshpki.agent.node.table import Action
+    from meshpki.agent.node.actions import Action
     from meshpki.agent.renewal.ca_client import BundleHeld
     from meshpki.agent.renewal.credential import Credential
     from meshpki.agent.rotation.bundle import Roots

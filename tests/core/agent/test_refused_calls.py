@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from meshpki.agent.node.limits import Limits
 from meshpki.agent.node.sessions import NodeSessions
-from meshpki.agent.node.table import Limits
 from meshpki.agent.renewal.keeper import Wish
 from meshpki.agent.rotation.feed import Feed
 from meshpki.agent.sds.service import sds_methods

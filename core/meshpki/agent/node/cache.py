@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from meshpki.agent.node.table import TokenKey
+    from meshpki.agent.node.actions import TokenKey
     from meshpki.agent.renewal.keeper import Held
     from meshpki.agent.rotation.bundle import Roots
 

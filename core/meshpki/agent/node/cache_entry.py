@@ -17,7 +17,7 @@ from meshpki.agent.renewal.cache import CacheError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from meshpki.agent.node.table import TokenKey
+    from meshpki.agent.node.actions import TokenKey
     from meshpki.agent.renewal.keeper import Held
     from meshpki.agent.rotation.bundle import Roots
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import ParamSpec
 
-    from meshpki.agent.node.table import TokenKey
+    from meshpki.agent.node.actions import TokenKey
     from meshpki.agent.renewal.keeper import Held
     from meshpki.agent.rotation.bundle import Roots
 

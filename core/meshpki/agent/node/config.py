@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from meshpki.agent.node.table import Limits
+from meshpki.agent.node.limits import Limits
 from meshpki.agent.node.token import ISTIO_HEADER, check_header
 from meshpki.agent.process.config import CALL_SECONDS, DAY_SECONDS, check_call_seconds, check_shared
 from meshpki.agent.rotation.key_request import KeyType

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import grpc
 
+from meshpki.agent.node.actions import Admit, AskBack, Halt, Phase, Start, Stop, TurnAway, Why
 from meshpki.agent.node.identity import NodeIdentity
-from meshpki.agent.node.table import Admit, AskBack, Halt, NodeTable, Phase, Start, Stop, TurnAway, Why
+from meshpki.agent.node.table import NodeTable
 from meshpki.agent.node.token import ISTIO_HEADER, token_of
 from meshpki.agent.node.turns import Turns
 from meshpki.agent.renewal.reporting import reports_of_many
@@ -27,9 +28,10 @@ from meshpki.tokens.reasons import TokenRefusedError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from meshpki.agent.node.actions import Action, TokenKey
     from meshpki.agent.node.cache_line import NodeCacheLine
     from meshpki.agent.node.identity import Ca
-    from meshpki.agent.node.table import Action, Limits, TokenKey
+    from meshpki.agent.node.limits import Limits
     from meshpki.agent.node.token import StreamToken
     from meshpki.agent.renewal.keeper import ConfiguredRoots, Held, Wish
     from meshpki.agent.rotation.failure import Failure

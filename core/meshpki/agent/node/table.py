@@ -10,14 +10,15 @@ from __future__ import annotations
 import heapq
 import itertools
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NewType, TypeAlias
+from typing import TYPE_CHECKING, Final
+
+from meshpki.agent.node.actions import Admit, AskBack, Halt, Phase, Start, Stop, TokenKey, TurnAway, Why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TokenKey = NewType("TokenKey", bytes)
-"""SHA-256 of a token. It tells one token from another, and gives none away."""
+    from meshpki.agent.node.actions import Action
+    from meshpki.agent.node.limits import Limits
 
 NEVER: Final = float("inf")
 AGAIN_FRACTION: Final = 0.1
@@ -29,103 +30,6 @@ SOONEST_AGAIN_SECONDS: Final = 1.0
 AGAIN_JITTER: Final = 0.2
 CLAMP_SECONDS: Final = 60.0
 """A certificate that ends so near to its token was cut to the token's life: no later question gains more."""
-
-
-class Phase(StrEnum):
-    """Where a token stands. A token without an entry is one that we know nothing of: it is gone, or never was."""
-
-    WAITING = "waiting"
-    """The CA has not accepted this token yet: nothing is served, and its streams wait."""
-    SERVING = "serving"
-    """The CA accepted this very token."""
-    RECONNECTING = "reconnecting"
-    """Accepted once, but it brought no further certificate. What is held is served while its streams come back.
-
-    Either it is spent, or the CA has refused it since: then it is tried again, for a verdict can be wrong.
-    """
-
-
-class Why(StrEnum):
-    """Why a stream is turned away."""
-
-    EXPIRED = "expired"
-    DENIED = "denied"
-    """The CA refused this very token."""
-    STREAMS = "streams"
-    """The token has as many streams as one may have."""
-    FULL = "full"
-    """The node has as many accepted tokens as it may have."""
-    CROWDED = "crowded"
-    """As many wait as may wait, and the lot fell on this one, or all of them are with the CA."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one node's agent takes upon itself."""
-
-    identities: int = 2048
-    """Accepted tokens. For a while a workload has two: the one it came with, and the fresh one it came back with."""
-    waiting: int = 1024
-    """Tokens that the CA has not accepted yet. Counted apart, so that a flood of forged ones displaces no workload.
-
-    Where there is no place for one more, one of them makes room, by lot (ADR 0020).
-    """
-    waiting_streams: int = 4096
-    """Of all those tokens together. Who waits holds some 100 KiB of the agent (measured), if it sends what it may."""
-    streams: int = 64
-    """Of one token. Envoy opens one for each secret that it names."""
-    remembered: int = 8192
-    """Tokens that are gone, and that are not asked about again before `refusal_seconds` are over."""
-    refusal_seconds: float = 10.0
-    grace_seconds: float = 30.0
-    """How long an accepted token without a stream is kept, for an Envoy that restarts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admit:
-    """Serve these streams what is held for this token. The only action that gives anything to a stream."""
-
-    key: TokenKey
-    streams: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Ask the CA for a certificate with this token, and renew it."""
-
-    key: TokenKey
-
-
-@dataclass(frozen=True, slots=True)
-class Halt:
-    """Send this token no more; go on serving what is held."""
-
-    key: TokenKey
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Forget token, key and certificate."""
-
-    key: TokenKey
-
-
-@dataclass(frozen=True, slots=True)
-class AskBack:
-    """End these streams with a clean status: their clients come back, each with what its token file holds then."""
-
-    streams: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnAway:
-    """End these streams, which were never admitted, with a refusal."""
-
-    streams: tuple[int, ...]
-    why: Why
-
-
-Action: TypeAlias = Admit | Start | Halt | Stop | AskBack | TurnAway
 
 
 @dataclass(slots=True)

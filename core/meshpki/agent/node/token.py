@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from meshpki.agent.node.table import TokenKey
+from meshpki.agent.node.actions import TokenKey
 from meshpki.agent.renewal.token_text import NotATokenError, expiry
 from meshpki.errors import UsageError
 from meshpki.tokens.encoding import MAX_TOKEN_BYTES

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meshpki.agent.node.actions import TokenKey
 from meshpki.agent.node.cache import NodeCache
 from meshpki.agent.node.cache_entry import MAX_BYTES, Bounds, render
 from meshpki.agent.node.config import NodeConfig
 from meshpki.agent.node.run import _cache as line_of
-from meshpki.agent.node.table import TokenKey
 from meshpki.agent.renewal.cache import CacheError
 from meshpki.agent.renewal.keeper import Held
 from meshpki.agent.rotation.acceptance import accept

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshpki.agent.node.actions import TokenKey
 from meshpki.agent.node.cache_entry import (
     LATEST_END,
     MAX_BYTES,
@@ -23,7 +24,6 @@ from meshpki.agent.node.cache_entry import (
     render,
     surplus,
 )
-from meshpki.agent.node.table import TokenKey
 from meshpki.agent.renewal import cache
 from meshpki.agent.renewal.cache import CacheError
 from meshpki.agent.renewal.keeper import Held

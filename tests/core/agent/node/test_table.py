@@ -9,21 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from meshpki.agent.node.table import (
-    NEVER,
-    Action,
-    Admit,
-    AskBack,
-    Halt,
-    Limits,
-    NodeTable,
-    Phase,
-    Start,
-    Stop,
-    TokenKey,
-    TurnAway,
-    Why,
-)
+from meshpki.agent.node.actions import Action, Admit, AskBack, Halt, Phase, Start, Stop, TokenKey, TurnAway, Why
+from meshpki.agent.node.limits import Limits
+from meshpki.agent.node.table import NEVER, NodeTable
 
 NOW = 1_000_000.0
 LONG = NOW + 3600
