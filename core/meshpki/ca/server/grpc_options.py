@@ -12,6 +12,8 @@ HANDSHAKE_MILLISECONDS: Final = 5_000
 OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a second server on the port is an error, not half of the calls
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Else a window grows with every round trip, up to 8 MiB for each call, while its credential is judged.
+    ("grpc.http2.bdp_probe", 0),
     # One hard limit: between a soft and a hard one, headers are refused by chance.
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
