@@ -87,7 +87,7 @@ class NodeAgentProcess:
 
     def faults(self) -> list[dict[str, Any]]:  # Any: as above
         """The lines that say why there was no renewal."""
-        return [line for line in self.lines() if "fault" in line]
+        return [line for line in self.lines() if line["message"].startswith("no renewal: ")]
 
     def failures(self) -> list[str]:
         """`kind/reason` of each of them, in order."""

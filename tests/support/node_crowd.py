@@ -45,9 +45,9 @@ class NodeCa(ScriptedCa):
 
 
 def agent_of(ca: FakeCa, directory: Path, *options: str) -> NodeAgentProcess:
-    """An agent before that CA, not started."""
+    """An agent before that CA, not started. It says each failure, not one a minute."""
     directory.mkdir(exist_ok=True)
-    made = NodeAgentProcess(directory, ca.address, SERVER_NAME, options=options, log_level="info")
+    made = NodeAgentProcess(directory, ca.address, SERVER_NAME, options=options, log_level="debug")
     made.roots.write_bytes(ca.authority.roots_pem)
     return made
 
