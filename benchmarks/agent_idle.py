@@ -63,7 +63,7 @@ def measure(rounds: int = 2) -> Result:
         notes=(
             "Each further workload: the difference between 100 and 1,000, by 900.",
             "PSS counts a page shared by n processes as a part of n; all agents here share their libraries.",
-            "An Envoy's two connections cost gRPC alone more than the target; one stream for both meets it.",
+            "An Envoy's two connections cost gRPC alone more than the target; one stream for both comes near it.",
         ),
         machine=machine(),
     )
