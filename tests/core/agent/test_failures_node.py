@@ -11,17 +11,15 @@ from meshpki.agent.node.limits import Limits
 from meshpki.agent.node.sessions import NodeSessions
 from meshpki.agent.renewal.ca_client import Answer
 from meshpki.agent.renewal.keeper import Wish
-from meshpki.agent.rotation.bundle import read_roots
-from meshpki.runtime.wakeup import Signal
 from support.agent_process import fake_token
 from support.fake_ca import FakeAuthority
+from support.fixed_roots import FixedRoots
 
 if TYPE_CHECKING:
     import pytest
 
     from meshpki.agent.renewal.ca_client import BundleHeld
     from meshpki.agent.renewal.credential import Credential
-    from meshpki.agent.rotation.bundle import Roots
 
 WORKLOADS = 20
 LIFE = 3600.0
@@ -39,18 +37,6 @@ class Ca:
         return Answer(tuple(self.authority.answer(csr_pem, ends=LIFE)))
 
     async def report(self, bundle: BundleHeld, credential: Credential) -> None:
-        pass
-
-
-class FixedRoots:
-    def __init__(self, authority: FakeAuthority) -> None:
-        self.current: Roots = read_roots(authority.roots_pem)
-        self._never = Signal()
-
-    def changes(self) -> asyncio.Future[None]:
-        return self._never.next()
-
-    def refresh(self) -> None:
         pass
 
 

@@ -22,11 +22,10 @@ from meshpki.agent.node.sessions import NodeSessions
 from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
 from meshpki.agent.renewal.credential import TokenCredential
 from meshpki.agent.renewal.keeper import Wish
-from meshpki.agent.rotation.bundle import read_roots
 from meshpki.agent.socket.sessions import CallRefusedError
-from meshpki.runtime.wakeup import Signal
 from support.agent_process import fake_token
 from support.fake_ca import FakeAuthority
+from support.fixed_roots import FixedRoots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
     from meshpki.agent.renewal.ca_client import BundleHeld
     from meshpki.agent.renewal.credential import Credential
-    from meshpki.agent.rotation.bundle import Roots
     from meshpki.agent.socket.sessions import Session
 
 LIFE = 3600
@@ -62,18 +60,6 @@ class Ca:
         pass
 
 
-class FixedRoots:
-    def __init__(self) -> None:
-        self.current: Roots = read_roots(AUTHORITY.roots_pem)
-        self._never = Signal()
-
-    def changes(self) -> asyncio.Future[None]:
-        return self._never.next()
-
-    def refresh(self) -> None:
-        pass
-
-
 class Machine:
     """A directory and a clock that outlive the agents, and the CA above them."""
 
@@ -88,7 +74,7 @@ class Machine:
         sessions = NodeSessions(
             Wish(LIFE),
             self.ca,
-            FixedRoots(),
+            FixedRoots(AUTHORITY),
             Limits(),
             at_once=4,
             cache=NodeCacheLine(self.directory, bounds_for(4)) if cached else None,

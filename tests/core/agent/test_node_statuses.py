@@ -17,14 +17,13 @@ from meshpki.agent.node.limits import Limits
 from meshpki.agent.node.sessions import NodeSessions
 from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
 from meshpki.agent.renewal.keeper import Wish
-from meshpki.agent.rotation.bundle import Roots, read_roots
 from meshpki.agent.sds.service import sds_methods
 from meshpki.agent.socket.server import PATIENCE_SECONDS, SocketServer
 from meshpki.agent.workload.service import workload_methods
-from meshpki.runtime.wakeup import Signal
 from meshpki.wire import methods
 from support.agent_process import fake_token
 from support.fake_ca import FakeAuthority
+from support.fixed_roots import FixedRoots
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -64,18 +63,6 @@ class Ca:
         pass
 
 
-class FixedRoots:
-    def __init__(self) -> None:
-        self.current: Roots = read_roots(AUTHORITY.roots_pem)
-        self._never = Signal()
-
-    def changes(self) -> asyncio.Future[None]:
-        return self._never.next()
-
-    def refresh(self) -> None:
-        pass
-
-
 @dataclass(frozen=True)
 class Caller:
     channel: grpc.aio.Channel
@@ -110,7 +97,7 @@ def serving(
     async def main() -> None:
         (directory / "s").mkdir(mode=0o750)
         path = directory / "s" / "socket"
-        sessions = NodeSessions(Wish(3600), Ca(verdict), FixedRoots(), limits, at_once=4)
+        sessions = NodeSessions(Wish(3600), Ca(verdict), FixedRoots(AUTHORITY), limits, at_once=4)
         server, stopping = SocketServer(path, sessions, table), asyncio.Event()
         running = asyncio.create_task(sessions.run(stopping))
         await server.start()

@@ -22,11 +22,10 @@ from meshpki.agent.node.table import NodeTable
 from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
 from meshpki.agent.renewal.credential import TokenCredential
 from meshpki.agent.renewal.keeper import Wish
-from meshpki.agent.rotation.bundle import read_roots
 from meshpki.agent.socket.sessions import CallRefusedError
-from meshpki.runtime.wakeup import Signal
 from support.agent_process import fake_token
 from support.fake_ca import FakeAuthority
+from support.fixed_roots import FixedRoots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from meshpki.agent.node.actions import Action
     from meshpki.agent.renewal.ca_client import BundleHeld
     from meshpki.agent.renewal.credential import Credential
-    from meshpki.agent.rotation.bundle import Roots
     from meshpki.agent.socket.sessions import Session
 
 LIFE = 3600
@@ -68,18 +66,6 @@ class Ca:
         pass
 
 
-class FixedRoots:
-    def __init__(self) -> None:
-        self.current: Roots = read_roots(AUTHORITY.roots_pem)
-        self._never = Signal()
-
-    def changes(self) -> asyncio.Future[None]:
-        return self._never.next()
-
-    def refresh(self) -> None:
-        pass
-
-
 class Machine:
     """One agent with a clock that stands until it is told."""
 
@@ -87,7 +73,7 @@ class Machine:
         self.now = time.time()
         self.ca = Ca(self)
         self.sessions = NodeSessions(
-            Wish(LIFE), self.ca, FixedRoots(), limits, at_once=2, clock=lambda: self.now, chance=lambda: 0.5
+            Wish(LIFE), self.ca, FixedRoots(AUTHORITY), limits, at_once=2, clock=lambda: self.now, chance=lambda: 0.5
         )
 
     async def open(self, text: str) -> Session:
