@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,7 @@ import grpc
 from benchmarks.processes import SERVER_CORE, Message, answer_requests, pin, usage
 from meshpki.ca.config import Limits
 from meshpki.ca.server.ca_server import CaServer
-from meshpki.ca.server.call_pool import CallPool
-from meshpki.ca.server.grpc_options import OPTIONS
+from meshpki.ca.server.calls.grpc_options import OPTIONS
 from meshpki.runtime.garbage import settle
 from meshpki.runtime.scheduling import without_preemption
 from meshpki.wire.methods import CREATE_CERTIFICATE
@@ -75,9 +75,7 @@ def _start_echo(config: CaConfig, authority: TestAuthority) -> str:
     from meshpki.ca.server.serving_certificate import ServingCertificate
 
     pair = ServingCertificate(authority.issuer, config.server_names).pair(time.time())
-    pool = CallPool(config.limits.in_flight, "echo")
-    pool.start()
-    server = grpc.server(pool, handlers=[_Echo()], options=OPTIONS)  # type: ignore[arg-type]
+    server = grpc.server(ThreadPoolExecutor(config.limits.in_flight), handlers=[_Echo()], options=OPTIONS)
     credentials = grpc.ssl_server_credentials([(pair.key_pem, pair.chain_pem)])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()

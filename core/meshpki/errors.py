@@ -44,6 +44,12 @@ class MeshpkiError(Exception):
         return "; ".join(parts)
 
 
+class WouldWaitError(Exception):
+    """What was asked takes waiting for somebody, and whoever asked said that it must not. Told to nobody: ask again
+    where waiting is allowed.
+    """
+
+
 class UsageError(MeshpkiError):
     """The command line or a configuration file says something that cannot be meant."""
 

@@ -17,9 +17,9 @@ import yaml
 
 from meshpki.ca import config as ca_config
 from meshpki.ca.config_clusters import Authentication, ClusterSettings
+from meshpki.ca.server.calls.method_table import SERVER_BUSY
+from meshpki.ca.server.calls.waiting_room import REQUEST_MISSING, WITHOUT_REQUEST
 from meshpki.ca.server.health import HEALTH_BUSY
-from meshpki.ca.server.method_adapter import SERVER_BUSY
-from meshpki.ca.server.waiting_room import REQUEST_MISSING, WITHOUT_REQUEST
 from meshpki.errors import UsageError
 from meshpki.tokens.reasons import UnjudgedReason
 from meshpki_demo import leftovers

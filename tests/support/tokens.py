@@ -360,6 +360,9 @@ class StaticKeys:
     def keys(self, kid: str | None, now: float) -> Sequence[VerificationKey]:
         return self.key_set.candidates(kid)
 
+    def at_once(self, kid: str | None, now: float) -> bool:
+        return True
+
     def known(self) -> Sequence[VerificationKey]:
         return self.key_set.keys
 

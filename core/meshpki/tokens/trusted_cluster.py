@@ -24,6 +24,9 @@ class KeySource(Protocol):
         `now` is epoch seconds. Raises UnavailableError when that cannot be told at present.
         """
 
+    def at_once(self, kid: str | None, now: float) -> bool:
+        """Whether `keys` would wait for nobody."""
+
     def known(self) -> Sequence[VerificationKey] | None:
         """All keys as they were last seen, however long ago; None if never. Waits for nobody."""
 

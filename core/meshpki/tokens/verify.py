@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from meshpki.errors import UsageError
+from meshpki.errors import UsageError, WouldWaitError
 from meshpki.tokens.claims import check_legacy, read_issuer
 from meshpki.tokens.namesakes import signer
 from meshpki.tokens.parse import parse
@@ -37,21 +38,25 @@ class TokenVerifier:
         self.takes_hints = len(by_issuer) != len(clusters)
         """Whether `cluster_hint` can say anything: clusters share an issuer."""
 
-    def verify(self, token: bytes, now: float, cluster_hint: str = "") -> Caller:
+    def verify(self, token: bytes, now: float, cluster_hint: str = "", *, at_once: bool = False) -> Caller:
         """Return whom the token speaks for. `now` is epoch seconds.
 
         The issuer in the token only chooses among configured clusters; what is believed of it, that cluster's key
         has signed or its API server confirms. `cluster_hint` is the caller's word for its cluster and changes no
         verdict. An API server is asked last, about tokens that are right in all that can be seen here.
-        Raises TokenRefusedError with one reason, or UnavailableError when nothing can be decided.
+        Raises TokenRefusedError with one reason, UnavailableError when nothing can be decided, and WouldWaitError when
+        that would take waiting for another machine, and it has to be `at_once`.
         """
         parsed = parse(token)
         clusters = self._clusters(parsed)
+        if at_once and any(_asks_others(each, now) for each in clusters):
+            raise WouldWaitError
         cluster = clusters[0]
         if len(clusters) > 1:
-            cluster = signer(parsed, clusters, lambda each: _check_signed(parsed, each, now), now, cluster_hint)
+            check = partial(_check_signed, parsed, now=now, at_once=at_once)
+            cluster = signer(parsed, clusters, check, now, cluster_hint)
         elif cluster.keys is not None:
-            _check_signed(parsed, cluster, now)
+            _check_signed(parsed, cluster, now=now, at_once=at_once)
         caller = check_claims(parsed, cluster.policy, now)
         if cluster.reviewer is not None:
             cluster.reviewer.review(token, caller, now)
@@ -71,6 +76,11 @@ class TokenVerifier:
         return clusters
 
 
+def _asks_others(cluster: TrustedCluster, now: float) -> bool:
+    """Whether the cluster's word is asked for from another machine, whatever the token."""
+    return cluster.reviewer is not None or cluster.keys is None or not cluster.keys.at_once(None, now)
+
+
 def _check_apart(sharing: Sequence[TrustedCluster]) -> None:
     if len(sharing) > 1 and any(cluster.keys is None for cluster in sharing):
         names = ", ".join(cluster.policy.cluster for cluster in sharing)
@@ -82,10 +92,15 @@ def _check_apart(sharing: Sequence[TrustedCluster]) -> None:
         )
 
 
-def _check_signed(parsed: ParsedToken, cluster: TrustedCluster, now: float) -> None:
-    """Demand a signature by one of the cluster's keys. Raises as `check_signature`, and UnavailableError."""
+def _check_signed(parsed: ParsedToken, cluster: TrustedCluster, *, now: float, at_once: bool) -> None:
+    """Demand a signature by one of the cluster's keys.
+
+    Raises as `check_signature`, UnavailableError, WouldWaitError.
+    """
     assert cluster.keys is not None  # the callers saw to it
     kid = parsed.header.kid
+    if at_once and not cluster.keys.at_once(kid, now):
+        raise WouldWaitError
     candidates = cluster.keys.keys(kid, now)
     if not candidates and kid is not None:
         issued_at = parsed.claims.get("iat")

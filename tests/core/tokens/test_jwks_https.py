@@ -278,6 +278,17 @@ def test_keys_are_fetched_once(server: JwksServer) -> None:
     assert len(server.requests) == 1
 
 
+def test_whether_anybody_would_have_to_be_waited_for(server: JwksServer) -> None:
+    keys = source(server)
+    assert not keys.at_once("old", NOW)
+    assert not server.requests
+    keys.keys("old", NOW)
+    assert keys.at_once("old", NOW)
+    assert keys.at_once("old", NOW + 60)  # a refresh that is due is made beside the call
+    assert not keys.at_once("other", NOW + 60)
+    assert not keys.at_once("old", NOW + 100_000)
+
+
 def test_a_new_key_is_found_at_its_first_use(server: JwksServer) -> None:
     keys = source(server)
     assert names(keys.keys("old", NOW)) == ["old"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshpki.errors import UnavailableError, UsageError
+from meshpki.errors import UnavailableError, UsageError, WouldWaitError
 from meshpki.tokens.keys import KeySet, VerificationKey
 from meshpki.tokens.namesakes import overlaps
 from meshpki.tokens.policy import ClusterPolicy
@@ -58,6 +58,9 @@ class Source:
         assert self.fetched is not None
         return self.fetched.candidates(kid)
 
+    def at_once(self, kid: str | None, now: float) -> bool:
+        return self.fetched is not None and (kid is None or bool(self.fetched.candidates(kid)))
+
     def known(self) -> Sequence[VerificationKey] | None:
         return None if self.fetched is None else self.fetched.keys
 
@@ -101,6 +104,21 @@ def test_and_so_it_does_under_one_kid_and_under_none() -> None:
     assert outcomes(check, SAME_KID.token()) == {"west"}
     assert outcomes(check, EAST.old_token()) == {"east"}
     assert outcomes(check, SAME_KID.old_token()) == {"west"}
+
+
+def test_a_known_key_tells_at_once_and_an_unknown_one_only_by_asking() -> None:
+    east, west = (Source(there=KeySet.from_jwks(maker.jwks())) for maker in (EAST, WEST))
+    check = both(east, west)
+    with pytest.raises(WouldWaitError):  # before the keys of both were seen
+        check.verify(EAST.token(), NOW, at_once=True)
+    assert not east.asked
+    assert check.verify(WEST.token(), NOW).cluster == "west"
+    east.asked.clear()
+    assert check.verify(EAST.token(), NOW, at_once=True).cluster == "east"
+    asked = len(east.asked)
+    with pytest.raises(WouldWaitError):
+        check.verify(STRANGER.token(), NOW, at_once=True)
+    assert len(east.asked) == asked
 
 
 def test_a_stranger_is_refused_whatever_it_says_of_itself() -> None:

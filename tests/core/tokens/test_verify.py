@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshpki.errors import UnavailableError, UsageError
+from meshpki.errors import UnavailableError, UsageError, WouldWaitError
 from meshpki.identity import ServiceAccountRef
 from meshpki.tokens.caller import BoundObject, Caller
 from meshpki.tokens.keys import KeySet, VerificationKey
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
-from meshpki.tokens.trusted_cluster import TrustedCluster
+from meshpki.tokens.trusted_cluster import KeySource, TrustedCluster
 from meshpki.tokens.verify import TokenVerifier
 from support.tokens import ABSENT, NOW, BrokenToken, StaticKeys, TokenMaker, compact, verifier
 
@@ -188,6 +188,9 @@ class Away:
     def keys(self, kid: str | None, now: float) -> tuple[VerificationKey, ...]:
         raise UnavailableError("away")
 
+    def at_once(self, kid: str | None, now: float) -> bool:
+        return False
+
     def known(self) -> None:
         return None
 
@@ -201,11 +204,40 @@ def test_keys_that_cannot_be_had_are_no_refusal() -> None:
         check.verify(RSA.token(), NOW)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("name", ["alg none", "alg HS256 with the public key", "jku", "jwk", "legacy", "other issuer"])
-def test_what_the_form_tells_is_refused_before_any_key_is_asked_for(name: str) -> None:
+def test_what_the_form_tells_is_refused_before_any_key_is_asked_for(name: str, at_once: bool) -> None:
     check = TokenVerifier([TrustedCluster(ClusterPolicy("c1", RSA.issuer), Away())])
     broken = next(broken for broken in RSA.broken() if broken.name == name)
-    assert refusal(check, broken.token).reason is broken.reason
+    with pytest.raises(TokenRefusedError) as caught:
+        check.verify(broken.token, NOW, at_once=at_once)
+    assert caught.value.reason is broken.reason
+
+
+class Asked:
+    """An API server that confirms everything, and counts."""
+
+    def __init__(self) -> None:
+        self.tokens: list[bytes] = []
+
+    def review(self, token: bytes, caller: Caller, now: float) -> None:
+        self.tokens.append(token)
+
+
+def test_a_verdict_that_waits_for_nobody_is_given_at_once() -> None:
+    assert verifier(RSA).verify(RSA.token(), NOW, at_once=True) == verifier(RSA).verify(RSA.token(), NOW)
+
+
+@pytest.mark.parametrize("keys", [None, StaticKeys.of(RSA), Away()], ids=["review", "hybrid", "keys to be fetched"])
+def test_what_takes_another_machine_is_not_asked_for_at_once(keys: KeySource | None) -> None:
+    reviewer = None if isinstance(keys, Away) else Asked()
+    check = TokenVerifier([TrustedCluster(ClusterPolicy("c1", RSA.issuer), keys, reviewer)])
+    with pytest.raises(WouldWaitError):
+        check.verify(RSA.token(), NOW, at_once=True)
+    if reviewer is not None:
+        assert not reviewer.tokens
+        check.verify(RSA.token(), NOW)
+        assert len(reviewer.tokens) == 1
 
 
 # --- properties ----------------------------------------------------------------------------------------------------

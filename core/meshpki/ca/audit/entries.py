@@ -9,7 +9,7 @@ from meshpki.ca.peer import Peer
 
 if TYPE_CHECKING:
     from meshpki.ca.issue import Issued
-    from meshpki.ca.server.methods import Call
+    from meshpki.ca.server.calls.methods import Call
     from meshpki.tokens.caller import Caller
 
     Requester: TypeAlias = Caller | Peer

@@ -16,7 +16,7 @@ from meshpki.tokens.reasons import TokenRefusedError, TokenUnjudgedError, Unjudg
 if TYPE_CHECKING:
     from meshpki.ca.issuer import Issuer
     from meshpki.ca.profile import Profile
-    from meshpki.ca.server.methods import Call
+    from meshpki.ca.server.calls.methods import Call
     from meshpki.tokens.caller import Caller
     from meshpki.tokens.verify import TokenVerifier
 
@@ -39,12 +39,12 @@ class TokenRule:
         self._verifier = verifier
         self._refusals = refusals
 
-    def __call__(self, call: Call) -> Caller:
-        """Verify the token. Raises CallRefusedError: UNAUTHENTICATED, or UNAVAILABLE."""
+    def __call__(self, call: Call, *, at_once: bool) -> Caller:
+        """Verify the token. Raises CallRefusedError: UNAUTHENTICATED, or UNAVAILABLE; and WouldWaitError."""
         try:
             token = extract([value for key, value in call.metadata if key == AUTHORIZATION])
             hint = cluster_hint(call) if self._verifier.takes_hints else ""
-            return self._verifier.verify(token, call.received_at, hint)
+            return self._verifier.verify(token, call.received_at, hint, at_once=at_once)
         except TokenRefusedError as error:
             refused = refusal(_UNAUTHENTICATED, error.reason, error)
             self._refusals.note(call, refused, cluster=error.cluster)
@@ -71,7 +71,7 @@ class PeerRule:
         self._trust_domain = profile.trust_domain
         self._refusals = refusals
 
-    def __call__(self, call: Call) -> Peer:
+    def __call__(self, call: Call, *, at_once: bool) -> Peer:  # noqa: ARG002  # nobody is asked
         """Examine the certificate anew for each call. Raises CallRefusedError: UNAUTHENTICATED."""
         try:
             _check_alone(call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -14,7 +14,7 @@ from meshpki.ca.audit.record import second_stamp
 from meshpki.ca.peer import Peer
 from meshpki.ca.server.authentication import PeerRule, TokenRule
 from meshpki.ca.server.bundle_reports import BundleReport, BundleReports, Reporter, ReportsFullError
-from meshpki.ca.server.methods import Call, CallRefusedError, Method
+from meshpki.ca.server.calls.methods import Call, CallRefusedError, Method
 from meshpki.ca.server.refusals import Refusals
 from meshpki.runtime.http import Answer
 from meshpki.wire.methods import REPORT_BUNDLE
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from meshpki.ca.audit.log import AuditLog
     from meshpki.ca.issuer import Issuer
     from meshpki.ca.profile import Profile
-    from meshpki.ca.server.methods import Received
+    from meshpki.ca.server.calls.methods import Rule
     from meshpki.ca.server.metrics import CaMetrics
     from meshpki.tokens.caller import Caller
     from meshpki.tokens.verify import TokenVerifier
 
+_Who = TypeVar("_Who", "Caller", Peer)
 MOST_ROOTS: Final = 1_000
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _ANSWER: Final = ReportResponse().SerializeToString()
@@ -48,24 +49,29 @@ class BundleService:
 
     def by_token(self, verifier: TokenVerifier) -> Method[Caller]:
         """The method as the listener for tokens has it: by the very rule of CreateCertificate."""
-        return Method(REPORT_BUNDLE, TokenRule(verifier, self._refusals), self.report, count_busy=self._count)
+        return self._method(TokenRule(verifier, self._refusals))
 
     def by_certificate(self, issuer: Issuer) -> Method[Peer]:
         """The method as the listener for renewal has it."""
-        rule = PeerRule(issuer, self._profile, self._refusals)
-        return Method(REPORT_BUNDLE, rule, self.report, count_busy=self._count)
+        return self._method(PeerRule(issuer, self._profile, self._refusals))
 
-    def report(self, call: Call, who: Requester, received: Received) -> bytes:
+    def _method(self, rule: Rule[_Who]) -> Method[_Who]:
+        return Method(REPORT_BUNDLE, rule, self.report, left=self._refused, count_busy=self._count)
+
+    def report(self, call: Call, who: Requester, request: bytes) -> bytes:
         """The handler. Raises CallRefusedError: INVALID_ARGUMENT, or RESOURCE_EXHAUSTED."""
         try:
-            message = _read(received())
+            message = _read(request)
             reporter, expires_at = self._reporter(who, call.received_at)
             report = BundleReport(message.digest, message.sequence, message.roots, call.received_at, expires_at)
             self._put(reporter, report)
         except CallRefusedError as refused:
-            self._refusals.note(call, refused, who=who)
+            self._refused(call, who, refused)
             raise
         return _ANSWER
+
+    def _refused(self, call: Call, who: Requester, refused: CallRefusedError) -> None:
+        self._refusals.note(call, refused, who=who)
 
     def _count(self, refused: CallRefusedError) -> None:
         self._metrics.report_failed(refused.reason)

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Final, Self
 
 from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.issuer import Issuer
+from meshpki.ca.server.accounts import account
 from meshpki.ca.server.bundle_service import BundleService
+from meshpki.ca.server.calls.lanes import aside_lane, lane
+from meshpki.ca.server.calls.listener import Door, affordable
+from meshpki.ca.server.calls.method_table import MethodTable
+from meshpki.ca.server.calls.reception import Reception
 from meshpki.ca.server.certificate_service import CertificateService
 from meshpki.ca.server.cluster_watch import Lookout
 from meshpki.ca.server.clusters import open_clusters, reviewers
 from meshpki.ca.server.health import HealthService
 from meshpki.ca.server.housekeeping import Housekeeping
-from meshpki.ca.server.lanes import aside_lane, issuing_lane
-from meshpki.ca.server.listener import Listener, affordable
-from meshpki.ca.server.method_adapter import MethodTable
 from meshpki.ca.server.metrics import CaMetrics
 from meshpki.ca.server.readiness import Readiness
 from meshpki.ca.server.review_metrics import ReviewMetrics
@@ -39,9 +41,7 @@ if TYPE_CHECKING:
 
     from meshpki.ca.config import CaConfig
     from meshpki.ca.profile import Profile
-    from meshpki.ca.server.call_pool import AsidePool
-    from meshpki.ca.server.lanes import AnyLane, Lane
-    from meshpki.ca.server.method_adapter import AnyMethod
+    from meshpki.ca.server.calls.lanes import Lane
     from meshpki.hooks import Signer
     from meshpki.runtime.http import Answer
 
@@ -66,8 +66,8 @@ class CaServer:
         self._open_signer = signer or (lambda: _software_signer(config))
         self._clock = clock
         self._closing = contextlib.ExitStack()
-        self.table = MethodTable([])
-        self.renewal_table = MethodTable([])
+        self.tables: tuple[MethodTable, ...] = ()
+        """Of the listener for tokens, and of the one for renewal by certificate where there is one."""
         self.address = ""
         """Where it listens for gRPC, with the port that it got."""
         self.renewal_address = ""
@@ -128,14 +128,13 @@ class CaServer:
         )
         bundles = BundleService(profile, audit, metrics)
         health = HealthService(readiness.ready, metrics.sent_away.count)
-        aside = aside_lane(metrics.sent_away)
-        closing.callback(lambda: aside.pool.shutdown(wait=False))
-        self.table = self._table((service.by_token(verifier), bundles.by_token(verifier), *health.methods()), aside)
-        lanes: list[AnyLane] = [self.table.lane, aside]
+        aside = aside_lane(metrics.sent_away.count)
+        by_token = (service.by_token(verifier), bundles.by_token(verifier), *health.methods())
+        self.tables = (MethodTable(by_token, self._lane(), aside),)
         if config.renewal is not None:
             by_certificate = (service.by_certificate(), bundles.by_certificate(issuer))
-            self.renewal_table = self._table(by_certificate, with_certificate=True)
-            lanes.append(self.renewal_table.lane)
+            self.tables += (MethodTable(by_certificate, self._lane(), with_certificate=True),)
+        lanes = [each for table in self.tables for each in table.lanes]
         _watch(metrics, issuer, audit, lanes, readiness)
         metrics.gauges(
             "meshpki_ca_bundle_holders", "Agents that serve this bundle", "digest", lambda: bundles.counts(clock())
@@ -151,13 +150,14 @@ class CaServer:
         closing.callback(housekeeping.stop)
         closing.callback(lookout.stop)
         # Of its own: it waits for nothing, not even the disk.
-        waiting = Housekeeping({"late calls": lambda: _look(lanes, time.monotonic())}, period=LOOK_SECONDS)
+        waiting = Housekeeping(
+            {"late calls": lambda: _look(lanes, time.monotonic()), "health": health.look}, period=LOOK_SECONDS
+        )
         closing.callback(waiting.stop)
-        listeners = self._listen(tls, issuer)
+        reception = self._listen(tls, issuer)
         http.show(_pages(readiness, metrics, bundles.page(clock)))
-        for listener in listeners:
-            listener.start()
-        closing.callback(_drain, listeners)
+        reception.start()
+        closing.callback(reception.stop)
         closing.callback(health.stop)
         closing.callback(readiness.stop)
         closing.callback(lookout.end)
@@ -165,23 +165,18 @@ class CaServer:
         lookout.start()
         waiting.start()
 
-    def _table(
-        self, methods: Sequence[AnyMethod], aside: Lane[AsidePool] | None = None, *, with_certificate: bool = False
-    ) -> MethodTable:
-        sent_away = self.metrics.sent_away
-        lane = issuing_lane(self.config.limits, sent_away)
-        return MethodTable(methods, lane, aside, sent_away=sent_away, with_certificate=with_certificate)
+    def _lane(self) -> Lane:
+        return lane(self.config.limits.in_flight, self.metrics.sent_away.count, account)
 
-    def _listen(self, tls: ServerTls, issuer: Issuer) -> list[Listener]:
-        at, renewal = self.config.listen, self.config.renewal
-        most = affordable(self.config.limits.connections, allow_all(), listeners=1 if renewal is None else 2)
-        listeners = [Listener(at, self.table, tls.credentials(), most, key="listen")]
-        self.address = listeners[0].address
-        if renewal is not None:
+    def _listen(self, tls: ServerTls, issuer: Issuer) -> Reception:
+        config, reception = self.config, Reception(self.metrics.sent_away)
+        most = affordable(config.limits.connections, allow_all(), listeners=len(self.tables))
+        self.address = reception.listen(Door(str(config.listen), "listen", tls.credentials(), most), self.tables[0])
+        if config.renewal is not None:
             credentials = tls.credentials(client_roots=issuer.roots_pem)
-            listeners.append(Listener(renewal.listen, self.renewal_table, credentials, most, key="renewal.listen"))
-            self.renewal_address = listeners[1].address
-        return listeners
+            door = Door(str(config.renewal.listen), "renewal.listen", credentials, most)
+            self.renewal_address = reception.listen(door, self.tables[1])
+        return reception
 
 
 def serve(config: CaConfig) -> int:
@@ -214,16 +209,9 @@ def _software_signer(config: CaConfig) -> Signer:
     return SoftwareSigner.load(files.certificate, files.key, files.root)
 
 
-def _drain(listeners: Sequence[Listener]) -> None:
-    for stopped in [listener.stop() for listener in listeners]:
-        stopped.wait()
-    for listener in listeners:
-        listener.close()
-
-
-def _look(lanes: Sequence[AnyLane], now: float) -> None:
-    for lane in lanes:
-        lane.room.look(now)
+def _look(lanes: Sequence[Lane], now: float) -> None:
+    for each in lanes:
+        each.room.look(now)
 
 
 def _pages_while_starting(metrics: CaMetrics) -> dict[str, Callable[[], Answer]]:
@@ -244,19 +232,19 @@ def _pages(readiness: Readiness, metrics: CaMetrics, bundles: Callable[[], Answe
     }
 
 
-def _watch(metrics: CaMetrics, issuer: Issuer, audit: AuditLog, lanes: Sequence[AnyLane], readiness: Readiness) -> None:
+def _watch(metrics: CaMetrics, issuer: Issuer, audit: AuditLog, lanes: Sequence[Lane], readiness: Readiness) -> None:
     root = issuer.certificates[-1].not_valid_after_utc.timestamp()
     metrics.gauge("citadel_server_root_cert_expiry_timestamp", "Expiry of the root", lambda: root)
     metrics.gauge("citadel_server_cert_chain_expiry_timestamp", "Expiry of the chain", lambda: issuer.not_after)
     metrics.gauge(
         "meshpki_ca_in_flight",
         "Calls that were begun and have no answer yet",
-        lambda: sum(lane.pool.count() for lane in lanes),
+        lambda: sum(each.places.count() for each in lanes),
     )
     metrics.gauge(
         "meshpki_ca_waiting",
         "Those of them whose request has not come yet",
-        lambda: sum(lane.room.count() for lane in lanes),
+        lambda: sum(each.room.count() for each in lanes),
     )
     metrics.gauge("meshpki_ca_audit_records", "Durable records of the audit log", lambda: audit.head.records)
     metrics.gauge("meshpki_ca_ready", "Whether certificates can be issued", readiness.ready)

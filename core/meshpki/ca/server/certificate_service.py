@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -15,27 +15,31 @@ from meshpki.ca.lifetime import check_renewable
 from meshpki.ca.peer import Peer
 from meshpki.ca.reasons import IdentityReason, IdentityRefusedError, LifetimeReason, LifetimeRefusedError
 from meshpki.ca.server.authentication import UNJUDGED, PeerRule, TokenRule
+from meshpki.ca.server.calls.methods import BatchMethod, Call, CallRefusedError
+from meshpki.ca.server.calls.waiting_room import WITHOUT_REQUEST
 from meshpki.ca.server.issuance import Issuance, Order, lifetime_refusal
-from meshpki.ca.server.methods import Call, CallRefusedError, Method
 from meshpki.ca.server.metrics import Outcome
 from meshpki.ca.server.refusals import Refusals, refusal, unavailable
-from meshpki.ca.server.waiting_room import WITHOUT_REQUEST
-from meshpki.errors import UnavailableError
+from meshpki.errors import UnavailableError, WouldWaitError
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest
 from meshpki.wire.methods import CREATE_CERTIFICATE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from meshpki.ca.audit.entries import Requester
     from meshpki.ca.audit.log import AuditLog
     from meshpki.ca.issuer import Issuer
     from meshpki.ca.profile import Profile
-    from meshpki.ca.server.methods import Received
+    from meshpki.ca.server.calls.methods import Rule
     from meshpki.ca.server.metrics import CaMetrics
     from meshpki.ca.server.node_proxies import NodeProxies
+    from meshpki.identity import SpiffeId
     from meshpki.tokens.caller import Caller
     from meshpki.tokens.verify import TokenVerifier
 
 _Status = grpc.StatusCode
+_Who = TypeVar("_Who", "Caller", Peer)
 IMPERSONATED: Final = "ImpersonatedIdentity"
 """What ztunnel puts into the request's metadata (istio security/pkg/server/ca/server.go)."""
 PODS_UNAVAILABLE: Final = "pods_unavailable"
@@ -62,30 +66,52 @@ class CertificateService:
         self._metrics = metrics
         self._refusals = {kind: Refusals(audit, partial(self._count, kind)) for kind in CredentialKind}
 
-    def by_token(self, verifier: TokenVerifier) -> Method[Caller]:
+    def by_token(self, verifier: TokenVerifier) -> BatchMethod[Caller]:
         """The method as the listener for tokens has it."""
-        kind = CredentialKind.TOKEN
-        rule = TokenRule(verifier, self._refusals[kind])
-        return Method(CREATE_CERTIFICATE, rule, self.create, count_busy=partial(self._count, kind))
+        return self._method(CredentialKind.TOKEN, TokenRule(verifier, self._refusals[CredentialKind.TOKEN]))
 
-    def by_certificate(self) -> Method[Peer]:
+    def by_certificate(self) -> BatchMethod[Peer]:
         """The method as the listener for renewal has it."""
         kind = CredentialKind.CERTIFICATE
-        rule = PeerRule(self._issuer, self._profile, self._refusals[kind])
-        return Method(CREATE_CERTIFICATE, rule, self.create, count_busy=partial(self._count, kind))
+        return self._method(kind, PeerRule(self._issuer, self._profile, self._refusals[kind]))
 
-    def create(self, call: Call, who: Requester, received: Received) -> bytes:
-        """The handler. Raises CallRefusedError; what it returns is durable in the audit log."""
-        kind = CredentialKind.CERTIFICATE if isinstance(who, Peer) else CredentialKind.TOKEN
+    def _method(self, kind: CredentialKind, rule: Rule[_Who]) -> BatchMethod[_Who]:
+        return BatchMethod(
+            CREATE_CERTIFICATE,
+            rule,
+            self.order,
+            self.issue,
+            left=self._refused,
+            count_busy=partial(self._count, kind),
+        )
+
+    def order(self, call: Call, who: Requester, request: bytes, at_once: bool) -> Order:
+        """Decide which identity it gets. Raises CallRefusedError; and WouldWaitError when that takes waiting.
+
+        With a signer that may take its time everything up to the signature is done here, so that nobody else waits.
+        """
         try:
-            answer = self._issuance.run(self._order(call, who, received()))
+            order = self._order(call, who, request, at_once)
+            self._issuance.begin(order, at_once=at_once)
         except CallRefusedError as refused:
-            self._refusals[kind].note(call, refused, who=who)
+            self._refused(call, who, refused)
             raise
-        self._metrics.issued(time.time() - call.received_at, kind)
-        return answer
+        return order
 
-    def _order(self, call: Call, who: Requester, request: bytes) -> Order:
+    def issue(self, orders: Sequence[Order]) -> None:
+        """Make the certificates; an answer is there only when its record is durable in the audit log."""
+        self._issuance.complete(orders)
+        now = time.time()
+        for order in orders:
+            if order.error is None:
+                self._metrics.issued(now - order.call.received_at, _kind(order.who))
+            elif isinstance(order.error, CallRefusedError):
+                self._refused(order.call, order.who, order.error)
+
+    def _refused(self, call: Call, who: Requester, refused: CallRefusedError) -> None:
+        self._refusals[_kind(who)].note(call, refused, who=who)
+
+    def _order(self, call: Call, who: Requester, request: bytes, at_once: bool) -> Order:
         message, identity = _read(request)
         try:
             return Order(
@@ -93,7 +119,7 @@ class CertificateService:
                 who,
                 message.csr,
                 message.validity_duration,
-                authorize(who, self._profile, identity, self._proxies.grant),
+                authorize(who, self._profile, identity, _would_wait if at_once else self._proxies.grant),
                 self._attested_at(call, who),
             )
         except IdentityRefusedError as error:
@@ -113,6 +139,15 @@ class CertificateService:
 
     def _count(self, kind: CredentialKind, refused: CallRefusedError) -> None:
         self._metrics.failed(_outcome(refused), refused.reason, kind)
+
+
+def _would_wait(caller: Caller, requested: SpiffeId) -> SpiffeId:  # noqa: ARG001  # a grant's form
+    """In place of who asks a cluster."""
+    raise WouldWaitError
+
+
+def _kind(who: Requester) -> CredentialKind:
+    return CredentialKind.CERTIFICATE if isinstance(who, Peer) else CredentialKind.TOKEN
 
 
 def _read(request: bytes) -> tuple[IstioCertificateRequest, str | None]:

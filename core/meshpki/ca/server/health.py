@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from meshpki.ca.server.methods import CallRefusedError, Method, StreamMethod, anyone
+from meshpki.ca.server.calls.methods import CallRefusedError, Method, StreamMethod, anyone
 from meshpki.wire import health_pb2
 from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from meshpki.ca.server.methods import Call, Received
+    from meshpki.ca.server.calls.methods import Call
+    from meshpki.ca.server.calls.stream import Stream
 
 SERVICES: Final = ("", CREATE_CERTIFICATE.split("/")[1])
 WATCHES_AT_ONCE: Final = 8
-"""Each takes a thread for as long as it likes, from callers who proved nothing: one more, and the oldest has to go."""
+"""Each takes a place for as long as it likes, from callers who proved nothing: one more, and the oldest has to go."""
 HEALTH_BUSY: Final = "health_busy"
-_POLL_SECONDS: Final = 1.0
 _Status = health_pb2.HealthCheckResponse
 
 
 class HealthService:
-    """Answers for the whole server and for the certificate service alike."""
+    """Answers for the whole server and for the certificate service alike. Safe for threads."""
 
     def __init__(self, serving: Callable[[], bool], said: Callable[[str], object]) -> None:
         """`serving` is the bit; `said` hears why a watcher is sent away."""
@@ -44,47 +44,51 @@ class HealthService:
             StreamMethod(HEALTH_WATCH, anyone, self.watch, aside=True),
         )
 
-    def stop(self) -> None:
-        """Say NOT_SERVING to all watchers and end their calls."""
-        with self._lock:
-            self._stopping = True
-            for watcher in self._watchers:
-                watcher.wake.set()
-
-    def check(self, call: Call, granted: None, received: Received) -> bytes:  # noqa: ARG002  # a handler's form
+    def check(self, call: Call, granted: None, request: bytes) -> bytes:  # noqa: ARG002  # a handler's form
         """Answer once. NOT_FOUND for a service that is none of ours."""
-        name = _service(received())
+        name = _service(request)
         if name not in SERVICES:
             raise CallRefusedError(grpc.StatusCode.NOT_FOUND, "service_unknown", "no such service here")
         return self._answer(name)
 
-    def watch(self, call: Call, granted: None, received: Received) -> Iterator[bytes]:  # noqa: ARG002
-        """Answer at once and at every change, until the caller leaves, others need its place or the server stops."""
-        name, last = _service(received()), b""
-        with self._watcher(received) as watcher:
-            while received.alive():
-                stopping = self._stopping
-                answer = self._answer(name)
-                if answer != last:
-                    yield answer
-                    last = answer
-                if stopping:
-                    return
-                watcher.wake.wait(_POLL_SECONDS)
-
-    @contextlib.contextmanager
-    def _watcher(self, received: Received) -> Iterator[_Watcher]:
-        watcher = _Watcher(received)
+    def watch(self, call: Call, granted: None, request: bytes, stream: Stream) -> None:  # noqa: ARG002
+        """Answer now, and by `look` at every change, until the caller leaves or others need its place."""
+        watcher = _Watcher(_service(request), stream)
         with self._lock:
-            self._watchers.append(watcher)
-            if len(self._watchers) > WATCHES_AT_ONCE:
-                self._watchers.pop(0).displace()
-                self._said(HEALTH_BUSY)
-        try:
-            yield watcher
-        finally:
-            with self._lock, contextlib.suppress(ValueError):
-                self._watchers.remove(watcher)
+            self._watchers = [*self._still_there(), watcher]
+            displaced = self._watchers[:-WATCHES_AT_ONCE]
+            del self._watchers[:-WATCHES_AT_ONCE]
+        for each in displaced:
+            each.stream.displace(_busy())
+            self._said(HEALTH_BUSY)
+        self._tell(watcher)
+        if self._stopping:
+            stream.finish()
+
+    def look(self) -> None:
+        """Tell all watchers what is new, and forget those who left. Call it about once a second."""
+        with self._lock:
+            watchers = self._watchers = self._still_there()
+        for watcher in watchers:
+            self._tell(watcher)
+
+    def stop(self) -> None:
+        """Say NOT_SERVING to all watchers and end their calls."""
+        self._stopping = True
+        with self._lock:
+            watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            self._tell(watcher)
+            watcher.stream.finish()
+
+    def _still_there(self) -> list[_Watcher]:
+        return [each for each in self._watchers if not each.stream.over]
+
+    def _tell(self, watcher: _Watcher) -> None:
+        with self._lock:
+            answer = self._answer(watcher.service)
+            if answer != watcher.told and watcher.stream.send(answer):
+                watcher.told = answer
 
     def _answer(self, name: str) -> bytes:
         if name not in SERVICES:
@@ -96,21 +100,19 @@ class HealthService:
         return _Status(status=status).SerializeToString()
 
 
+@dataclass(slots=True, eq=False)
 class _Watcher:
-    """One who watches, and what wakes him."""
+    """One who watches, and what he was told last."""
 
-    def __init__(self, received: Received) -> None:
-        self.wake = threading.Event()
-        self._received = received
+    service: str
+    stream: Stream
+    told: bytes = b""
 
-    def displace(self) -> None:
-        """His place is another's now. He may be waiting for a client that reads nothing."""
-        self._received.send_away(
-            CallRefusedError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, HEALTH_BUSY, "another watcher needs the place: watch again"
-            )
-        )
-        self.wake.set()
+
+def _busy() -> CallRefusedError:
+    return CallRefusedError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, HEALTH_BUSY, "another watcher needs the place: watch again"
+    )
 
 
 def _service(request: bytes) -> str:

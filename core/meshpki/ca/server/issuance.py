@@ -19,10 +19,9 @@ from meshpki.ca.peer import Peer
 from meshpki.ca.prepare import prepare
 from meshpki.ca.reasons import CsrRefusedError, LifetimeReason, LifetimeRefusedError
 from meshpki.ca.serials import draw
-from meshpki.ca.server.batches import Batches
 from meshpki.ca.server.refusals import refusal, unavailable
 from meshpki.ca.signer import SoftwareSigner
-from meshpki.errors import UnavailableError
+from meshpki.errors import UnavailableError, WouldWaitError
 from meshpki.wire.istio_ca_pb2 import IstioCertificateResponse
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from meshpki.ca.issuer import Issuer
     from meshpki.ca.prepare import Prepared
     from meshpki.ca.profile import Profile
-    from meshpki.ca.server.methods import Call, CallRefusedError
+    from meshpki.ca.server.calls.methods import Call, CallRefusedError
     from meshpki.identity import SpiffeId
 
 _Status = grpc.StatusCode
@@ -65,10 +64,11 @@ class Order:
 
 
 class Issuance:
-    """Issues for all who ask at the time. Safe for threads.
+    """Issues for all who ask at the time, in two steps: `begin` each, then `complete` those of a moment.
 
-    A key in this process signs in microseconds, so one thread does everything for all of them. Any other signer may
-    take as long as it likes: each call then signs in its own thread, and they share the sync of the audit log alone.
+    A key in this process signs in microseconds, so everything is done for all of them together. Any other signer may
+    take as long as it likes: each order is then signed in a thread of its own, and they share the sync of the audit
+    log alone.
     """
 
     def __init__(self, issuer: Issuer, profile: Profile, audit: AuditLog, *, at_once: int = 16) -> None:
@@ -78,21 +78,20 @@ class Issuance:
         self._audit = audit
         self._together = isinstance(issuer.signer, SoftwareSigner)
         self._turns = threading.Semaphore(at_once)
-        self._batches = Batches(self._fulfil if self._together else self._record)
 
-    def run(self, order: Order) -> bytes:
-        """Return the answer; its record is durable. Raises CallRefusedError, or the error that broke the order."""
-        if not self._together:
-            with self._turns:
-                self._certify([order])
-        if order.error is None:
-            self._batches.run(order)
-        if order.error is not None:
-            raise order.error
-        return order.answer
+    def begin(self, order: Order, *, at_once: bool) -> None:
+        """Do what may take its time. Safe for threads. Raises WouldWaitError when there is such, and it may not."""
+        if self._together:
+            return
+        if at_once:
+            raise WouldWaitError
+        with self._turns:
+            self._certify([order])
 
-    def _fulfil(self, orders: Sequence[Order]) -> None:
-        self._certify(orders)
+    def complete(self, orders: Sequence[Order]) -> None:
+        """Make of each order an answer, its record durable, or an error: CallRefusedError, or what broke it."""
+        if self._together:
+            self._certify(orders)
         self._record(orders)
 
     def _certify(self, orders: Sequence[Order]) -> None:

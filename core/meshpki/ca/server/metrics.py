@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from meshpki.ca.credential import CredentialKind
-from meshpki.ca.server.sent_away import SentAway
+from meshpki.ca.server.calls.sent_away import SentAway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from meshpki.ca.audit.entries import refused_record
-from meshpki.ca.server.methods import Call, CallRefusedError
+from meshpki.ca.server.calls.methods import Call, CallRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from meshpki.ca.server.calls.lanes import ASIDE_PLACES
+from meshpki.ca.server.calls.patience import OFTEN
 from meshpki.ca.server.health import WATCHES_AT_ONCE
-from meshpki.ca.server.lanes import ASIDE_PLACES
-from meshpki.ca.server.patience import OFTEN
 from meshpki.runtime.http import CONNECTIONS
 from meshpki.wire.health_pb2 import HealthCheckResponse
 from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH

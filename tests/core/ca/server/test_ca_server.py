@@ -22,12 +22,12 @@ from meshpki.ca.audit.verify import tail, verify
 from meshpki.ca.config import Limits
 from meshpki.ca.config_values import HostPort
 from meshpki.ca.server.ca_server import CaServer
-from meshpki.ca.server.grpc_options import OPTIONS
+from meshpki.ca.server.calls.grpc_options import OPTIONS
+from meshpki.ca.server.calls.listener import RESERVED_FILES, affordable
+from meshpki.ca.server.calls.methods import anyone
+from meshpki.ca.server.calls.patience import REQUEST_SECONDS
 from meshpki.ca.server.health import WATCHES_AT_ONCE
-from meshpki.ca.server.listener import RESERVED_FILES, affordable
-from meshpki.ca.server.methods import anyone
 from meshpki.ca.server.metrics import Outcome
-from meshpki.ca.server.patience import REQUEST_SECONDS
 from meshpki.errors import IntegrityError, InvalidValueError, MachineError, MeshpkiError, PluginError, UnavailableError
 from meshpki.identity import TrustDomain
 from meshpki.wire.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -68,7 +68,7 @@ def until(condition: Callable[[], object], seconds: float = 15) -> None:
 
 
 def test_the_table_is_exactly_this_and_every_method_has_a_rule(ca: RunningCa) -> None:
-    methods = ca.server.table.methods
+    methods = {path: row.method for path, row in ca.server.tables[0].rows.items()}
     assert sorted(methods) == sorted([CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH, REPORT_BUNDLE])
     assert {path for path, method in methods.items() if method.rule is anyone} == {HEALTH_CHECK, HEALTH_WATCH}
 
@@ -94,7 +94,7 @@ def test_everything_else_does_not_exist_with_or_without_a_token(ca: RunningCa, p
 
 
 def test_no_method_but_health_answers_without_a_credential(ca: RunningCa) -> None:
-    for path in ca.server.table.methods:
+    for path in ca.server.tables[0].rows:
         if path in {HEALTH_CHECK, HEALTH_WATCH}:
             continue
         with pytest.raises(CallFailedError) as caught:
@@ -270,7 +270,7 @@ def test_pings_are_tolerated_more_often_than_istios_clients_send_them(ca: Runnin
 def test_a_connection_without_a_call_is_closed_with_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "grpc.max_connection_idle_ms"
     assert 0 < dict(OPTIONS)[name] <= 300_000
-    monkeypatch.setattr("meshpki.ca.server.listener.OPTIONS", tuple({**dict(OPTIONS), name: 500}.items()))
+    monkeypatch.setattr("meshpki.ca.server.calls.listener.OPTIONS", tuple({**dict(OPTIONS), name: 500}.items()))
     with running(tmp_path) as ca, pinging(ca) as connection:
         connection.listen(60)
         assert connection.goaway

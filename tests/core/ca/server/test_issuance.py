@@ -15,12 +15,12 @@ from cryptography import x509
 
 from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.audit.record import RecordKind
-from meshpki.ca.audit.verify import tail, verify
+from meshpki.ca.audit.verify import tail
 from meshpki.ca.issuer import Issuer
 from meshpki.ca.server import issuance as issuance_module
+from meshpki.ca.server.calls.methods import Call, CallRefusedError
 from meshpki.ca.server.issuance import Issuance, Order
-from meshpki.ca.server.methods import Call, CallRefusedError
-from meshpki.errors import IntegrityError, UnavailableError
+from meshpki.errors import IntegrityError, UnavailableError, WouldWaitError
 from meshpki.identity import ServiceAccountRef, SpiffeId
 from meshpki.tokens.caller import Caller
 from meshpki.wire.istio_ca_pb2 import IstioCertificateResponse
@@ -63,37 +63,20 @@ def name_in(answer: bytes) -> str:
 
 
 def run_together(issuance: Issuance, orders: Sequence[Order]) -> list[bytes | Exception]:
-    """Have all of them in one batch: the batch before them lasts until all have come."""
-    shared = issuance._batches
-    go, began, work = threading.Event(), threading.Event(), shared._work
+    """Have all of them in one batch."""
+    for one in orders:
+        issuance.begin(one, at_once=True)
+    issuance.complete(orders)
+    return [one.error or one.answer for one in orders]
 
-    def held(batch: list[Order]) -> None:
-        if not began.is_set():
-            began.set()
-            assert go.wait(20)
-        work(batch)
 
-    shared._work = held
-    first = Order(orders[0].call, orders[0].who, BAD, 0, orders[0].spiffe_id, None)
-    outcomes: dict[int, bytes | Exception] = {}
-
-    def bring(index: int, one: Order) -> None:
-        try:
-            outcomes[index] = issuance.run(one)
-        except Exception as error:
-            outcomes[index] = error
-
-    threads = [threading.Thread(target=bring, args=(-1, first))]
-    threads[0].start()
-    assert began.wait(20)
-    for index, one in enumerate(orders):
-        threads.append(threading.Thread(target=bring, args=(index, one)))
-        threads[-1].start()
-        until(lambda index=index: len(shared._queue) == index + 1)  # type: ignore[misc]
-    go.set()
-    for thread in threads:
-        thread.join(20)
-    return [outcomes[index] for index in range(len(orders))]
+def run(issuance: Issuance, one: Order) -> bytes:
+    """Alone, in a thread that may wait."""
+    issuance.begin(one, at_once=False)
+    issuance.complete([one])
+    if one.error is not None:
+        raise one.error
+    return one.answer
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -178,7 +161,7 @@ def test_a_log_that_takes_nothing_fails_all_and_no_answer_leaves(
     assert len({id(answer) for answer in answers}) == 5
     assert cast("CallRefusedError", answers[4]).reason == "csr_not_pem"
     assert not any(one.answer for one in orders)
-    assert issuance.run(order(5, authority))
+    assert run(issuance, order(5, authority))
     assert issued_accounts(audit._writer.path) == ["web-5"]
 
 
@@ -227,14 +210,14 @@ def test_a_signer_that_is_slow_holds_nobody_else(authority: TestAuthority, audit
     issuance = Issuance(Issuer.from_signer(remote), authority.profile, audit)
     remote.slow, remote.away = {2}, {4}
     answers: list[bytes] = []
-    late = threading.Thread(target=lambda: answers.append(issuance.run(order(1, authority))))
+    late = threading.Thread(target=lambda: answers.append(run(issuance, order(1, authority))))
     late.start()
     until(lambda: remote.calls == 2)  # the first was the issuer's own proof
-    assert issuance.run(order(2, authority))
+    assert run(issuance, order(2, authority))
     with pytest.raises(CallRefusedError) as caught:
-        issuance.run(order(3, authority))
+        run(issuance, order(3, authority))
     assert caught.value.reason == "signer_unavailable"
-    assert issuance.run(order(4, authority))
+    assert run(issuance, order(4, authority))
     assert not answers
     remote.go.set()
     late.join(20)
@@ -246,7 +229,7 @@ def test_such_a_signer_is_asked_by_so_many_at_once(authority: TestAuthority, aud
     remote = Remote(authority.signer)
     issuance = Issuance(Issuer.from_signer(remote), authority.profile, audit, at_once=2)
     remote.slow = set(range(2, 8))
-    threads = [threading.Thread(target=issuance.run, args=(order(number, authority),)) for number in range(6)]
+    threads = [threading.Thread(target=run, args=(issuance, order(number, authority))) for number in range(6)]
     for thread in threads:
         thread.start()
     until(lambda: remote.calls == 3)  # the first was the issuer's own proof
@@ -265,33 +248,7 @@ def test_an_order_shows_no_token(authority: TestAuthority) -> None:
 
 
 def test_only_a_key_in_this_process_signs_for_others(authority: TestAuthority, audit: AuditLog) -> None:
-    assert Issuance(authority.issuer, authority.profile, audit)._together
-    assert not Issuance(Issuer.from_signer(Remote(authority.signer)), authority.profile, audit)._together
-
-
-def test_a_crowd_gets_what_is_its_own(authority: TestAuthority, tmp_path: Path) -> None:
-    path = tmp_path / "audit/crowd.jsonl"
-    log = AuditLog.open(path, trust_domain="mesh.local", issuer_key_id="ab", now=NOW)
-    issuance = Issuance(authority.issuer, authority.profile, log)
-    wrong: list[object] = []
-
-    def client(base: int) -> None:
-        for number in range(base, base + 20):
-            one = order(number, authority, BAD if number % 5 == 0 else "")
-            try:
-                if not name_in(issuance.run(one)).endswith(f"/web-{number}") or number % 5 == 0:
-                    wrong.append(number)
-            except CallRefusedError as refused:
-                if number % 5 or refused.reason != "csr_not_pem":
-                    wrong.append(refused)
-
-    threads = [threading.Thread(target=client, args=(100 * index,)) for index in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    log.close(NOW)
-    assert not wrong
-    report = verify(path)
-    assert report.intact, report.finding
-    assert report.counts[RecordKind.ISSUED] == 12 * 16
+    here, far = Issuance(authority.issuer, authority.profile, audit), Remote(authority.signer)
+    here.begin(order(1, authority), at_once=True)
+    with pytest.raises(WouldWaitError):
+        Issuance(Issuer.from_signer(far), authority.profile, audit).begin(order(2, authority), at_once=True)

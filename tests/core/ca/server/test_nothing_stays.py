@@ -17,8 +17,11 @@ import grpc
 import pytest
 
 from meshpki.ca.keys import KeyKind, generate
-from meshpki.ca.server.endings import ending, forget
-from meshpki.ca.server.methods import Call, CallRefusedError
+from meshpki.ca.server.calls.endings import ending, forget
+from meshpki.ca.server.calls.grpc_core import CoreCall
+from meshpki.ca.server.calls.inbound import InboundCall
+from meshpki.ca.server.calls.methods import Call, CallRefusedError
+from meshpki.ca.server.calls.stream import Stream
 from meshpki.errors import UnavailableError
 from meshpki.wire.health_pb2 import HealthCheckRequest
 from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH, REPORT_BUNDLE
@@ -51,8 +54,8 @@ def no_collector() -> Iterator[None]:
 
 
 def calls() -> list[object]:
-    """What grpcio's server has of calls, everywhere in this process."""
-    return [each for each in gc.get_objects() if isinstance(each, grpc.ServicerContext)]
+    """What there is of calls, everywhere in this process; those of the clients are gRPC's own."""
+    return [each for each in gc.get_objects() if isinstance(each, (InboundCall, CoreCall, Stream))]
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -137,7 +140,7 @@ def keys_away(ca: RunningCa) -> None:
 
 
 def ours(ca: RunningCa) -> None:
-    logger = logging.getLogger("meshpki.ca.server.endings")  # pytest keeps what is logged, with its frames
+    logger = logging.getLogger("meshpki.ca.server.calls.endings")  # pytest keeps what is logged, with its frames
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logger, "disabled", True)
         patch.setattr("meshpki.ca.server.issuance.draw", lambda: 1 / 0)
@@ -222,11 +225,9 @@ def test_a_call_is_gone_when_it_has_ended(ca: RunningCa, way: Callable[[RunningC
 
 def test_every_method_of_both_tables_ends_in_some_of_these_ways(ca: RunningCa) -> None:
     """A new method needs ways of its own above."""
-    tables = {"tokens": ca.server.table.methods, "certificates": ca.server.renewal_table.methods}
-    assert {name: sorted(methods) for name, methods in tables.items()} == {
-        "tokens": sorted([CREATE_CERTIFICATE, REPORT_BUNDLE, HEALTH_CHECK, HEALTH_WATCH]),
-        "certificates": sorted([CREATE_CERTIFICATE, REPORT_BUNDLE]),
-    }
+    by_token, by_certificate = (sorted(table.rows) for table in ca.server.tables)
+    assert by_token == sorted([CREATE_CERTIFICATE, REPORT_BUNDLE, HEALTH_CHECK, HEALTH_WATCH])
+    assert by_certificate == sorted([CREATE_CERTIFICATE, REPORT_BUNDLE])
 
 
 # --- whatever a handler does
@@ -292,30 +293,35 @@ RENEWAL = "profile: {default_ttl: 1h, max_ttl: 1h}\nrenewal: {listen: '127.0.0.1
 
 _LEAKS = """
 import sys
-from concurrent.futures import ThreadPoolExecutor
-import grpc
-from meshpki.ca.server.grpc_options import OPTIONS
-from meshpki.ca.server.method_adapter import MethodTable
-from meshpki.ca.server.methods import Method, StreamMethod, anyone
+from meshpki.ca.server.calls.lanes import aside_lane
+from meshpki.ca.server.calls.listener import Door
+from meshpki.ca.server.calls.method_table import MethodTable
+from meshpki.ca.server.calls.methods import Method, StreamMethod, anyone
+from meshpki.ca.server.calls.reception import Reception
+from meshpki.ca.server.calls.sent_away import SentAway
 from meshpki.runtime.garbage import settle
 
-def leak(call, granted, received):
+def leak(call, granted, request):
     try:
-        received()
         raise ValueError
     except ValueError as error:
         kept = error  # the error holds this frame, and the frame the error
     return b"answer"
 
-def leaks(call, granted, received):
-    yield leak(call, granted, received)
+def leaks(call, granted, request, stream):
+    try:
+        raise ValueError
+    except ValueError as error:
+        kept = error
+    stream.send(b"answer")
+    stream.finish()
 
-table = MethodTable([Method("/a/leak", anyone, leak), StreamMethod("/a/leaks", anyone, leaks)])
-server = grpc.server(ThreadPoolExecutor(4), handlers=[table], options=OPTIONS)
-port = server.add_insecure_port("127.0.0.1:0")
-server.start()
+methods = Method("/a/leak", anyone, leak), StreamMethod("/a/leaks", anyone, leaks)
+reception = Reception(SentAway())
+address = reception.listen(Door("127.0.0.1:0", "listen", None, 10), MethodTable(methods, aside_lane(print)))
+reception.start()
 settle()
-print(port, flush=True)
+print(address, flush=True)
 sys.stdin.read()
 """
 
@@ -328,8 +334,8 @@ def test_a_handler_that_leaves_cycles_behind_kills_no_connection() -> None:
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        port = int(process.stdout.readline())
-        with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_retries", 0)]) as channel:
+        address = process.stdout.readline().strip()
+        with grpc.insecure_channel(address, options=[("grpc.enable_retries", 0)]) as channel:
             unary: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/a/leak")
             stream: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream("/a/leaks")
             for _ in range(500):

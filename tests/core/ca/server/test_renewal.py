@@ -21,7 +21,7 @@ from meshpki.ca.credential import CredentialKind
 from meshpki.ca.keys import KeyKind, generate, spki_of
 from meshpki.ca.reasons import CsrReason, IdentityReason, LifetimeReason, PeerReason
 from meshpki.ca.server.ca_server import CaServer
-from meshpki.ca.server.methods import anyone
+from meshpki.ca.server.calls.methods import anyone
 from meshpki.ca.server.metrics import Outcome
 from meshpki.ca.server.serving_certificate import ServingCertificate
 from meshpki.errors import MachineError
@@ -92,10 +92,10 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
 
 
 def test_the_tables_are_exactly_these_and_every_method_has_a_rule(ca: RunningCa) -> None:
-    assert set(ca.server.table.methods) == {CREATE_CERTIFICATE, REPORT_BUNDLE, HEALTH_CHECK, HEALTH_WATCH}
-    assert set(ca.server.renewal_table.methods) == {CREATE_CERTIFICATE, REPORT_BUNDLE}
-    for table in (ca.server.table, ca.server.renewal_table):
-        open_to_all = {path for path, method in table.methods.items() if method.rule is anyone}
+    assert set(ca.server.tables[0].rows) == {CREATE_CERTIFICATE, REPORT_BUNDLE, HEALTH_CHECK, HEALTH_WATCH}
+    assert set(ca.server.tables[1].rows) == {CREATE_CERTIFICATE, REPORT_BUNDLE}
+    for table in ca.server.tables:
+        open_to_all = {path for path, row in table.rows.items() if row.method.rule is anyone}
         assert open_to_all <= {HEALTH_CHECK, HEALTH_WATCH}
 
 
@@ -189,7 +189,7 @@ def test_a_certificate_from_before_it_was_switched_on_needs_a_token(tmp_path: Pa
         assert attested(old) is None
         assert len(leaf(old).extensions) == 6
         assert off.server.renewal_address == ""
-        assert off.server.renewal_table.methods == {}
+        assert len(off.server.tables) == 1
         assert all(not record.attested_at for record in records(off, RecordKind.ISSUED))
     with renewal.running(tmp_path / "on", authority=authority) as on:
         assert verdict(lambda: renew(on, old)) == (Code.PERMISSION_DENIED, LifetimeReason.TOKEN_NEEDED)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import grpc
-
-from meshpki.ca.server.grpc_options import MAX_MESSAGE_BYTES, OPTIONS
+from meshpki.ca.server.calls.grpc_options import MAX_MESSAGE_BYTES
+from meshpki.ca.server.calls.methods import Call, Method
+from meshpki.errors import WouldWaitError
+from support.reception import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import grpc
 
 PATH = "/test.Service/Waits"
 CALLS = 4
@@ -26,15 +28,11 @@ def test_who_waits_for_a_verdict_cannot_make_us_hold_more_than_a_window() -> Non
     """By itself gRPC widens a stream's window with every round trip, whether or not anybody reads."""
     judged = threading.Event()
 
-    def behavior(_: Iterator[bytes], __: grpc.ServicerContext) -> bytes:
-        judged.wait(60)
-        return b""
+    def rule(call: Call, *, at_once: bool) -> None:
+        if at_once:
+            raise WouldWaitError
+        assert judged.wait(60)
 
-    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(behavior)
-    server = grpc.server(ThreadPoolExecutor(CALLS), options=OPTIONS)
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Service", {"Waits": handler})])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
     taken = [0] * CALLS
 
     def chunks(number: int) -> Iterator[bytes]:
@@ -42,8 +40,8 @@ def test_who_waits_for_a_verdict_cannot_make_us_hold_more_than_a_window() -> Non
             taken[number] += len(CHUNK)
             yield CHUNK
 
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        method: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(PATH)
+    with serving(Method(PATH, rule, lambda call, granted, request: b"")) as served:
+        method: grpc.StreamUnaryMultiCallable[bytes, bytes] = served.channel.stream_unary(PATH)
         calls = [method.future(chunks(number), timeout=60) for number in range(CALLS)]
         before, last = [-1], time.monotonic()
         while time.monotonic() - last < SILENCE_SECONDS and min(taken) < ENOUGH:
@@ -54,4 +52,3 @@ def test_who_waits_for_a_verdict_cannot_make_us_hold_more_than_a_window() -> Non
         judged.set()
         for call in calls:
             assert call.result(60) == b""
-    server.stop(None).wait()

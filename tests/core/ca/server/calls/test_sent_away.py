@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshpki.ca.server.sent_away import SAY_AGAIN_SECONDS, SentAway
+from meshpki.ca.server.calls.sent_away import SAY_AGAIN_SECONDS, SentAway
 
 if TYPE_CHECKING:
     import pytest

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshpki.ca.server.patience import FORGIVEN_PER_SECOND, MOST_CALLERS, MOST_OWED, OFTEN, Patience
+from meshpki.ca.server.calls.patience import FORGIVEN_PER_SECOND, MOST_CALLERS, MOST_OWED, OFTEN, Patience
 
 
 def noted(*times: float, caller: object = "a") -> Patience:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from meshpki.ca.server.methods import CallRefusedError
+from meshpki.ca.server.calls.methods import CallRefusedError
 
 if TYPE_CHECKING:
-    from meshpki.ca.server.methods import Call
+    from meshpki.ca.server.calls.methods import Call
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,0 +1,137 @@
+"""One call from its first byte to its end: judged, waited for, served; and whoever holds it at a time ends it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from meshpki.ca.server.calls.endings import ending
+from meshpki.ca.server.calls.grpc_core import CoreStream, message_of, was_cancelled
+from meshpki.ca.server.calls.methods import BatchMethod, StreamMethod
+from meshpki.ca.server.calls.stream import Stream
+from meshpki.ca.server.calls.waiting_room import CALLER_LEFT, REQUEST_MISSING, without_request
+from meshpki.errors import WouldWaitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meshpki.ca.server.calls.grpc_core import CoreCall, Event
+    from meshpki.ca.server.calls.method_table import Row
+    from meshpki.ca.server.calls.methods import Call, CallRefusedError, Job
+
+    Work: TypeAlias = Callable[[Sequence[Any]], object]  # Any: see BatchMethod.work
+
+
+class Desk(Protocol):
+    """Where a call goes for what is done for several at once, and when it has ended."""
+
+    def gather(self, inbound: InboundCall, job: Job, work: Work) -> None:
+        """Have it worked on with others of the same moment. For the queue's thread."""
+
+    def hand_over(self, inbound: InboundCall, job: Job, work: Work) -> None:
+        """Have it worked on with the next batch. For any other thread."""
+
+    def ended(self, inbound: InboundCall) -> None:
+        """Nothing of it is left in gRPC."""
+
+
+class InboundCall:
+    """A call that has a place, from `begin` on. In one thread at a time, but for `send_away`.
+
+    Rule and handler are asked in the queue's thread, and where they would have to wait, again in a worker's.
+    """
+
+    __slots__ = ("_core", "_desk", "_lane", "_method", "call", "caller", "noted", "sent_away", "since")
+
+    def __init__(self, call: Call, core: CoreCall, row: Row, desk: Desk) -> None:
+        self.call = call
+        self.caller: object = None
+        """What the rule said."""
+        self.since = 0.0
+        self.noted = False
+        self.sent_away: CallRefusedError | None = None
+        self._core = core
+        self._method = row.method
+        self._lane = row.lane
+        self._desk = desk
+
+    def begin(self) -> None:
+        """Take a place, and ask who calls."""
+        self._lane.places.take(self)
+        self._judge(at_once=True)
+
+    def answer(self, message: bytes) -> None:
+        """End it with a message."""
+        self._lane.places.leave(self)
+        self._core.answer(message, self._ended)
+
+    def fail(self, error: Exception) -> None:
+        """End it with the status that an error has; of the error nothing is left."""
+        self._lane.places.leave(self)
+        self._core.end(*ending(self.call, error), self._ended)
+
+    def send_away(self, refused: CallRefusedError) -> None:
+        """End it while it waits for its request, which does not come any more then. From any thread."""
+        self.sent_away = refused
+        self._core.cancel(refused.status, str(refused))
+
+    def _judge(self, *, at_once: bool) -> None:
+        try:
+            self.caller = self._method.rule(self.call, at_once=at_once)
+        except WouldWaitError:
+            self._wait_in_a_thread(lambda: self._judge(at_once=False))
+        except Exception as error:  # noqa: BLE001  # every one becomes a status
+            self.fail(error)
+        else:
+            self._lane.room.enter(self)
+            self._core.receive(self._received)
+
+    def _received(self, event: Event) -> None:
+        room, request = self._lane.room, message_of(event)
+        room.leave(self)
+        if request is not None and self.sent_away is None:
+            self._serve(request, at_once=True)
+            return
+        room.unanswered(self)
+        self._lane.places.leave(self)
+        refused = self.sent_away or without_request(REQUEST_MISSING)
+        self._core.end(refused.status, str(refused), self._ended_without_request)
+
+    def _serve(self, request: bytes, *, at_once: bool) -> None:
+        method = self._method
+        try:
+            if isinstance(method, BatchMethod):
+                job = method.prepare(self.call, self.caller, request, at_once)
+                (self._desk.gather if at_once else self._desk.hand_over)(self, job, method.work)
+            elif isinstance(method, StreamMethod):
+                self._open(method, request)
+            else:
+                self.answer(method.handler(self.call, self.caller, request))
+        except WouldWaitError:
+            self._wait_in_a_thread(lambda: self._serve(request, at_once=False))
+        except Exception as error:  # noqa: BLE001  # every one becomes a status
+            self.fail(error)
+
+    def _open(self, method: StreamMethod[Any], request: bytes) -> None:  # Any: see AnyMethod
+        stream = Stream(CoreStream(self._core), self._stream_ended)
+        try:
+            method.handler(self.call, self.caller, request, stream)
+        except Exception as error:  # noqa: BLE001  # every one becomes a status
+            stream.finish(*ending(self.call, error))
+
+    def _wait_in_a_thread(self, task: Callable[[], object]) -> None:
+        try:
+            self._lane.workers.submit(task)
+        except Exception as error:  # noqa: BLE001  # every one becomes a status
+            self.fail(error)
+
+    def _stream_ended(self) -> None:
+        self._lane.places.leave(self)
+        self._desk.ended(self)
+
+    def _ended(self, event: Event) -> None:  # noqa: ARG002  # a tag's form
+        self._desk.ended(self)
+
+    def _ended_without_request(self, event: Event) -> None:
+        refused = self.sent_away or without_request(CALLER_LEFT if was_cancelled(event) else REQUEST_MISSING)
+        self._method.left(self.call, self.caller, refused)
+        self._desk.ended(self)

@@ -1,0 +1,174 @@
+"""One thread that takes all that happens on the ports of a server, and a second one that does the work of a moment.
+
+The first waits for nobody: it judges calls, takes their requests, and answers what can be answered at once. Requests
+that are worked on together are gathered while there is more to take; then the second thread has them (ADR 0023).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import time
+from collections import defaultdict
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import grpc
+
+from meshpki.ca.server.calls.batches import Batches
+from meshpki.ca.server.calls.gathering import Gathering
+from meshpki.ca.server.calls.grpc_core import CompletionQueue
+from meshpki.ca.server.calls.inbound import InboundCall
+from meshpki.ca.server.calls.listener import Listener
+from meshpki.ca.server.calls.methods import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meshpki.ca.server.calls.grpc_core import CoreCall, Event, Metadata
+    from meshpki.ca.server.calls.listener import Door
+    from meshpki.ca.server.calls.method_table import MethodTable
+    from meshpki.ca.server.calls.methods import Job
+    from meshpki.ca.server.calls.sent_away import SentAway
+
+    Work: TypeAlias = Callable[[Sequence[Any]], object]  # Any: see BatchMethod.work
+    Gathered: TypeAlias = tuple[InboundCall, Job, Work]
+
+_LOG = logging.getLogger(__name__)
+IDLE_SECONDS: Final = 0.05
+"""Between two looks at whether all has ended."""
+DRAIN_SECONDS: Final = 10.0
+CANCELLED_SECONDS: Final = 2.0
+"""How long calls that were cancelled may take to end."""
+
+
+class Reception:
+    """Serves tables on ports. They are bound by `listen`; calls are taken from `start` to `stop`."""
+
+    def __init__(self, sent_away: SentAway) -> None:
+        """`sent_away` hears of calls for which there was no place."""
+        self._queue = CompletionQueue()
+        self._listeners: list[Listener] = []
+        self._sent_away = sent_away
+        self._prefix = os.urandom(4).hex()
+        self._numbers = itertools.count(1)
+        self._live: set[object] = set()
+        self._gathering: Gathering[Gathered] = Gathering()
+        self._batches = Batches(self._work)
+        self._thread = threading.Thread(target=self._run, name="reception", daemon=True)
+        self._closing = False
+
+    def listen(self, door: Door, table: MethodTable) -> str:
+        """Bind a port for a table, and return the address with the port that it got. Raises MachineError."""
+        listener = Listener(door, table, self._queue, partial(self._take, table))
+        self._listeners.append(listener)
+        return listener.address
+
+    def start(self) -> None:
+        """Take calls from now on. Once."""
+        self._batches.start()
+        for listener in self._listeners:
+            listener.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no new calls, and return when those under way have ended, which they must within DRAIN_SECONDS.
+
+        What waits for somebody for longer is left to itself: the threads keep nobody from ending the process.
+        """
+        for listener in self._listeners:
+            listener.stop()
+        self._closing = True
+        self._thread.join(DRAIN_SECONDS)
+        if self._thread.is_alive():
+            for listener in self._listeners:
+                listener.cancel()
+            self._thread.join(CANCELLED_SECONDS)
+        if self._thread.is_alive():
+            _LOG.warning("calls are left under way", extra={"calls": len(self._live)})
+
+    def _take(self, table: MethodTable, core: CoreCall, path: str, metadata: Metadata) -> None:
+        """Serve a call, or say why not. In the queue's thread."""
+        row = table.rows.get(path)
+        if row is None:
+            self._turn_away(core, grpc.StatusCode.UNIMPLEMENTED, f"no method {path[:200]} here")
+            return
+        if row.lane.places.full():
+            self._sent_away.count(row.busy.reason)
+            row.method.count_busy(row.busy)
+            self._turn_away(core, row.busy.status, str(row.busy))
+            return
+        call = Call(
+            id=f"{self._prefix}-{next(self._numbers)}",
+            peer=core.peer(),
+            received_at=time.time(),
+            metadata=metadata,
+            certificate=core.certificate() if table.with_certificate else b"",
+        )
+        inbound = InboundCall(call, core, row, self)
+        self._live.add(inbound)
+        inbound.begin()
+
+    # --- what calls want of their desk
+
+    def gather(self, inbound: InboundCall, job: Job, work: Work) -> None:
+        """See `Desk`."""
+        self._gathering.add((inbound, job, work), time.monotonic())
+
+    def hand_over(self, inbound: InboundCall, job: Job, work: Work) -> None:
+        """See `Desk`."""
+        self._batches.put((inbound, job, work))
+
+    def ended(self, inbound: InboundCall) -> None:
+        """See `Desk`."""
+        self._live.discard(inbound)
+
+    # --- the two threads
+
+    def _run(self) -> None:
+        while not self._closing or self._live or not all(each.ended for each in self._listeners):
+            patience = self._gathering.patience(time.monotonic())
+            event = self._queue.next(IDLE_SECONDS if patience is None and self._closing else patience)
+            if event is not None:
+                _hear(event)
+            if self._gathering.due(time.monotonic(), nothing_more=event is None):
+                self._batches.put(*self._gathering.take())
+            del event  # it holds a call
+        self._batches.stop()
+        for listener in self._listeners:
+            listener.table.stop()
+
+    def _work(self, batch: list[Gathered]) -> None:
+        together: defaultdict[Work, list[tuple[InboundCall, Job]]] = defaultdict(list)
+        for inbound, job, work in batch:
+            together[work].append((inbound, job))
+        for work, each in together.items():
+            _do(work, each)
+        self._gathering.wanted = len(batch)
+
+    def _turn_away(self, core: CoreCall, status: grpc.StatusCode, text: str) -> None:
+        self._live.add(core)
+        core.end(status, text, lambda _: self._live.discard(core))
+
+
+def _hear(event: Event) -> None:
+    try:
+        event.tag(event)
+    except Exception:  # noqa: BLE001  # the thread has to outlive every failure
+        _LOG.exception("what happened to a call met an error of ours")
+
+
+def _do(work: Work, each: list[tuple[InboundCall, Job]]) -> None:
+    broken: Exception | None = None
+    try:
+        work([job for _, job in each])
+    except Exception as error:  # noqa: BLE001  # every one becomes a status
+        broken = error
+    for inbound, job in each:
+        failure = broken or job.error
+        if failure is None:
+            inbound.answer(job.answer)
+        else:
+            inbound.fail(failure)

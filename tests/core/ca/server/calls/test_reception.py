@@ -1,0 +1,342 @@
+"""The thread that takes the calls, over real gRPC: what it serves, what it refuses, whom it waits for, how it ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from meshpki.ca.server.calls import reception as reception_module
+from meshpki.ca.server.calls.listener import Door
+from meshpki.ca.server.calls.method_table import SERVER_BUSY
+from meshpki.ca.server.calls.methods import BatchMethod, Call, CallRefusedError, Method, StreamMethod, anyone
+from meshpki.errors import MachineError, WouldWaitError
+from support.reception import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meshpki.ca.server.calls.stream import Stream
+    from support.reception import Served
+
+Code = grpc.StatusCode
+ECHO, TOGETHER, WATCH = "/test.Service/Echo", "/test.Service/Together", "/test.Service/Watch"
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def echo(rule: Any = anyone, *, aside: bool = False) -> Method[Any]:  # Any: whatever the test's rule grants
+    return Method(ECHO, rule, lambda call, granted, request: request, aside=aside)
+
+
+@dataclass
+class Job:
+    request: bytes
+    answer: bytes = b""
+    error: Exception | None = None
+
+
+class Together:
+    """Work that waits until it is let go, and keeps in which batches it came."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.batches: list[list[bytes]] = []
+        self.go = threading.Event()
+        if not held:
+            self.go.set()
+
+    def method(self) -> BatchMethod[None]:
+        return BatchMethod(TOGETHER, anyone, self.prepare, self.work)
+
+    def prepare(self, call: Call, granted: None, request: bytes, at_once: bool) -> Job:
+        if request == b"wait" and at_once:
+            raise WouldWaitError
+        return Job(request)
+
+    def work(self, jobs: Sequence[Job]) -> None:
+        self.batches.append([job.request for job in jobs])
+        assert self.go.wait(30)
+        for job in jobs:
+            if job.request == b"break all":
+                raise ZeroDivisionError
+            if job.request == b"refuse":
+                job.error = CallRefusedError(Code.NOT_FOUND, "why", "so")
+            else:
+                job.answer = b"made of " + job.request
+
+
+def status(call: Callable[[], object]) -> tuple[Code, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    found: Any = caught.value  # Any: a call, too
+    return found.code(), found.details()
+
+
+# --- served and refused
+
+
+def test_a_call_is_answered_and_another_path_does_not_exist() -> None:
+    with serving(echo()) as served:
+        assert served.call(ECHO, b"one") == b"one"
+        assert served.call(ECHO, b"") == b""
+        assert status(lambda: served.call("/test.Service/Other"))[0] is Code.UNIMPLEMENTED
+        assert status(lambda: served.call("/" + "x" * 3000))[0] is Code.UNIMPLEMENTED
+        assert served.call(ECHO, b"two") == b"two"
+
+
+def test_what_a_rule_sees_of_a_call() -> None:
+    seen: list[Call] = []
+
+    def rule(call: Call, *, at_once: bool) -> None:
+        seen.append(call)
+
+    with serving(echo(rule)) as served:
+        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = served.channel.unary_unary(ECHO)
+        before = time.time()
+        method(b"", metadata=(("a", "1"), ("a", "2"), ("b-bin", b"\x00\xff")), timeout=30)
+        method(b"", timeout=30)
+    metadata = [pair for pair in seen[0].metadata if pair[0] in {"a", "b-bin"}]
+    assert metadata == [("a", "1"), ("a", "2"), ("b-bin", b"\x00\xff")]
+    assert before - 1 <= seen[0].received_at <= time.time()
+    assert seen[0].peer.startswith("ipv4:127.0.0.1:")
+    assert seen[0].certificate == b""
+    assert len({call.id for call in seen}) == 2
+
+
+def test_a_status_reaches_the_caller_with_its_text_whatever_letters_it_has() -> None:
+    def refuse(call: Call, *, at_once: bool) -> None:
+        raise CallRefusedError(Code.PERMISSION_DENIED, "why", "so: \u00fc\n%")
+
+    with serving(echo(refuse)) as served:
+        assert status(lambda: served.call(ECHO)) == (Code.PERMISSION_DENIED, "why: so: \u00fc\n%")
+
+
+def test_there_are_so_many_places_and_methods_aside_have_others() -> None:
+    together = Together(held=True)
+    with serving(together.method(), echo(aside=True), places=3) as served:
+        calls = [served.begin(TOGETHER, b"%d" % number) for number in range(3)]
+        until(lambda: served.table.lane.places.count() == 3)
+        code, text = status(lambda: served.call(TOGETHER, b"too many"))
+        assert (code, text.partition(":")[0]) == (Code.RESOURCE_EXHAUSTED, SERVER_BUSY)
+        assert served.sent_away.counts() == {SERVER_BUSY: 1}
+        assert served.call(ECHO, b"aside") == b"aside"
+        together.go.set()
+        assert sorted(call.result(30) for call in calls) == [b"made of %d" % number for number in range(3)]
+        until(lambda: served.table.lane.places.count() == 0)
+        assert served.call(TOGETHER, b"again") == b"made of again"
+
+
+# --- worked on together
+
+
+def test_requests_that_come_during_a_batch_are_the_next_one() -> None:
+    together = Together(held=True)
+    with serving(together.method()) as served:
+        first = served.begin(TOGETHER, b"first")
+        until(lambda: together.batches)
+        others = [served.begin(TOGETHER, b"%d" % number) for number in range(8)]
+        until(lambda: served.table.lane.places.count() == 9 and not served.table.lane.room.count())
+        time.sleep(2 * reception_module.IDLE_SECONDS)  # the last may have been taken, and not gathered yet
+        together.go.set()
+        assert first.result(30) == b"made of first"
+        assert [call.result(30) for call in others] == [b"made of %d" % number for number in range(8)]
+    assert together.batches[0] == [b"first"]
+    assert sorted(together.batches[1]) == [b"%d" % number for number in range(8)]
+
+
+def test_an_error_is_that_of_its_own_job_and_a_broken_batch_that_of_all(caplog: pytest.LogCaptureFixture) -> None:
+    together = Together(held=True)
+    with serving(together.method()) as served:
+        held = served.begin(TOGETHER, b"held")
+        until(lambda: together.batches)
+        good, refused = served.begin(TOGETHER, b"good"), served.begin(TOGETHER, b"refuse")
+        together.go.set()
+        assert (held.result(30), good.result(30)) == (b"made of held", b"made of good")
+        assert status(lambda: refused.result(30)) == (Code.NOT_FOUND, "why: so")
+        assert status(lambda: served.call(TOGETHER, b"break all"))[0] is Code.INTERNAL
+        assert "ZeroDivisionError" in caplog.text
+        assert served.call(TOGETHER, b"after") == b"made of after"
+        assert served.call(TOGETHER, b"wait") == b"made of wait"
+        until(lambda: served.table.lane.places.count() == 0)
+
+
+def test_work_that_hangs_holds_up_nothing_else() -> None:
+    """A disk that hangs, say: who asks for health still hears, and who comes too much is told so."""
+    together = Together(held=True)
+    with serving(together.method(), echo(aside=True), places=2) as served:
+        calls = [served.begin(TOGETHER, b"one"), served.begin(TOGETHER, b"two")]
+        until(lambda: together.batches)
+        for _ in range(20):
+            assert served.call(ECHO, b"alive") == b"alive"
+        until(served.table.lane.places.full)
+        assert status(lambda: served.call(TOGETHER))[0] is Code.RESOURCE_EXHAUSTED
+        together.go.set()
+        assert [call.result(30) for call in calls] == [b"made of one", b"made of two"]
+
+
+def test_a_flood_of_other_calls_starves_nobody() -> None:
+    together, stop = Together(), threading.Event()
+    with serving(together.method(), echo(aside=True)) as served:
+
+        def flood() -> None:
+            while not stop.is_set():
+                for call in [served.begin(ECHO, b"x") for _ in range(10)]:
+                    call.result(30)
+
+        threads = [threading.Thread(target=flood) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for number in range(100):
+            assert served.call(TOGETHER, b"%d" % number) == b"made of %d" % number
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+
+
+# --- waiting
+
+
+def test_a_rule_that_waits_keeps_no_other_call_waiting() -> None:
+    go = threading.Event()
+
+    def rule(call: Call, *, at_once: bool) -> None:
+        if any(pair == ("who", "stranger") for pair in call.metadata):
+            if at_once:
+                raise WouldWaitError
+            assert go.wait(30)
+
+    with serving(echo(rule)) as served:
+        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = served.channel.unary_unary(ECHO)
+        held = [method.future(b"held", metadata=(("who", "stranger"),), timeout=60) for _ in range(40)]
+        until(lambda: served.table.lane.places.count() == 40)
+        for _ in range(20):
+            assert served.call(ECHO, b"good") == b"good"
+        go.set()
+        assert [call.result(30) for call in held] == [b"held"] * 40
+
+
+def test_whoever_leaves_gives_back_his_place() -> None:
+    go = threading.Event()
+
+    def never() -> Any:  # Any: no request at all
+        go.wait(30)
+        yield from ()
+
+    left: list[str] = []
+    method = Method(ECHO, anyone, lambda *_: b"", left=lambda call, granted, refused: left.append(refused.reason))
+    with serving(method, places=2) as served:
+        stream: grpc.StreamUnaryMultiCallable[bytes, bytes] = served.channel.stream_unary(ECHO)
+        calls = [stream.future(never(), timeout=60), stream.future(never(), timeout=1)]
+        until(lambda: served.table.lane.room.count() == 2)
+        calls[0].cancel()
+        until(lambda: served.table.lane.places.count() == 0)  # the other's time is over by itself
+        go.set()
+        until(lambda: left == ["caller_left"] * 2)
+        assert status(lambda: stream(iter(()), timeout=30))[0] is Code.INVALID_ARGUMENT
+        until(lambda: left[2:] == ["request_missing"])
+
+
+# --- streams
+
+
+class Watched:
+    def __init__(self) -> None:
+        self.streams: list[Stream] = []
+
+    def method(self) -> StreamMethod[None]:
+        return StreamMethod(WATCH, anyone, self.watch)
+
+    def watch(self, call: Call, granted: None, request: bytes, stream: Stream) -> None:
+        if request == b"refuse":
+            raise CallRefusedError(Code.NOT_FOUND, "why", "so")
+        self.streams.append(stream)
+        stream.send(b"first")
+
+
+def watching(served: Served, request: bytes = b"") -> Any:  # Any: a call and an iterator, for which there is no type
+    method: grpc.UnaryStreamMultiCallable[bytes, bytes] = served.channel.unary_stream(WATCH)
+    return method(request, timeout=60)
+
+
+def test_a_stream_is_answered_until_either_side_ends_it() -> None:
+    watched = Watched()
+    with serving(watched.method()) as served:
+        one = watching(served)
+        assert next(one) == b"first"
+        other = watching(served)
+        assert next(other) == b"first"
+        until(lambda: all(stream.send(b"second") for stream in watched.streams[:1]))
+        assert next(one) == b"second"
+        watched.streams[0].finish()
+        watched.streams[1].displace(CallRefusedError(Code.RESOURCE_EXHAUSTED, "busy", "so"))
+        ends = {call.code(): call.details() for call in (one, other)}
+        assert ends == {Code.OK: "", Code.RESOURCE_EXHAUSTED: "busy: so"}
+        third = watching(served)
+        next(third)
+        assert served.table.lane.places.count() == 1
+        third.cancel()
+        until(lambda: served.table.lane.places.count() == 0)
+        assert all(stream.over for stream in watched.streams)
+        assert status(lambda: next(watching(served, b"refuse"))) == (Code.NOT_FOUND, "why: so")
+        until(lambda: served.table.lane.places.count() == 0)
+
+
+# --- the end
+
+
+def test_calls_under_way_end_before_it_does_and_new_ones_are_not_taken() -> None:
+    together = Together(held=True)
+    with serving(together.method()) as served:
+        call = served.begin(TOGETHER, b"last")
+        until(lambda: together.batches)
+        stopping = threading.Thread(target=served.reception.stop)
+        stopping.start()
+        until(lambda: served.reception._closing)
+        assert status(lambda: served.call(TOGETHER, b"too late"))[0] is Code.UNAVAILABLE
+        assert stopping.is_alive()
+        together.go.set()
+        assert call.result(30) == b"made of last"
+        stopping.join(30)
+        assert not served.reception._live
+
+
+def test_what_hangs_is_cancelled_and_at_last_left_to_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reception_module, "DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr(reception_module, "CANCELLED_SECONDS", 0.2)
+    together, watched = Together(held=True), Watched()
+    with serving(together.method(), watched.method()) as served:
+        call, stream = served.begin(TOGETHER, b"hangs"), watching(served)
+        until(lambda: together.batches)
+        next(stream)
+        served.reception.stop()
+        assert {call.code(), stream.code()} <= {Code.CANCELLED, Code.UNAVAILABLE}
+        assert "calls are left under way" in caplog.text
+        together.go.set()  # and what comes then does no harm
+        until(lambda: not served.reception._thread.is_alive())
+
+
+def test_many_receptions_come_and_go_with_calls_under_way() -> None:
+    """What gRPC holds inside is given back in the right order: the wrong one ends the process."""
+    for number in range(25):
+        with serving(echo()) as served:
+            calls = [served.begin(ECHO, b"%d" % number) for _ in range(number)]
+        for call in calls:
+            assert call.code() in {Code.OK, Code.UNAVAILABLE, Code.CANCELLED}
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    with serving(echo()) as served, pytest.raises(MachineError) as caught:
+        served.reception.listen(Door(served.address, "renewal.listen", None, 10), served.table)
+    assert served.address in caught.value.seen
+    assert "renewal.listen" in caught.value.todo
