@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +30,15 @@ for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name a long value after its parameter: keys and tokens are other ones in every process, and no name at all."""
     return argname if isinstance(val, str | bytes) and len(val) > MAX_ID else None
+
+
+@pytest.fixture(autouse=True)
+def _told_as_usual() -> Iterator[None]:
+    """A command inside a test may be asked to tell of errors in JSON; the next test is not."""
+    yield
+    failures = sys.modules.get("meshpki_cli.failures")
+    if failures is not None:
+        failures._Settings.form = failures.Form.LINES
 
 
 @pytest.fixture(autouse=True)
