@@ -35,13 +35,11 @@ MAX_REQUEST_BYTES: Final = 1024 * 1024
 hold: Istio copies the pod's annotations into them, for which Kubernetes allows 256 KiB.
 
 It is memory only while a message is on its way, one for each stream, and only for who has a session: before, nothing
-is read but of `HEARD_OUT` refused calls at a time. In node mode a token has `Limits.streams` of them; in pod mode all
-of them are the one workload's.
+is read. In node mode a token has `Limits.streams` of them; in pod mode all of them are the one workload's.
 """
 MAX_METADATA_BYTES: Final = 32 * 1024
 """Of one call's headers. The longest token that we read has 8 KiB, 11 as base64, which is how a `-bin` header may
-come; a call with two of them is to hear that it has two. One hard limit: by its own two, 8 and 16 KiB, gRPC refuses
-by chance what is between them.
+come; a call with two of them is to hear that it has two.
 """
 DRAIN_SECONDS: Final = 2.0
 HEARD_OUT_SECONDS: Final = 0.2

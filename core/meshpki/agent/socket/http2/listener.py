@@ -26,7 +26,6 @@ AT_ONCE: Final = 4
 """Connections taken in one turn of the loop: those that are gone already give their files back in the next ones."""
 BUFFER_BYTES: Final = 64 * 1024
 PAUSE_SECONDS: Final = 0.1
-_NOTHING_LEFT: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Listener:
@@ -48,7 +47,7 @@ class Listener:
         self._again: asyncio.TimerHandle | None = None
         self._none_left = asyncio.Event()
         self._broken = Repeats(log, "a client's connection is ended")
-        self._no_file = Repeats(log, "no connection is taken: this process has no file left for one")
+        self._not_taken = Repeats(log, "no connection can be taken now: this machine is at fault")
 
     def listen(self, path: Path) -> None:
         """Bind and take connections from now on. Raises OSError."""
@@ -114,7 +113,7 @@ class Listener:
             except OSError as error:
                 self._pause(listening, error)
                 return
-            if len(self._connections) + len(self._taking) >= self._most:
+            if len(self._connections) >= self._most:
                 accepted.close()
                 continue
             accepted.setblocking(False)
@@ -122,20 +121,19 @@ class Listener:
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """A socket that nobody may be taken from stays readable: do not look at it for a while."""
-        if error.errno not in _NOTHING_LEFT:
-            raise error
-        self._no_file.say(str(error.errno), {"seen": error.strerror, "todo": "raise `ulimit -n`"})
+        todo = "raise `ulimit -n`" if error.errno == errno.EMFILE else "see what this machine is short of"
+        self._not_taken.say(str(error.errno), {"seen": error.strerror, "todo": todo})
         self._unwatch(listening)
         self._again = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._watch, listening)
 
     def _take(self, accepted: socket.socket) -> None:
-        task = asyncio.get_running_loop().create_task(self._connect(accepted))
+        connection = ClientConnection(self)
+        self._connections.add(connection)
+        task = asyncio.get_running_loop().create_task(self._connect(connection, accepted))
         self._taking.add(task)
         task.add_done_callback(self._taking.discard)
 
-    async def _connect(self, accepted: socket.socket) -> None:
-        connection = ClientConnection(self)
-        self._connections.add(connection)
+    async def _connect(self, connection: ClientConnection, accepted: socket.socket) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
         except OSError:  # it is gone already

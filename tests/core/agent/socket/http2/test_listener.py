@@ -89,8 +89,9 @@ def test_one_more_is_closed_at_once_until_there_is_room_again(short_dir: Path) -
     serving(path, scene)
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EPERM])
 def test_without_a_file_nobody_is_taken_and_somebody_afterwards(
-    short_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    short_dir: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, tries, full = short_dir / "s", 0, True
     accept = socket.socket.accept
@@ -99,7 +100,7 @@ def test_without_a_file_nobody_is_taken_and_somebody_afterwards(
         nonlocal tries
         tries += 1
         if full:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            raise OSError(number, os.strerror(number))
         return accept(self)
 
     async def scene(listener: Listener) -> None:
@@ -115,8 +116,9 @@ def test_without_a_file_nobody_is_taken_and_somebody_afterwards(
     with caplog.at_level(logging.INFO):
         serving(path, scene)
     (said,) = caplog.records
-    assert said.getMessage() == "no connection is taken: this process has no file left for one"
-    assert vars(said)["seen"] == "Too many open files"
+    assert said.getMessage() == "no connection can be taken now: this machine is at fault"
+    assert vars(said)["seen"] == os.strerror(number)
+    assert ("ulimit" in vars(said)["todo"]) == (number == errno.EMFILE)
 
 
 def test_a_ping_is_answered_and_http_1_hears_nothing(short_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
