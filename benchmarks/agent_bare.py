@@ -1,4 +1,4 @@
-"""A process that is the least that could serve secrets: a gRPC server on a unix socket with one answer in bytes."""
+"""A process that is the least that could serve secrets with grpcio: a server on a unix socket, one answer in bytes."""
 
 from __future__ import annotations
 

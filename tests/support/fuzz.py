@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("token", "csr", "sds", "fetching", "reflection", "files")
+NAMES = ("token", "csr", "sds", "fetching", "reflection", "http2", "files")
 CRASHES = Path("fuzz-crashes")
 
 

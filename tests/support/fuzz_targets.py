@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
+from h2.errors import ErrorCodes
 
 from meshpki.agent.node.token import ISTIO_HEADER, token_of
 from meshpki.agent.renewal.cache import CacheError
@@ -22,6 +23,10 @@ from meshpki.agent.sds.fetch import fetch
 from meshpki.agent.sds.node import validation_of
 from meshpki.agent.sds.resources import Resources, resources_of
 from meshpki.agent.sds.stream import SdsStream
+from meshpki.agent.socket.http2.connection import Connection
+from meshpki.agent.socket.http2.events import CallBegun, CallMoved
+from meshpki.agent.socket.http2.limits import Limits
+from meshpki.agent.socket.http2.messages import MessageRefusedError
 from meshpki.agent.socket.reflection import MESSAGES, Reflection, Served
 from meshpki.ca.csr import read_csr
 from meshpki.ca.reasons import CsrRefusedError
@@ -39,6 +44,18 @@ from meshpki.wire.sds_pb2 import (
 )
 from support.agent_process import fake_token
 from support.authority import make_authority
+from support.http2 import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    frame,
+    headers_of,
+)
 from support.snapshots import snapshot
 from support.tokens import TokenMaker
 
@@ -120,6 +137,27 @@ def reflection(data: bytes) -> None:
     assert answer.WhichOneof("message_response") is not None
 
 
+def http2(data: bytes) -> None:
+    """A client on the agent's socket, in pieces as long as the first byte says: its connection ends, or it does not."""
+    limits = Limits(message=1000, headers=4096, block=16_384, streams=20, burst=10, each_second=1.0)
+    ours, wire, step = Connection(limits, 0.0), PREFACE + frame(SETTINGS) + data[1:], sum(data[:1]) + 1
+    for at in range(0, len(wire), step):
+        was_over = ours.over
+        found = ours.receive(memoryview(wire[at : at + step]), 0.0)
+        assert not (was_over and found), "nothing is looked at after the end"
+        for event in found:
+            if isinstance(event, CallBegun):
+                ours.send(event.stream, memoryview(b"x" * 100))
+            if isinstance(event, CallMoved):
+                try:
+                    ours.read(event.stream)
+                except MessageRefusedError as error:
+                    ours.finish(event.stream, 3, error.words)
+        ours.to_send()
+    ours.end(ErrorCodes.NO_ERROR)
+    ours.forget()
+
+
 def files(data: bytes) -> None:
     """What the agent reads from its own machine, cut and garbled."""
     with contextlib.suppress(InvalidValueError):
@@ -154,6 +192,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "sds": sds,
     "fetching": fetching,
     "reflection": reflection,
+    "http2": http2,
     "files": files,
 }
 
@@ -174,6 +213,16 @@ def seeds(name: str) -> list[bytes]:
             return [
                 kind + bytes([len(message)]) + message + publish + bytes([len(message)]) + message
                 for kind, message in ((b"\x00", one), (b"\xff", two))
+            ]
+        case "http2":
+            call = frame(HEADERS, END_HEADERS, headers_of("/a.B/C"), 1)
+            message = b"\0\0\0\0\3abc"
+            ended = frame(DATA, END_STREAM, message, 1)
+            reset = frame(DATA, 0, message, 1) + frame(RST_STREAM, payload=bytes(4), stream=1)
+            return [
+                step + call + rest + frame(PING, payload=bytes(8))
+                for step in (b"\2", b"\xff")
+                for rest in (ended, reset)
             ]
         case "reflection":
             symbol = ServerReflectionRequest(file_containing_symbol="SpiffeWorkloadAPI")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,8 @@ import pytest
 
 from meshpki.agent.rotation.feed import Feed
 from meshpki.agent.sds.service import sds_methods
-from meshpki.agent.socket import server as socket_server
 from meshpki.agent.socket.connections import affordable
-from meshpki.agent.socket.server import SocketServer
+from meshpki.agent.socket.server import LIMITS, SocketServer
 from meshpki.agent.socket.sessions import OneIdentity
 from support.agent_process import AgentProcess, fake_token
 from support.crowd import ScriptedCa, Subscriber, look_once, places, until
@@ -223,24 +223,23 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" + b"\0\0
 
 @pytest.mark.parametrize(
     ("option", "usual", "says"),
-    [("server_handshake_timeout_ms", 10_000, b""), ("max_connection_idle_ms", 120_000, PREFACE)],
-    ids=["says-nothing", "asks-nothing"],
+    [("greeting", 10.0, b""), ("greeting", 10.0, PREFACE[:30]), ("idle", 120.0, PREFACE)],
+    ids=["says-nothing", "says-half", "asks-nothing"],
 )
 def test_who_says_or_asks_nothing_is_closed_after_a_while(
-    short_dir: Path, monkeypatch: pytest.MonkeyPatch, option: str, usual: int, says: bytes
+    short_dir: Path, option: str, usual: float, says: bytes
 ) -> None:
-    name = f"grpc.{option}"
-    assert dict(socket_server.OPTIONS)[name] == usual
-    monkeypatch.setattr(socket_server, "OPTIONS", [(name, 500)])
+    assert getattr(LIMITS, option) == usual
+    limits = replace(replace(LIMITS, greeting=20.0, idle=20.0), **{option: 0.2})  # type: ignore[arg-type]  # seconds
     path = short_dir / "s.sock"
 
     async def scene() -> None:
-        server = SocketServer(path, OneIdentity(Feed()), sds_methods())
+        server = SocketServer(path, OneIdentity(Feed()), sds_methods(), limits=limits)
         await server.start()
         try:
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(says)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(10):
                 await reader.read()
             writer.close()
         finally:

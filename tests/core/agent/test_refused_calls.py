@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from meshpki.agent.node.sessions import NodeSessions
 from meshpki.agent.renewal.keeper import Wish
 from meshpki.agent.rotation.feed import Feed
 from meshpki.agent.sds.service import sds_methods
-from meshpki.agent.socket.server import HEARD_OUT, SocketServer
+from meshpki.agent.socket.server import SocketServer
 from meshpki.agent.socket.sessions import OneIdentity
 from meshpki.agent.workload.service import workload_methods
 from meshpki.wire import methods
@@ -47,8 +47,9 @@ CASES: dict[str, Case] = {
 }
 """Method, whether it is a node's socket, headers, request, status."""
 OF_A_CALL = (
-    "_ServicerContext",
-    "RPCState",
+    "Http2Call",
+    "_Stream",
+    "Request",
     "_NodeSession",
     "CallRefusedError",
     "RefusedError",
@@ -106,26 +107,59 @@ def test_a_refused_call_leaves_nothing(short_dir: Path, case: Case) -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-def test_who_is_refused_hears_why_sending_much_or_nothing_and_more_of_them_than_are_heard_out(short_dir: Path) -> None:
+@pytest.mark.parametrize("size", [0, 1000, 60_000, LARGE])
+def test_who_is_still_sending_hears_why_it_is_refused_every_time(short_dir: Path, size: int) -> None:
+    """A client of grpc.aio that hears of it before its message has gone says INTERNAL: one of ten such calls."""
+
+    async def refused(channel: grpc.aio.Channel) -> grpc.StatusCode:
+        call = channel.stream_stream(methods.STREAM_SECRETS, bytes, bytes)(timeout=SECOND)
+        await call.write(bytes(size))
+        return await call.code()
+
+    async def scene(socket: Path) -> None:
+        async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+            found = Counter[grpc.StatusCode]()
+            for _ in range(20):
+                found.update(await asyncio.gather(*(refused(channel) for _ in range(10))))
+        assert found == {Code.UNAUTHENTICATED: 200}
+
+    refusing(short_dir, scene)
+
+
+def test_who_sends_nothing_hears_it_too_and_many_at_one_time(short_dir: Path) -> None:
+    async def scene(socket: Path) -> None:
+        async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+            calls = [channel.stream_stream(methods.STREAM_SECRETS, bytes, bytes)(timeout=SECOND) for _ in range(200)]
+            assert set(await asyncio.gather(*(call.code() for call in calls))) == {Code.UNAUTHENTICATED}
+
+    refusing(short_dir, scene)
+
+
+def test_so_does_a_client_of_the_other_grpc(short_dir: Path) -> None:
+    def calls(socket: Path) -> Counter[grpc.StatusCode]:
+        found = Counter[grpc.StatusCode]()
+        with grpc.insecure_channel(f"unix:{socket}") as channel:
+            for size in (0, 60_000, LARGE) * 20:
+                call = channel.stream_stream(methods.STREAM_SECRETS, bytes, bytes)(iter([bytes(size)]), timeout=SECOND)
+                found[call.code()] += 1
+        return found
+
+    async def scene(socket: Path) -> None:
+        assert await asyncio.to_thread(calls, socket) == {Code.UNAUTHENTICATED: 60}
+
+    refusing(short_dir, scene)
+
+
+def refusing(short_dir: Path, scene: Callable[[Path], Awaitable[None]]) -> None:
+    """Run `scene` beside a node's socket that knows nobody."""
     (short_dir / "s").mkdir(mode=0o750)
     socket = short_dir / "s" / "socket"
-
-    async def refused(channel: grpc.aio.Channel, *messages: bytes) -> grpc.StatusCode:
-        call = channel.stream_stream(methods.STREAM_SECRETS, bytes, bytes)(timeout=SECOND)
-        for message in messages:
-            await call.write(message)
-        status: grpc.StatusCode = await call.code()
-        return status
 
     async def main() -> None:
         server = SocketServer(socket, sessions_of(node=True), sds_methods())
         await server.start()
         try:
-            async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
-                silent = [refused(channel) for _ in range(3 * HEARD_OUT)]
-                speaking = [refused(channel, bytes(LARGE)) for _ in range(HEARD_OUT // 2)]
-                assert set(await asyncio.gather(*silent)) == {Code.UNAUTHENTICATED}
-                assert set(await asyncio.gather(*speaking)) == {Code.UNAUTHENTICATED}
+            await scene(socket)
         finally:
             await server.stop()
 

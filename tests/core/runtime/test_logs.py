@@ -11,11 +11,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from meshpki.errors import UsageError
+from meshpki.runtime import logs
 from meshpki.runtime.logs import JsonFormatter, TextFormatter, configure, redact
 from support.tokens import TokenMaker, rsa_key
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Iterator
 
 TOKEN = TokenMaker().token().decode()
 KEY = rsa_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -175,3 +176,38 @@ def test_numbers_that_json_has_no_word_for() -> None:
     vars(record).update(seconds=float("inf"), share=float("nan"), half=0.5, none=None, yes=True)
     said = json.loads(JsonFormatter().format(record), parse_constant=pytest.fail)
     assert [said[name] for name in ("seconds", "share", "half", "none", "yes")] == ["inf", "nan", 0.5, None, True]
+
+
+GRPC = "grpc._cython.cygrpc"
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    before = logging.getLogger(GRPC).filters[:]
+    logs.quiet_grpc()
+    yield
+    logging.getLogger(GRPC).filters[:] = before
+
+
+class ExecuteBatchError(Exception):
+    """As gRPC calls what it raises when a client has left."""
+
+
+@pytest.mark.usefixtures("quiet")
+def test_what_grpc_says_is_left_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    for error in (None, ValueError("a fault")):
+        logging.getLogger(GRPC).error("said", exc_info=error)
+    assert [(record.levelname, bool(record.exc_info)) for record in caplog.records] == [
+        ("ERROR", False),
+        ("ERROR", True),
+    ]
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("level", "said"), [(logging.INFO, []), (logging.DEBUG, [("DEBUG", False)])])
+def test_but_of_a_client_that_left_at_debug_level_and_without_a_traceback(
+    caplog: pytest.LogCaptureFixture, level: int, said: list[tuple[str, bool]]
+) -> None:
+    with caplog.at_level(level, GRPC):
+        logging.getLogger(GRPC).error("raised in core", exc_info=ExecuteBatchError())
+    assert [(record.levelname, bool(record.exc_info)) for record in caplog.records] == said

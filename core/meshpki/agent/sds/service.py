@@ -194,7 +194,7 @@ class _Conversation:
         except asyncio.CancelledError:
             if self._ending and self._reader is not None and not self._reader.uncancel():
                 return False
-            raise  # it is gRPC that ends this call
+            raise  # it is the client, or its connection, that ends this call
         finally:
             self._reader = None
         if not isinstance(request, DiscoveryRequest | DeltaDiscoveryRequest):

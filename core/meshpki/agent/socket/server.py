@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc import aio
 
 from meshpki.agent.socket import path as socket_path
+from meshpki.agent.socket.http2.limits import Limits
+from meshpki.agent.socket.http2.listener import Listener
+from meshpki.agent.socket.http2.messages import MessageRefusedError
 from meshpki.agent.socket.sessions import CallRefusedError, Metadata
-from meshpki.errors import MachineError, RefusedError
+from meshpki.errors import RefusedError
+from meshpki.runtime.files import machine_errors
 from meshpki.runtime.repeats import Repeats
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from meshpki.agent.socket.http2.call import Http2Call
+    from meshpki.agent.socket.http2.headers import Request
     from meshpki.agent.socket.sessions import Session, Sessions
 
 log = logging.getLogger(__name__)
@@ -32,34 +35,20 @@ MAX_REQUEST_BYTES: Final = 1024 * 1024
 hold: Istio copies the pod's annotations into them, for which Kubernetes allows 256 KiB.
 
 It is memory only while a message is on its way, one for each stream, and only for who has a session: before, nothing
-is read but of `HEARD_OUT` refused calls at a time. In node mode a token has `Limits.streams` of them; in pod mode all
-of them are the one workload's.
+is read. In node mode a token has `Limits.streams` of them; in pod mode all of them are the one workload's.
 """
 MAX_METADATA_BYTES: Final = 32 * 1024
 """Of one call's headers. The longest token that we read has 8 KiB, 11 as base64, which is how a `-bin` header may
-come; a call with two of them is to hear that it has two. One hard limit: by its own two, 8 and 16 KiB, gRPC refuses
-by chance what is between them.
+come; a call with two of them is to hear that it has two.
 """
 DRAIN_SECONDS: Final = 2.0
-HEARD_OUT: Final = 16
 HEARD_OUT_SECONDS: Final = 0.2
-"""So many refused calls at a time, and so long, are heard out before they are told: see `_hear_out`."""
+"""So long a call that is refused is heard out before it is told: see `Http2Call.hear_out`. It holds no memory."""
 PATIENCE_SECONDS: Final = 15.0
 """For a row's `patience`. Longer than one call to the CA: of a refusal the caller hears."""
-OPTIONS: Final = (
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
-    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-    # Else gRPC takes ever more of what nobody has read: 8 MiB of each stream that waits for the CA (measured).
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.so_reuseport", 0),
-    # Whoever connects and says nothing, or asks nothing, is closed: each connection takes an open file.
-    ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.max_connection_idle_ms", 120_000),
-)
+LIMITS: Final = Limits(message=MAX_REQUEST_BYTES, headers=MAX_METADATA_BYTES)
 CONNECTIONS: Final = 512
 
-Context: TypeAlias = "aio.ServicerContext[bytes, Any]"  # Any: the responses are the face's own
 # Any: what a method is given and gives is the face's own; the table only carries it from decode to encode.
 Handler: TypeAlias = "Callable[[Any, Any, Call], Awaitable[Any]]"
 
@@ -102,62 +91,57 @@ class Method:
 class Call:
     """One call, from its handler's side."""
 
-    __slots__ = ("_context", "_row")
+    __slots__ = ("_call", "_row")
 
-    def __init__(self, context: Context, row: Method) -> None:
-        self._context = context
+    def __init__(self, call: Http2Call, row: Method) -> None:
+        self._call = call
         self._row = row
 
     async def read(self) -> Any:  # Any: see Handler
-        """Wait for the client's next message; None when there is to be no other. Raises RefusedError for what is none.
-
-        Decoded here and not by gRPC, which would write a traceback of its own and say UNKNOWN.
-        """
-        data: object = await self._context.read()
-        if not isinstance(data, bytes):
-            return None
+        """Wait for the client's next message; None when there is to be no other. Raises RefusedError."""
         try:
-            return self._row.decode(data)
+            data = await self._call.read()
+            return None if data is None else self._row.decode(data)
         except DecodeError:  # not chained: it says nothing more
             raise RefusedError(
                 "the bytes of a request are none of this method's messages", wanted="protobuf, well-formed"
             ) from None
+        except MessageRefusedError as error:
+            raise CallRefusedError(grpc.StatusCode[error.why.value], error.words) from None
 
     async def write(self, response: Any) -> None:  # Any: see Handler
         """Send a message."""
-        await self._context.write(response)
+        await self._call.write(self._row.encode(response))
 
 
 class SocketServer:
     """Serves the table on a socket. The socket appears in `start`, ready to be used, and goes in `stop`."""
 
     def __init__(
-        self, path: Path, sessions: Sessions, methods: Sequence[Method], *, connections: int = CONNECTIONS
+        self,
+        path: Path,
+        sessions: Sessions,
+        methods: Sequence[Method],
+        *,
+        connections: int = CONNECTIONS,
+        limits: Limits = LIMITS,
     ) -> None:
         """Take so many `connections` at a time; one more is closed at once."""
         self._path = path
-        self._connections = connections
         self._sessions = sessions
-        self._methods = tuple(methods)
+        self._methods = {row.path: row for row in methods}
+        if len(self._methods) != len(methods):
+            raise ValueError("a path stands in the table twice")
         self._refused = Repeats(log, "a call is refused")
-        self._heard_out = asyncio.Semaphore(HEARD_OUT)
-        self._server: aio.Server | None = None
+        self._listener = Listener(self._answer, limits, connections)
         self._socket: socket_path.OwnSocket | None = None
 
     async def start(self) -> None:
         """Bind, serve, and only then put the socket in place. Raises MachineError."""
-        server = aio.server(options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", self._connections)])
-        server.add_generic_rpc_handlers(self._handlers())
         with socket_path.taking_over(self._path) as passing:
-            try:
-                server.add_insecure_port(f"unix:{passing}")
-            except RuntimeError as error:
-                raise MachineError(
-                    f"could not listen on {self._path}", todo="GRPC_VERBOSITY=debug in the environment says why"
-                ) from error
-            await server.start()
+            with machine_errors("could not listen on", self._path):
+                self._listener.listen(passing)
             self._socket = socket_path.put_in_place(passing, self._path)
-        self._server = server
         log.info("the socket is served", extra={"socket": str(self._path), "methods": len(self._methods)})
 
     async def stop(self) -> None:
@@ -165,63 +149,36 @@ class SocketServer:
         if self._socket is not None:
             self._socket.remove()
         self._sessions.close()
-        if self._server is not None:
-            await self._server.stop(DRAIN_SECONDS)
+        await self._listener.stop(DRAIN_SECONDS)
 
-    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """Give the whole surface of this socket: what has no row is UNIMPLEMENTED."""
-        services: defaultdict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = defaultdict(dict)  # Any: see Handler
-        for row in self._methods:
-            service, name = row.path.lstrip("/").split("/")
-            if name in services[service]:
-                raise ValueError(f"{row.path} stands in the table twice")
-            services[service][name] = self._adapted(row)
-        return tuple(grpc.method_handlers_generic_handler(service, table) for service, table in services.items())
+    async def _answer(self, http2: Http2Call, request: Request) -> tuple[int, str]:
+        """Answer one call: admit, open a session, handle, close, and turn errors into statuses.
 
-    def _adapted(self, row: Method) -> grpc.RpcMethodHandler[Any, Any]:
-        """Dress a row as gRPC wants it: admit, open a session, handle, close, and turn errors into statuses.
-
-        For gRPC all of them are streams: it reads the one request of any other method before it calls us, and so before
-        anybody knows whose it is. On the wire there is no difference.
+        What has no row is UNIMPLEMENTED. Of the call's messages nothing is read before anybody knows whose it is.
         """
-
-        async def handle(_: object, context: Context) -> None:
-            session: Session | None = None
-            try:
-                metadata: Metadata = tuple(context.invocation_metadata() or ())
-                if row.admit is not None:
-                    row.admit(metadata)
-                if not row.public:
-                    session = await self._open(row, metadata)
-                metadata = ()  # a stream lives for hours; the token in its headers need not
-                await _serve(row, session, Call(context, row))
-            except (aio.InternalError, asyncio.CancelledError):
-                raise  # InternalError: there is nobody any more to write to
-            except Exception as error:  # noqa: BLE001 - each gets a status
-                if session is None:
-                    await self._hear_out(context)
-                # Not `abort`: it raises an error that the call itself keeps, a cycle of 7 KiB for each refusal.
-                status, said = self._verdict(row, error)
-                context.set_code(status)
-                context.set_details(said)
-            finally:
-                if session is not None:
-                    session.close()
-
-        return grpc.stream_stream_rpc_method_handler(handle, response_serializer=row.encode)
-
-    async def _hear_out(self, context: Context) -> None:
-        """Take the message that is on its way, and look at none of it.
-
-        A client of grpc.aio that is still sending when it is refused hears "Internal error from Core" in place of the
-        status. As a courtesy only, within bounds: what is read of strangers is memory.
-        """
-        if self._heard_out.locked():
-            return
-        async with self._heard_out:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HEARD_OUT_SECONDS):
-                    await context.read()
+        row = self._methods.get(request.path)
+        if row is None:
+            await http2.hear_out(HEARD_OUT_SECONDS)
+            return _number(grpc.StatusCode.UNIMPLEMENTED), "there is no such method here"
+        metadata: Metadata = request.metadata
+        del request  # a stream lives for hours; the token in its headers need not
+        session: Session | None = None
+        try:
+            if row.admit is not None:
+                row.admit(metadata)
+            if not row.public:
+                session = await self._open(row, metadata)
+            metadata = ()
+            await _serve(row, session, Call(http2, row))
+        except Exception as error:  # noqa: BLE001 - each gets a status
+            if session is None:
+                await http2.hear_out(HEARD_OUT_SECONDS)
+            status, words = self._verdict(row, error)
+            return _number(status), words
+        finally:
+            if session is not None:
+                session.close()
+        return _number(grpc.StatusCode.OK), ""
 
     async def _open(self, row: Method, metadata: Metadata) -> Session:
         try:
@@ -259,3 +216,8 @@ async def _serve(row: Method, session: Session | None, call: Call) -> None:
     response = await row.handler(session, request, call)
     if row.kind is Kind.UNARY:
         await call.write(response)
+
+
+def _number(status: grpc.StatusCode) -> int:
+    number: int = status.value[0]
+    return number

@@ -1,0 +1,100 @@
+"""h2's connection, with what it keeps of each client cut down.
+
+By itself h2 keeps 17 KiB for a connection, 11 of them in queues for settings that hold one number each, takes settings
+of any name, and remembers 65,536 closed streams.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.settings import ChangedSetting, SettingCodes, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from meshpki.agent.socket.http2.limits import Limits
+
+logging.getLogger("hpack").setLevel(logging.INFO)  # at debug level it logs every header, and so every token
+_CONFIG: Final = H2Configuration(
+    client_side=False,
+    header_encoding=None,
+    validate_inbound_headers=False,  # h2 would end the connection; we refuse the call
+    normalize_inbound_headers=False,
+    validate_outbound_headers=False,  # they are ours, and the same each time
+    normalize_outbound_headers=False,
+)
+_KNOWN: Final = frozenset(int(code) for code in SettingCodes)
+DEFAULTS: Final[dict[SettingCodes | int, int]] = {
+    SettingCodes.HEADER_TABLE_SIZE: 4096,
+    SettingCodes.ENABLE_PUSH: 1,
+    SettingCodes.INITIAL_WINDOW_SIZE: 65_535,
+    SettingCodes.MAX_FRAME_SIZE: 16_384,
+    SettingCodes.ENABLE_CONNECT_PROTOCOL: 0,
+}
+"""RFC 9113, section 6.5.2, and RFC 8441."""
+
+
+class SlimSettings(Settings):
+    """Settings as one map of those that HTTP/2 knows, with one change at a time: h2 acknowledges each at once."""
+
+    def __init__(self, values: Mapping[SettingCodes | int, int], *, client: bool) -> None:
+        self._client = client
+        self._values: dict[SettingCodes | int, int] = dict(values)
+        self._changes: dict[SettingCodes | int, int] | None = None
+
+    def acknowledge(self) -> dict[SettingCodes | int, ChangedSetting]:
+        """Let what was set become what is."""
+        changes, self._changes = self._changes, None
+        found: dict[SettingCodes | int, ChangedSetting] = {}
+        for key, value in (changes or {}).items():
+            found[key] = ChangedSetting(key, self._values.get(key), value)
+            self._values[key] = value
+        return found
+
+    def __getitem__(self, key: SettingCodes | int) -> int:
+        return self._values[key]
+
+    def __setitem__(self, key: SettingCodes | int, value: int) -> None:
+        if key in _KNOWN:
+            self._changes = {**(self._changes or {}), int(key): value}
+
+    def __delitem__(self, key: SettingCodes | int) -> None:
+        del self._values[key]
+
+    def __iter__(self) -> Iterator[SettingCodes | int]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = None  # type: ignore[assignment]  # as every map that changes
+
+
+class SlimConnection(H2Connection):
+    """The server's side of a connection that takes no more of a client than `limits` allow."""
+
+    MAX_CLOSED_STREAMS = 128
+    """Frames of these that were on their way are no fault of the client's."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(_CONFIG)
+        # No table for their headers: a token in it would be held as long as the connection.
+        mine: dict[SettingCodes | int, int] = {
+            SettingCodes.HEADER_TABLE_SIZE: 0,
+            SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
+            SettingCodes.MAX_HEADER_LIST_SIZE: limits.headers,
+        }
+        self.local_settings = SlimSettings({**DEFAULTS, SettingCodes.ENABLE_PUSH: 0, **mine}, client=False)
+        self.remote_settings = SlimSettings(DEFAULTS, client=True)
+        self.decoder.max_header_list_size = limits.block
+
+    def forget(self) -> None:
+        """Be over. What leads from it back to itself would wait for the collector of cycles, with all it holds."""
+        vars(self).clear()
