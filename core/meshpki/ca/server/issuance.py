@@ -60,7 +60,7 @@ class Order:
     """The answer, not to leave yet."""
     answer: bytes = b""
     """Empty until the record is durable."""
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class Issuance:
@@ -168,5 +168,5 @@ def _each(step: Callable[[Order], None], orders: Sequence[Order]) -> None:
         if order.error is None:
             try:
                 step(order)
-            except Exception as error:  # noqa: BLE001  # raised where the order came from
+            except BaseException as error:  # noqa: BLE001  # raised where the order came from
                 order.error = error

@@ -64,7 +64,7 @@ class InboundCall:
         self._lane.places.leave(self)
         self._core.answer(message, self._ended)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """End it with the status that an error has; of the error nothing is left."""
         self._lane.places.leave(self)
         self._core.end(*ending(self.call, error), self._ended)
@@ -79,7 +79,7 @@ class InboundCall:
             self.caller = self._method.rule(self.call, at_once=at_once)
         except WouldWaitError:
             self._wait_in_a_thread(lambda: self._judge(at_once=False))
-        except Exception as error:  # noqa: BLE001  # every one becomes a status
+        except BaseException as error:  # noqa: BLE001  # every one becomes a status
             self.fail(error)
         else:
             self._lane.room.enter(self)
@@ -108,20 +108,20 @@ class InboundCall:
                 self.answer(method.handler(self.call, self.caller, request))
         except WouldWaitError:
             self._wait_in_a_thread(lambda: self._serve(request, at_once=False))
-        except Exception as error:  # noqa: BLE001  # every one becomes a status
+        except BaseException as error:  # noqa: BLE001  # every one becomes a status
             self.fail(error)
 
     def _open(self, method: StreamMethod[Any], request: bytes) -> None:  # Any: see AnyMethod
         stream = Stream(CoreStream(self._core), self._stream_ended)
         try:
             method.handler(self.call, self.caller, request, stream)
-        except Exception as error:  # noqa: BLE001  # every one becomes a status
+        except BaseException as error:  # noqa: BLE001  # every one becomes a status
             stream.finish(*ending(self.call, error))
 
     def _wait_in_a_thread(self, task: Callable[[], object]) -> None:
         try:
             self._lane.workers.submit(task)
-        except Exception as error:  # noqa: BLE001  # every one becomes a status
+        except BaseException as error:  # noqa: BLE001  # every one becomes a status
             self.fail(error)
 
     def _stream_ended(self) -> None:

@@ -156,15 +156,15 @@ class Reception:
 def _hear(event: Event) -> None:
     try:
         event.tag(event)
-    except Exception:  # noqa: BLE001  # the thread has to outlive every failure
+    except BaseException:  # noqa: BLE001  # the thread has to outlive every failure
         _LOG.exception("what happened to a call met an error of ours")
 
 
 def _do(work: Work, each: list[tuple[InboundCall, Job]]) -> None:
-    broken: Exception | None = None
+    broken: BaseException | None = None
     try:
         work([job for _, job in each])
-    except Exception as error:  # noqa: BLE001  # every one becomes a status
+    except BaseException as error:  # noqa: BLE001  # every one becomes a status
         broken = error
     for inbound, job in each:
         failure = broken or job.error

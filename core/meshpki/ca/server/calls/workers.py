@@ -65,7 +65,7 @@ class Workers:
         while (task := self._queue.get()) is not None:
             try:
                 task()
-            except Exception:  # noqa: BLE001  # the thread has to outlive every failure
+            except BaseException:  # noqa: BLE001  # the thread has to outlive every failure
                 _LOG.exception("a call's thread met an error of ours")
             del task  # a thread that waits holds on to no call
         self._queue.put(None)  # for the next thread

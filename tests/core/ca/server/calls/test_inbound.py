@@ -138,6 +138,19 @@ def broken_rule(call: Call, *, at_once: bool) -> str:
     raise ZeroDivisionError
 
 
+class Panic(BaseException):
+    """As what `cryptography` raises when its inside breaks: no Exception."""
+
+
+def panicking_rule(call: Call, *, at_once: bool) -> str:
+    raise Panic
+
+
+def late_panicking_rule(call: Call, *, at_once: bool) -> str:
+    patient_rule(call, at_once=at_once)
+    raise SystemExit
+
+
 class Served:
     """Handlers that keep what they were given."""
 
@@ -164,6 +177,8 @@ class Served:
             raise REFUSED
         if request == b"break":
             raise ZeroDivisionError
+        if request == b"panic":
+            raise Panic
         self.asked.append((granted, request))
         return b"answer to " + request
 
@@ -208,6 +223,8 @@ def test_one_whose_rule_has_to_wait_is_judged_again_in_a_thread_and_what_it_gran
         (refusing_rule, 0, ("end", Code.UNAUTHENTICATED, "token_expired")),
         (late_refusing_rule, 1, ("end", Code.UNAUTHENTICATED, "token_expired")),
         (broken_rule, 0, ("end", Code.INTERNAL, "internal")),
+        (panicking_rule, 0, ("end", Code.INTERNAL, "internal")),
+        (late_panicking_rule, 1, ("end", Code.INTERNAL, "internal")),
     ],
 )
 def test_of_one_that_is_refused_no_request_is_taken(
@@ -225,7 +242,11 @@ def test_of_one_that_is_refused_no_request_is_taken(
 
 @pytest.mark.parametrize(
     ("request_", "wanted"),
-    [(b"refuse", ("end", Code.UNAUTHENTICATED, "token_expired")), (b"break", ("end", Code.INTERNAL, "internal"))],
+    [
+        (b"refuse", ("end", Code.UNAUTHENTICATED, "token_expired")),
+        (b"break", ("end", Code.INTERNAL, "internal")),
+        (b"panic", ("end", Code.INTERNAL, "internal")),
+    ],
 )
 def test_a_handler_that_fails_is_a_status(served: Served, request_: bytes, wanted: tuple[object, ...]) -> None:
     scene = Scene(served.method()).begin().happens(request_)

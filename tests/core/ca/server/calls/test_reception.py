@@ -42,7 +42,7 @@ def echo(rule: Any = anyone, *, aside: bool = False) -> Method[Any]:  # Any: wha
 class Job:
     request: bytes
     answer: bytes = b""
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class Together:
@@ -68,6 +68,8 @@ class Together:
         for job in jobs:
             if job.request == b"break all":
                 raise ZeroDivisionError
+            if job.request == b"panic":
+                raise SystemExit
             if job.request == b"refuse":
                 job.error = CallRefusedError(Code.NOT_FOUND, "why", "so")
             else:
@@ -164,6 +166,8 @@ def test_an_error_is_that_of_its_own_job_and_a_broken_batch_that_of_all(caplog: 
         assert status(lambda: refused.result(30)) == (Code.NOT_FOUND, "why: so")
         assert status(lambda: served.call(TOGETHER, b"break all"))[0] is Code.INTERNAL
         assert "ZeroDivisionError" in caplog.text
+        assert status(lambda: served.call(TOGETHER, b"panic"))[0] is Code.INTERNAL
+        assert "SystemExit" in caplog.text
         assert served.call(TOGETHER, b"after") == b"made of after"
         assert served.call(TOGETHER, b"wait") == b"made of wait"
         until(lambda: served.table.lane.places.count() == 0)
