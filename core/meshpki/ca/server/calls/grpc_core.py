@@ -128,13 +128,13 @@ class CoreCall:
         operations = (
             cygrpc.ReceiveCloseOnServerOperation(_PLAIN),
             cygrpc.SendInitialMetadataOperation((), _PLAIN),
-            cygrpc.SendStatusFromServerOperation((), status.value[0], text.encode(), _PLAIN),
+            cygrpc.SendStatusFromServerOperation((), status.value[0], _encoded(text), _PLAIN),
         )
         self._call.start_server_batch(operations, tag)
 
     def cancel(self, status: grpc.StatusCode, text: str) -> None:
         """End the call whatever is under way, which fails then."""
-        self._call.cancel(status.value[0], text)
+        self._call.cancel(status.value[0], _encoded(text))
 
 
 class CoreStream(CoreCall):
@@ -156,7 +156,7 @@ class CoreStream(CoreCall):
 
     def finish(self, status: grpc.StatusCode, text: str, tag: Tag) -> None:
         """End the call with a status."""
-        last = cygrpc.SendStatusFromServerOperation((), status.value[0], text.encode(), _PLAIN)
+        last = cygrpc.SendStatusFromServerOperation((), status.value[0], _encoded(text), _PLAIN)
         self._call.start_server_batch((*self._opening(), last), tag)
 
     def _opening(self) -> tuple[object, ...]:
@@ -166,11 +166,16 @@ class CoreStream(CoreCall):
         return (cygrpc.SendInitialMetadataOperation((), _PLAIN),)
 
 
+def _encoded(text: str) -> bytes:
+    """Whatever was said: JSON knows halves of letters that UTF-8 does not (RFC 8259, section 8.2)."""
+    return text.encode(errors="backslashreplace")
+
+
 def call_of(event: Event) -> tuple[str, Metadata] | None:
     """The path and the metadata of a call that was accepted; None where there will be no more of them."""
     if event.call is None or not event.success:
         return None
-    return event.call_details.method.decode(), event.invocation_metadata
+    return event.call_details.method.decode(errors="replace"), event.invocation_metadata
 
 
 def message_of(event: Event) -> bytes | None:

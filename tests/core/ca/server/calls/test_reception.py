@@ -114,12 +114,36 @@ def test_what_a_rule_sees_of_a_call() -> None:
     assert len({call.id for call in seen}) == 2
 
 
-def test_a_status_reaches_the_caller_with_its_text_whatever_letters_it_has() -> None:
-    def refuse(call: Call, *, at_once: bool) -> None:
-        raise CallRefusedError(Code.PERMISSION_DENIED, "why", "so: \u00fc\n%")
+def test_a_path_that_is_no_utf_8_does_not_exist_either_and_says_nothing_to_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving(echo()) as served:
+        path: Any = b"/test.Service/\xff\xfe"  # Any: a string, for all that grpcio says
+        assert status(lambda: served.call(path))[0] is Code.UNIMPLEMENTED
+        assert served.call(ECHO, b"one") == b"one"
+    assert not caplog.records
 
-    with serving(echo(refuse)) as served:
-        assert status(lambda: served.call(ECHO)) == (Code.PERMISSION_DENIED, "why: so: \u00fc\n%")
+
+@pytest.mark.parametrize(
+    ("said", "heard"), [("\u00fc\n%", "\u00fc\n%"), ("half a letter \ud800", "half a letter \\ud800")]
+)
+def test_a_status_reaches_the_caller_with_its_text_whatever_letters_it_has(said: str, heard: str) -> None:
+    def refuse(call: Call, *, at_once: bool) -> None:
+        raise CallRefusedError(Code.PERMISSION_DENIED, "why", said)
+
+    watched = Watched()
+    with serving(echo(refuse), watched.method()) as served:
+        assert status(lambda: served.call(ECHO, timeout=5)) == (Code.PERMISSION_DENIED, f"why: {heard}")
+        ends = (lambda stream: stream.finish(Code.NOT_FOUND, said), lambda stream: stream.displace(_refused(said)))
+        for number, end in enumerate(ends):
+            call = watching(served)
+            assert next(call) == b"first"
+            end(watched.streams[number])
+            assert call.details().endswith(heard)
+
+
+def _refused(said: str) -> CallRefusedError:
+    return CallRefusedError(Code.RESOURCE_EXHAUSTED, "busy", said)
 
 
 def test_there_are_so_many_places_and_methods_aside_have_others() -> None:
