@@ -78,9 +78,9 @@ class Reception:
 
         What waits for somebody for longer is left to itself: the threads keep nobody from ending the process.
         """
+        self._closing = True  # first: the last thing that happens may have happened when a listener's `stop` returns
         for listener in self._listeners:
             listener.stop()
-        self._closing = True
         self._thread.join(DRAIN_SECONDS)
         if self._thread.is_alive():
             for listener in self._listeners:
