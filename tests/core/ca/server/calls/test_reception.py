@@ -134,7 +134,10 @@ def test_a_status_reaches_the_caller_with_its_text_whatever_letters_it_has(said:
     watched = Watched()
     with serving(echo(refuse), watched.method()) as served:
         assert status(lambda: served.call(ECHO, timeout=5)) == (Code.PERMISSION_DENIED, f"why: {heard}")
-        ends = (lambda stream: stream.finish(Code.NOT_FOUND, said), lambda stream: stream.displace(_refused(said)))
+        ends: tuple[Callable[[Stream], object], ...] = (
+            lambda stream: stream.finish(Code.NOT_FOUND, said),
+            lambda stream: stream.displace(_refused(said)),
+        )
         for number, end in enumerate(ends):
             call = watching(served)
             assert next(call) == b"first"
