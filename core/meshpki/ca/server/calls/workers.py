@@ -42,9 +42,9 @@ class Workers:
             finally:
                 self._tasks.discard(mark)
 
-        self._tasks.add(mark)
-        if self._threads < min(len(self._tasks), self._most):
+        if self._threads < min(len(self._tasks) + 1, self._most):
             self._add_thread()
+        self._tasks.add(mark)
         self._queue.put(marked)
 
     def stop(self) -> None:

@@ -262,6 +262,27 @@ def test_without_a_thread_it_is_a_status_too(served: Served, caplog: pytest.LogC
     assert "a call failed" in caplog.text
 
 
+def stubborn_rule(call: Call, *, at_once: bool) -> str:
+    raise WouldWaitError
+
+
+def test_one_that_would_wait_for_ever_is_an_error_of_ours(served: Served) -> None:
+    scene = Scene(served.method(stubborn_rule)).begin().thread()
+    assert scene.core.told == [("end", Code.INTERNAL, "internal")]
+    assert not scene.tasks
+
+
+def test_where_waiting_itself_breaks_nothing_of_the_call_stays(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(tag: object) -> None:
+        raise MemoryError
+
+    scene = Scene(served.method())
+    monkeypatch.setattr(scene.core, "receive", broken)
+    scene.begin()
+    assert scene.core.told == [("end", Code.INTERNAL, "internal")]
+    assert (scene.places.count(), scene.room.count()) == (0, 0)
+
+
 # --- worked on together
 
 
@@ -302,6 +323,16 @@ def test_a_call_without_a_request_is_heard_of_by_what_became_of_it(served: Serve
     assert scene.happens(gone=gone).over
     assert served.left == [reason]
     assert not served.asked
+
+
+def test_whoever_hears_of_it_and_fails_keeps_nothing_of_the_call() -> None:
+    def hear(call: Call, granted: object, refused: CallRefusedError) -> None:
+        raise ZeroDivisionError
+
+    scene = Scene(Method("/a/b", anyone, lambda *_: b"", left=hear)).begin().happens(None)
+    with pytest.raises(ZeroDivisionError):  # which the queue's thread logs
+        scene.happens()
+    assert scene.over
 
 
 @pytest.mark.parametrize("request_", [None, b"in the same moment"])

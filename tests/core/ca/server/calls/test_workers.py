@@ -122,6 +122,7 @@ def test_a_machine_that_gives_no_thread_at_all_is_said_at_once(monkeypatch: pyte
         with pytest.raises(RuntimeError):
             workers.submit(lambda: None)
     assert workers._queue.empty()
+    assert not workers._tasks
 
 
 def _no_more(thread: threading.Thread) -> None:
