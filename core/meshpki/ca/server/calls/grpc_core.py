@@ -111,30 +111,36 @@ class CoreCall:
 
     def receive(self, tag: Tag) -> None:
         """Have a message told to `tag`: see `message_of`."""
-        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_PLAIN),), tag)
+        self._begin(tag, cygrpc.ReceiveMessageOperation(_PLAIN))
 
     def answer(self, message: bytes, tag: Tag) -> None:
         """Send it, and end the call with OK; `tag` hears how that went: see `was_cancelled`."""
-        operations = (
+        self._begin(
+            tag,
             cygrpc.ReceiveCloseOnServerOperation(_PLAIN),
             cygrpc.SendInitialMetadataOperation((), _PLAIN),
             cygrpc.SendMessageOperation(message, _PLAIN),
             cygrpc.SendStatusFromServerOperation((), _OK, b"", _PLAIN),
         )
-        self._call.start_server_batch(operations, tag)
 
     def end(self, status: grpc.StatusCode, text: str, tag: Tag) -> None:
         """End the call with a status; `tag` hears how that went: see `was_cancelled`."""
-        operations = (
+        self._begin(
+            tag,
             cygrpc.ReceiveCloseOnServerOperation(_PLAIN),
             cygrpc.SendInitialMetadataOperation((), _PLAIN),
             cygrpc.SendStatusFromServerOperation((), status.value[0], _encoded(text), _PLAIN),
         )
-        self._call.start_server_batch(operations, tag)
 
     def cancel(self, status: grpc.StatusCode, text: str) -> None:
         """End the call whatever is under way, which fails then."""
         self._call.cancel(status.value[0], _encoded(text))
+
+    def _begin(self, tag: Tag, *operations: object) -> None:
+        """Raises RuntimeError for what gRPC does not take: nobody would ever hear of it."""
+        error = self._call.start_server_batch(operations, tag)
+        if error:
+            raise RuntimeError(f"gRPC takes no such operations now: error {error}")
 
 
 class CoreStream(CoreCall):
@@ -148,16 +154,16 @@ class CoreStream(CoreCall):
 
     def closes(self, tag: Tag) -> None:
         """Have `tag` hear when the call is over, whoever ended it."""
-        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_PLAIN),), tag)
+        self._begin(tag, cygrpc.ReceiveCloseOnServerOperation(_PLAIN))
 
     def send(self, message: bytes, tag: Tag) -> None:
         """Send one more message; `tag` hears when it has left."""
-        self._call.start_server_batch((*self._opening(), cygrpc.SendMessageOperation(message, _PLAIN)), tag)
+        self._begin(tag, *self._opening(), cygrpc.SendMessageOperation(message, _PLAIN))
 
     def finish(self, status: grpc.StatusCode, text: str, tag: Tag) -> None:
         """End the call with a status."""
         last = cygrpc.SendStatusFromServerOperation((), status.value[0], _encoded(text), _PLAIN)
-        self._call.start_server_batch((*self._opening(), last), tag)
+        self._begin(tag, *self._opening(), last)
 
     def _opening(self) -> tuple[object, ...]:
         if self._opened:

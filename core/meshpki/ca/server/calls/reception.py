@@ -167,8 +167,14 @@ def _do(work: Work, each: list[tuple[InboundCall, Job]]) -> None:
     except BaseException as error:  # noqa: BLE001  # every one becomes a status
         broken = error
     for inbound, job in each:
-        failure = broken or job.error
-        if failure is None:
-            inbound.answer(job.answer)
-        else:
-            inbound.fail(failure)
+        try:
+            _end(inbound, job.answer, broken or job.error)
+        except BaseException:  # noqa: BLE001  # the others are to hear what became of theirs
+            _LOG.exception("the end of a call met an error of ours", extra={"call": inbound.call.id})
+
+
+def _end(inbound: InboundCall, answer: bytes, failure: BaseException | None) -> None:
+    if failure is None:
+        inbound.answer(answer)
+    else:
+        inbound.fail(failure)

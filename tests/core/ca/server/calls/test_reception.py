@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from meshpki.ca.server.calls import reception as reception_module
+from meshpki.ca.server.calls.inbound import InboundCall
 from meshpki.ca.server.calls.listener import Door, Listener
 from meshpki.ca.server.calls.method_table import SERVER_BUSY
 from meshpki.ca.server.calls.methods import BatchMethod, Call, CallRefusedError, Method, StreamMethod, anyone
@@ -198,6 +199,29 @@ def test_an_error_is_that_of_its_own_job_and_a_broken_batch_that_of_all(caplog: 
         assert served.call(TOGETHER, b"after") == b"made of after"
         assert served.call(TOGETHER, b"wait") == b"made of wait"
         until(lambda: served.table.lane.places.count() == 0)
+
+
+def test_an_operation_that_grpc_does_not_take_is_said_and_costs_its_own_call_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said by a number, and no tag is called for it: unheard, the call would wait for its end for ever."""
+    real = InboundCall.answer
+
+    def answer(inbound: InboundCall, message: bytes) -> None:
+        real(inbound, message)
+        if message == b"made of twice":
+            real(inbound, message)
+
+    monkeypatch.setattr(InboundCall, "answer", answer)
+    together = Together(held=True)
+    with serving(together.method()) as served:
+        first = served.begin(TOGETHER, b"first")
+        until(lambda: together.batches)
+        others = [served.begin(TOGETHER, each) for each in (b"twice", b"last")]
+        until(lambda: served.table.lane.places.count() == 3 and not served.table.lane.room.count())
+        together.go.set()
+        assert [call.result(30) for call in (first, *others)] == [b"made of first", b"made of twice", b"made of last"]
+    assert "gRPC takes no such operations now: error 8" in caplog.text
 
 
 def test_work_that_hangs_holds_up_nothing_else() -> None:
