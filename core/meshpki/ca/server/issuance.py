@@ -1,7 +1,7 @@
 """From verified callers and their requests to certificates on record: step by step, each step for many calls in a row.
 
-What may wait for somebody else, a token's keys or another server's word on an identity, was done before, in the call's
-own thread. An order that fails keeps its error and leaves the others alone.
+What may wait for somebody else, a token's keys or another server's word on an identity, was done before, in a thread
+that may wait. An order that fails keeps its error and leaves the others alone.
 """
 
 from __future__ import annotations
