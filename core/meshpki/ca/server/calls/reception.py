@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import grpc
 
 from meshpki.ca.server.calls.batches import Batches
+from meshpki.ca.server.calls.endings import forget
 from meshpki.ca.server.calls.gathering import Gathering
 from meshpki.ca.server.calls.grpc_core import CompletionQueue
 from meshpki.ca.server.calls.inbound import InboundCall
@@ -168,13 +169,16 @@ def _do(work: Work, each: list[tuple[InboundCall, Job]]) -> None:
         broken = error
     for inbound, job in each:
         try:
-            _end(inbound, job.answer, broken or job.error)
+            _end(inbound, job, broken)
         except BaseException:  # noqa: BLE001  # the others are to hear what became of theirs
             _LOG.exception("the end of a call met an error of ours", extra={"call": inbound.call.id})
 
 
-def _end(inbound: InboundCall, answer: bytes, failure: BaseException | None) -> None:
+def _end(inbound: InboundCall, job: Job, broken: BaseException | None) -> None:
+    failure = broken or job.error
     if failure is None:
-        inbound.answer(answer)
+        inbound.answer(job.answer)
     else:
         inbound.fail(failure)
+        if job.error is not None:
+            forget(job.error)  # one of its own that nobody heard of, in a batch that broke: it holds all of the batch

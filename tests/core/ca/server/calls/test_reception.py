@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -199,6 +201,29 @@ def test_an_error_is_that_of_its_own_job_and_a_broken_batch_that_of_all(caplog: 
         assert served.call(TOGETHER, b"after") == b"made of after"
         assert served.call(TOGETHER, b"wait") == b"made of wait"
         until(lambda: served.table.lane.places.count() == 0)
+
+
+def test_what_failed_in_a_batch_that_broke_holds_on_to_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            try:
+                _ = 1 / len(job.answer)
+            except ZeroDivisionError as error:
+                job.error = error
+        raise MemoryError
+
+    # What pytest keeps of the log holds the frames.
+    monkeypatch.setattr(logging.getLogger("meshpki.ca.server.calls.endings"), "disabled", True)
+
+    method = BatchMethod(TOGETHER, anyone, lambda call, granted, request, at_once: Job(request), work)
+    with serving(method) as served:
+        gc.collect()
+        gc.disable()
+        try:
+            assert status(lambda: served.call(TOGETHER))[0] is Code.INTERNAL
+            until(lambda: not any(isinstance(each, InboundCall) for each in gc.get_objects()))
+        finally:
+            gc.enable()
 
 
 def test_an_operation_that_grpc_does_not_take_is_said_and_costs_its_own_call_alone(
