@@ -26,6 +26,8 @@ Metadata: TypeAlias = "Sequence[tuple[str, str | bytes]]"
 _PLAIN: Final = 0
 """Flags of an operation."""
 _OK: Final = 0
+_LONG_OVER: Final = 0.0
+"""A time in 1970."""
 _NOTHING_MORE: Final = cygrpc.CompletionType.queue_timeout
 
 
@@ -38,8 +40,8 @@ class CompletionQueue:
         self.core = cygrpc.CompletionQueue()
 
     def next(self, seconds: float | None) -> Event | None:
-        """Wait so long at most (None: without end) for what happens next."""
-        event = self.core.poll(None if seconds is None else time.time() + seconds)
+        """Wait so long at most (0: not at all, None: without end) for what happens next."""
+        event = self.core.poll(_deadline(seconds))
         return None if event.completion_type is _NOTHING_MORE else event
 
 
@@ -170,6 +172,13 @@ class CoreStream(CoreCall):
             return ()
         self._opened = True
         return (cygrpc.SendInitialMetadataOperation((), _PLAIN),)
+
+
+def _deadline(seconds: float | None) -> float | None:
+    """In epoch seconds. One that is just over would be slept for: gRPC rounds it up to its next millisecond."""
+    if seconds is None:
+        return None
+    return time.time() + seconds if seconds > 0 else _LONG_OVER
 
 
 def _encoded(text: str) -> bytes:
