@@ -380,7 +380,10 @@ def test_calls_under_way_end_before_it_does_and_new_ones_are_not_taken() -> None
         until(lambda: together.batches)
         stopping = threading.Thread(target=served.reception.stop)
         stopping.start()
-        until(lambda: served.reception._listeners[0]._server._stopping)
+        server = served.reception._listeners[0]._server
+        until(lambda: server._stopping)
+        with server._lock:  # held until gRPC knows, too: a call that comes before is taken
+            pass
         assert status(lambda: served.call(TOGETHER, b"too late"))[0] in {Code.UNAVAILABLE, Code.CANCELLED}
         assert stopping.is_alive()
         together.go.set()
