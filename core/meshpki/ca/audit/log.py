@@ -79,7 +79,7 @@ class AuditLog:
         """Return when all of them are on the disk, by one sync. Raises UnavailableError when none can be brought there.
 
         A sync costs the processor as much as a signature: whoever has several records brings them together
-        (`ca.server.batches`).
+        (`ca.server.calls.batches`).
         """
         encoded = [encode_fields(record) for record in records]
         with self._mutex:

@@ -87,14 +87,12 @@ class BundleReports:
         """Every report that still tells something at `now`, by cluster, account and instance."""
         with self._lock:
             self._forget_expired(now)
-            return sorted(
-                (
-                    (Reporter(cluster, account, instance), report)
-                    for (cluster, account), known in self._accounts.items()
-                    for instance, report in known.items()
-                ),
-                key=lambda each: (each[0].cluster, each[0].service_account, each[0].instance),
-            )
+            # A copy, and no more: 20,000 take a fifteenth of a second to sort, and `put` is called where nobody waits.
+            found = [(account, tuple(known.items())) for account, known in self._accounts.items()]
+        return sorted(
+            ((Reporter(*account, instance), report) for account, known in found for instance, report in known),
+            key=lambda each: (each[0].cluster, each[0].service_account, each[0].instance),
+        )
 
     def counts(self, now: float) -> dict[str, int]:
         """How many agents serve which bundle, by digest; the rarest together under `other` when they are many."""

@@ -1,7 +1,7 @@
 """From verified callers and their requests to certificates on record: step by step, each step for many calls in a row.
 
-What may wait for somebody else, a token's keys or another server's word on an identity, was done before, in the call's
-own thread. An order that fails keeps its error and leaves the others alone.
+What may wait for somebody else, a token's keys or another server's word on an identity, was done before, in a thread
+that may wait. An order that fails keeps its error and leaves the others alone.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Order:
     """The answer, not to leave yet."""
     answer: bytes = b""
     """Empty until the record is durable."""
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class Issuance:
@@ -168,5 +168,5 @@ def _each(step: Callable[[Order], None], orders: Sequence[Order]) -> None:
         if order.error is None:
             try:
                 step(order)
-            except Exception as error:  # noqa: BLE001  # raised where the order came from
+            except BaseException as error:  # noqa: BLE001  # raised where the order came from
                 order.error = error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshpki.ca.server import bundle_reports
 from meshpki.ca.server.bundle_reports import (
     MOST_DIGESTS_SHOWN,
     OTHERS,
@@ -49,6 +51,20 @@ def test_clusters_and_accounts_are_told_apart() -> None:
         ("east", "web"),
         ("west", "web"),
     ]
+
+
+def test_whoever_lists_them_holds_up_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports come in the thread that takes all calls."""
+    reports, held = BundleReports(), list[bool]()
+    reports.put(reporter(), report())
+
+    def build(*parts: Any) -> Reporter:  # Any: what a Reporter is made of
+        held.append(reports._lock.locked())
+        return Reporter(*parts)
+
+    monkeypatch.setattr(bundle_reports, "Reporter", build)
+    assert len(reports.listing(1)) == 1
+    assert held == [False]
 
 
 def test_a_report_expires_and_is_forgotten() -> None:

@@ -16,6 +16,7 @@ from cryptography import x509
 from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.audit.record import RecordKind
 from meshpki.ca.audit.verify import tail
+from meshpki.ca.csr import read_csr
 from meshpki.ca.issuer import Issuer
 from meshpki.ca.server import issuance as issuance_module
 from meshpki.ca.server.calls.methods import Call, CallRefusedError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from meshpki.ca.csr import CsrKey
     from meshpki.hooks import Signer
 
 Code = grpc.StatusCode
@@ -62,7 +64,7 @@ def name_in(answer: bytes) -> str:
     return str(names.get_values_for_type(x509.UniformResourceIdentifier)[0])
 
 
-def run_together(issuance: Issuance, orders: Sequence[Order]) -> list[bytes | Exception]:
+def run_together(issuance: Issuance, orders: Sequence[Order]) -> list[bytes | BaseException]:
     """Have all of them in one batch."""
     for one in orders:
         issuance.begin(one, at_once=True)
@@ -89,6 +91,26 @@ def until(condition: Callable[[], object]) -> None:
 def issued_accounts(path: Path) -> list[str]:
     lines = tail(path, 1000)
     return [line.record.service_account for line in lines if line.record.kind is RecordKind.ISSUED]
+
+
+class Panic(BaseException):
+    """As what `cryptography` raises when its inside breaks: no Exception."""
+
+
+def test_a_request_that_makes_a_library_panic_harms_itself_alone(
+    authority: TestAuthority, audit: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(csr: str) -> CsrKey:
+        if csr == BAD:
+            raise Panic
+        return read_csr(csr)
+
+    monkeypatch.setattr(issuance_module, "read_csr", read)
+    issuance = Issuance(authority.issuer, authority.profile, audit)
+    first, panicked, last = run_together(issuance, [order(0, authority), order(1, authority, BAD), order(2, authority)])
+    assert isinstance(panicked, Panic)
+    assert isinstance(first, bytes)
+    assert isinstance(last, bytes)
 
 
 def test_one_bad_order_among_good_ones_harms_none(

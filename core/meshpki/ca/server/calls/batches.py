@@ -50,6 +50,6 @@ class Batches(Generic[_Item]):
             going_on = all(taken)
             try:
                 self._work(batch)
-            except Exception:  # noqa: BLE001  # the thread has to outlive every failure
+            except BaseException:  # noqa: BLE001  # the thread has to outlive every failure
                 _LOG.exception("a batch failed")
             del batch, taken  # a thread that waits holds on to no call

@@ -4,6 +4,9 @@ An error holds the frames that it passed through, and where one of them holds th
 Python's collector takes apart, some time. grpcio's own frames hang on to it, and with them the call; and a call that
 is still there counts against its connection's streams, whatever was answered: some hundred of them, and the connection
 takes no more calls. So no handler is relied on to leave no cycle: whatever comes out of one is emptied here.
+
+Not Exceptions alone: `cryptography` panics with a BaseException, and a hook may call `sys.exit`. Either is the end of
+its call, and not of the thread that takes all others.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-def ending(call: Call, error: Exception) -> tuple[grpc.StatusCode, str]:
+def ending(call: Call, error: BaseException) -> tuple[grpc.StatusCode, str]:
     """What the caller is told; the log gets what it is not told. `error` holds no frame any more afterwards."""
     try:
         if isinstance(error, CallRefusedError):

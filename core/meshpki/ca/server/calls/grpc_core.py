@@ -26,6 +26,8 @@ Metadata: TypeAlias = "Sequence[tuple[str, str | bytes]]"
 _PLAIN: Final = 0
 """Flags of an operation."""
 _OK: Final = 0
+_LONG_OVER: Final = 0.0
+"""A time in 1970."""
 _NOTHING_MORE: Final = cygrpc.CompletionType.queue_timeout
 
 
@@ -38,8 +40,8 @@ class CompletionQueue:
         self.core = cygrpc.CompletionQueue()
 
     def next(self, seconds: float | None) -> Event | None:
-        """Wait so long at most (None: without end) for what happens next."""
-        event = self.core.poll(None if seconds is None else time.time() + seconds)
+        """Wait so long at most (0: not at all, None: without end) for what happens next."""
+        event = self.core.poll(_deadline(seconds))
         return None if event.completion_type is _NOTHING_MORE else event
 
 
@@ -111,30 +113,36 @@ class CoreCall:
 
     def receive(self, tag: Tag) -> None:
         """Have a message told to `tag`: see `message_of`."""
-        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_PLAIN),), tag)
+        self._begin(tag, cygrpc.ReceiveMessageOperation(_PLAIN))
 
     def answer(self, message: bytes, tag: Tag) -> None:
         """Send it, and end the call with OK; `tag` hears how that went: see `was_cancelled`."""
-        operations = (
+        self._begin(
+            tag,
             cygrpc.ReceiveCloseOnServerOperation(_PLAIN),
             cygrpc.SendInitialMetadataOperation((), _PLAIN),
             cygrpc.SendMessageOperation(message, _PLAIN),
             cygrpc.SendStatusFromServerOperation((), _OK, b"", _PLAIN),
         )
-        self._call.start_server_batch(operations, tag)
 
     def end(self, status: grpc.StatusCode, text: str, tag: Tag) -> None:
         """End the call with a status; `tag` hears how that went: see `was_cancelled`."""
-        operations = (
+        self._begin(
+            tag,
             cygrpc.ReceiveCloseOnServerOperation(_PLAIN),
             cygrpc.SendInitialMetadataOperation((), _PLAIN),
-            cygrpc.SendStatusFromServerOperation((), status.value[0], text.encode(), _PLAIN),
+            cygrpc.SendStatusFromServerOperation((), status.value[0], _encoded(text), _PLAIN),
         )
-        self._call.start_server_batch(operations, tag)
 
     def cancel(self, status: grpc.StatusCode, text: str) -> None:
         """End the call whatever is under way, which fails then."""
-        self._call.cancel(status.value[0], text)
+        self._call.cancel(status.value[0], _encoded(text))
+
+    def _begin(self, tag: Tag, *operations: object) -> None:
+        """Raises RuntimeError for what gRPC does not take: nobody would ever hear of it."""
+        error = self._call.start_server_batch(operations, tag)
+        if error:
+            raise RuntimeError(f"gRPC takes no such operations now: error {error}")
 
 
 class CoreStream(CoreCall):
@@ -148,16 +156,16 @@ class CoreStream(CoreCall):
 
     def closes(self, tag: Tag) -> None:
         """Have `tag` hear when the call is over, whoever ended it."""
-        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_PLAIN),), tag)
+        self._begin(tag, cygrpc.ReceiveCloseOnServerOperation(_PLAIN))
 
     def send(self, message: bytes, tag: Tag) -> None:
         """Send one more message; `tag` hears when it has left."""
-        self._call.start_server_batch((*self._opening(), cygrpc.SendMessageOperation(message, _PLAIN)), tag)
+        self._begin(tag, *self._opening(), cygrpc.SendMessageOperation(message, _PLAIN))
 
     def finish(self, status: grpc.StatusCode, text: str, tag: Tag) -> None:
         """End the call with a status."""
-        last = cygrpc.SendStatusFromServerOperation((), status.value[0], text.encode(), _PLAIN)
-        self._call.start_server_batch((*self._opening(), last), tag)
+        last = cygrpc.SendStatusFromServerOperation((), status.value[0], _encoded(text), _PLAIN)
+        self._begin(tag, *self._opening(), last)
 
     def _opening(self) -> tuple[object, ...]:
         if self._opened:
@@ -166,11 +174,23 @@ class CoreStream(CoreCall):
         return (cygrpc.SendInitialMetadataOperation((), _PLAIN),)
 
 
+def _deadline(seconds: float | None) -> float | None:
+    """In epoch seconds. One that is just over would be slept for: gRPC rounds it up to its next millisecond."""
+    if seconds is None:
+        return None
+    return time.time() + seconds if seconds > 0 else _LONG_OVER
+
+
+def _encoded(text: str) -> bytes:
+    """Whatever was said: JSON knows halves of letters that UTF-8 does not (RFC 8259, section 8.2)."""
+    return text.encode(errors="backslashreplace")
+
+
 def call_of(event: Event) -> tuple[str, Metadata] | None:
     """The path and the metadata of a call that was accepted; None where there will be no more of them."""
     if event.call is None or not event.success:
         return None
-    return event.call_details.method.decode(), event.invocation_metadata
+    return event.call_details.method.decode(errors="replace"), event.invocation_metadata
 
 
 def message_of(event: Event) -> bytes | None:

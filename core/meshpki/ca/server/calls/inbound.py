@@ -64,8 +64,9 @@ class InboundCall:
         self._lane.places.leave(self)
         self._core.answer(message, self._ended)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """End it with the status that an error has; of the error nothing is left."""
+        self._lane.room.leave(self)
         self._lane.places.leave(self)
         self._core.end(*ending(self.call, error), self._ended)
 
@@ -77,13 +78,13 @@ class InboundCall:
     def _judge(self, *, at_once: bool) -> None:
         try:
             self.caller = self._method.rule(self.call, at_once=at_once)
-        except WouldWaitError:
-            self._wait_in_a_thread(lambda: self._judge(at_once=False))
-        except Exception as error:  # noqa: BLE001  # every one becomes a status
-            self.fail(error)
-        else:
             self._lane.room.enter(self)
             self._core.receive(self._received)
+        except BaseException as error:  # noqa: BLE001  # every one becomes a status
+            if at_once and isinstance(error, WouldWaitError):
+                self._wait_in_a_thread(lambda: self._judge(at_once=False))
+            else:
+                self.fail(error)
 
     def _received(self, event: Event) -> None:
         room, request = self._lane.room, message_of(event)
@@ -106,22 +107,23 @@ class InboundCall:
                 self._open(method, request)
             else:
                 self.answer(method.handler(self.call, self.caller, request))
-        except WouldWaitError:
-            self._wait_in_a_thread(lambda: self._serve(request, at_once=False))
-        except Exception as error:  # noqa: BLE001  # every one becomes a status
-            self.fail(error)
+        except BaseException as error:  # noqa: BLE001  # every one becomes a status
+            if at_once and isinstance(error, WouldWaitError):
+                self._wait_in_a_thread(lambda: self._serve(request, at_once=False))
+            else:
+                self.fail(error)
 
     def _open(self, method: StreamMethod[Any], request: bytes) -> None:  # Any: see AnyMethod
         stream = Stream(CoreStream(self._core), self._stream_ended)
         try:
             method.handler(self.call, self.caller, request, stream)
-        except Exception as error:  # noqa: BLE001  # every one becomes a status
+        except BaseException as error:  # noqa: BLE001  # every one becomes a status
             stream.finish(*ending(self.call, error))
 
     def _wait_in_a_thread(self, task: Callable[[], object]) -> None:
         try:
             self._lane.workers.submit(task)
-        except Exception as error:  # noqa: BLE001  # every one becomes a status
+        except BaseException as error:  # noqa: BLE001  # every one becomes a status
             self.fail(error)
 
     def _stream_ended(self) -> None:
@@ -133,5 +135,5 @@ class InboundCall:
 
     def _ended_without_request(self, event: Event) -> None:
         refused = self.sent_away or without_request(CALLER_LEFT if was_cancelled(event) else REQUEST_MISSING)
+        self._desk.ended(self)  # first, whatever becomes of the rest
         self._method.left(self.call, self.caller, refused)
-        self._desk.ended(self)

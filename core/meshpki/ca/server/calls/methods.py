@@ -58,7 +58,7 @@ class Job(Protocol):
     """What is made of one request, for several to be worked on together, and what has become of it."""
 
     answer: bytes
-    error: Exception | None
+    error: BaseException | None
 
 
 def unheard(call: Call, granted: object, refused: CallRefusedError) -> None:

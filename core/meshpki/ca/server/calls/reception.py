@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import grpc
 
 from meshpki.ca.server.calls.batches import Batches
+from meshpki.ca.server.calls.endings import forget
 from meshpki.ca.server.calls.gathering import Gathering
 from meshpki.ca.server.calls.grpc_core import CompletionQueue
 from meshpki.ca.server.calls.inbound import InboundCall
@@ -78,9 +79,9 @@ class Reception:
 
         What waits for somebody for longer is left to itself: the threads keep nobody from ending the process.
         """
+        self._closing = True  # first: the last thing that happens may have happened when a listener's `stop` returns
         for listener in self._listeners:
             listener.stop()
-        self._closing = True
         self._thread.join(DRAIN_SECONDS)
         if self._thread.is_alive():
             for listener in self._listeners:
@@ -156,19 +157,28 @@ class Reception:
 def _hear(event: Event) -> None:
     try:
         event.tag(event)
-    except Exception:  # noqa: BLE001  # the thread has to outlive every failure
+    except BaseException:  # noqa: BLE001  # the thread has to outlive every failure
         _LOG.exception("what happened to a call met an error of ours")
 
 
 def _do(work: Work, each: list[tuple[InboundCall, Job]]) -> None:
-    broken: Exception | None = None
+    broken: BaseException | None = None
     try:
         work([job for _, job in each])
-    except Exception as error:  # noqa: BLE001  # every one becomes a status
+    except BaseException as error:  # noqa: BLE001  # every one becomes a status
         broken = error
     for inbound, job in each:
-        failure = broken or job.error
-        if failure is None:
-            inbound.answer(job.answer)
-        else:
-            inbound.fail(failure)
+        try:
+            _end(inbound, job, broken)
+        except BaseException:  # noqa: BLE001  # the others are to hear what became of theirs
+            _LOG.exception("the end of a call met an error of ours", extra={"call": inbound.call.id})
+
+
+def _end(inbound: InboundCall, job: Job, broken: BaseException | None) -> None:
+    failure = broken or job.error
+    if failure is None:
+        inbound.answer(job.answer)
+    else:
+        inbound.fail(failure)
+        if job.error is not None:
+            forget(job.error)  # one of its own that nobody heard of, in a batch that broke: it holds all of the batch

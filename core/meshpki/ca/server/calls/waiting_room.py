@@ -78,8 +78,9 @@ class WaitingRoom:
             self._make_room_for_one_of_the_late(call, now)
 
     def leave(self, call: Waits) -> None:
-        """End the wait."""
-        self._waits.pop(call, None)
+        """End the wait: from now on nobody sends it away."""
+        with self._lock:
+            self._waits.pop(call, None)
 
     def unanswered(self, call: Waits) -> None:
         """It ended without a request."""
@@ -132,8 +133,11 @@ class WaitingRoom:
         return self._account(call.caller)
 
     def _send_away(self, call: Waits, reason: str) -> None:
+        with self._lock:
+            if call not in self._waits or call.sent_away is not None:
+                return  # its request came in this very moment, or another thread was first
+            call.send_away(without_request(reason))
         self._said(reason)
-        call.send_away(without_request(reason))
 
 
 def without_request(reason: str) -> CallRefusedError:

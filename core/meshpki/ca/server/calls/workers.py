@@ -42,9 +42,9 @@ class Workers:
             finally:
                 self._tasks.discard(mark)
 
-        self._tasks.add(mark)
-        if self._threads < min(len(self._tasks), self._most):
+        if self._threads < min(len(self._tasks) + 1, self._most):
             self._add_thread()
+        self._tasks.add(mark)
         self._queue.put(marked)
 
     def stop(self) -> None:
@@ -65,7 +65,7 @@ class Workers:
         while (task := self._queue.get()) is not None:
             try:
                 task()
-            except Exception:  # noqa: BLE001  # the thread has to outlive every failure
+            except BaseException:  # noqa: BLE001  # the thread has to outlive every failure
                 _LOG.exception("a call's thread met an error of ours")
             del task  # a thread that waits holds on to no call
         self._queue.put(None)  # for the next thread

@@ -39,6 +39,8 @@ class Work:
         assert self.go.wait(20)
         if "broken" in items:
             raise ZeroDivisionError
+        if "ended" in items:
+            raise SystemExit
 
 
 def test_those_who_come_meanwhile_share_the_next_batch_in_the_order_of_arrival() -> None:
@@ -74,11 +76,12 @@ def test_a_broken_batch_is_logged_and_breaks_no_other(caplog: pytest.LogCaptureF
     work.go.set()
     batches: Batches[object] = Batches(work)
     batches.start()
-    batches.put("broken")
-    until(lambda: caplog.records)
+    for number, error in enumerate(("broken", "ended")):
+        batches.put(error)
+        until(lambda number=number: len(caplog.records) > number)  # type: ignore[misc]
     batches.put("good")
     until(lambda: ["good"] in work.batches)
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
     batches.stop()
 
 

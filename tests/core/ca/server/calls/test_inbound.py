@@ -138,6 +138,19 @@ def broken_rule(call: Call, *, at_once: bool) -> str:
     raise ZeroDivisionError
 
 
+class Panic(BaseException):
+    """As what `cryptography` raises when its inside breaks: no Exception."""
+
+
+def panicking_rule(call: Call, *, at_once: bool) -> str:
+    raise Panic
+
+
+def late_panicking_rule(call: Call, *, at_once: bool) -> str:
+    patient_rule(call, at_once=at_once)
+    raise SystemExit
+
+
 class Served:
     """Handlers that keep what they were given."""
 
@@ -164,6 +177,8 @@ class Served:
             raise REFUSED
         if request == b"break":
             raise ZeroDivisionError
+        if request == b"panic":
+            raise Panic
         self.asked.append((granted, request))
         return b"answer to " + request
 
@@ -208,6 +223,8 @@ def test_one_whose_rule_has_to_wait_is_judged_again_in_a_thread_and_what_it_gran
         (refusing_rule, 0, ("end", Code.UNAUTHENTICATED, "token_expired")),
         (late_refusing_rule, 1, ("end", Code.UNAUTHENTICATED, "token_expired")),
         (broken_rule, 0, ("end", Code.INTERNAL, "internal")),
+        (panicking_rule, 0, ("end", Code.INTERNAL, "internal")),
+        (late_panicking_rule, 1, ("end", Code.INTERNAL, "internal")),
     ],
 )
 def test_of_one_that_is_refused_no_request_is_taken(
@@ -225,7 +242,11 @@ def test_of_one_that_is_refused_no_request_is_taken(
 
 @pytest.mark.parametrize(
     ("request_", "wanted"),
-    [(b"refuse", ("end", Code.UNAUTHENTICATED, "token_expired")), (b"break", ("end", Code.INTERNAL, "internal"))],
+    [
+        (b"refuse", ("end", Code.UNAUTHENTICATED, "token_expired")),
+        (b"break", ("end", Code.INTERNAL, "internal")),
+        (b"panic", ("end", Code.INTERNAL, "internal")),
+    ],
 )
 def test_a_handler_that_fails_is_a_status(served: Served, request_: bytes, wanted: tuple[object, ...]) -> None:
     scene = Scene(served.method()).begin().happens(request_)
@@ -239,6 +260,27 @@ def test_without_a_thread_it_is_a_status_too(served: Served, caplog: pytest.LogC
     assert scene.core.told == [("end", Code.INTERNAL, "internal")]
     assert scene.places.count() == 0
     assert "a call failed" in caplog.text
+
+
+def stubborn_rule(call: Call, *, at_once: bool) -> str:
+    raise WouldWaitError
+
+
+def test_one_that_would_wait_for_ever_is_an_error_of_ours(served: Served) -> None:
+    scene = Scene(served.method(stubborn_rule)).begin().thread()
+    assert scene.core.told == [("end", Code.INTERNAL, "internal")]
+    assert not scene.tasks
+
+
+def test_where_waiting_itself_breaks_nothing_of_the_call_stays(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(tag: object) -> None:
+        raise MemoryError
+
+    scene = Scene(served.method())
+    monkeypatch.setattr(scene.core, "receive", broken)
+    scene.begin()
+    assert scene.core.told == [("end", Code.INTERNAL, "internal")]
+    assert (scene.places.count(), scene.room.count()) == (0, 0)
 
 
 # --- worked on together
@@ -281,6 +323,16 @@ def test_a_call_without_a_request_is_heard_of_by_what_became_of_it(served: Serve
     assert scene.happens(gone=gone).over
     assert served.left == [reason]
     assert not served.asked
+
+
+def test_whoever_hears_of_it_and_fails_keeps_nothing_of_the_call() -> None:
+    def hear(call: Call, granted: object, refused: CallRefusedError) -> None:
+        raise ZeroDivisionError
+
+    scene = Scene(Method("/a/b", anyone, lambda *_: b"", left=hear)).begin().happens(None)
+    with pytest.raises(ZeroDivisionError):  # which the queue's thread logs
+        scene.happens()
+    assert scene.over
 
 
 @pytest.mark.parametrize("request_", [None, b"in the same moment"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -11,7 +13,8 @@ import grpc
 import pytest
 
 from meshpki.ca.server.calls import reception as reception_module
-from meshpki.ca.server.calls.listener import Door
+from meshpki.ca.server.calls.inbound import InboundCall
+from meshpki.ca.server.calls.listener import Door, Listener
 from meshpki.ca.server.calls.method_table import SERVER_BUSY
 from meshpki.ca.server.calls.methods import BatchMethod, Call, CallRefusedError, Method, StreamMethod, anyone
 from meshpki.errors import MachineError, WouldWaitError
@@ -42,7 +45,7 @@ def echo(rule: Any = anyone, *, aside: bool = False) -> Method[Any]:  # Any: wha
 class Job:
     request: bytes
     answer: bytes = b""
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class Together:
@@ -68,6 +71,8 @@ class Together:
         for job in jobs:
             if job.request == b"break all":
                 raise ZeroDivisionError
+            if job.request == b"panic":
+                raise SystemExit
             if job.request == b"refuse":
                 job.error = CallRefusedError(Code.NOT_FOUND, "why", "so")
             else:
@@ -112,12 +117,39 @@ def test_what_a_rule_sees_of_a_call() -> None:
     assert len({call.id for call in seen}) == 2
 
 
-def test_a_status_reaches_the_caller_with_its_text_whatever_letters_it_has() -> None:
-    def refuse(call: Call, *, at_once: bool) -> None:
-        raise CallRefusedError(Code.PERMISSION_DENIED, "why", "so: \u00fc\n%")
+def test_a_path_that_is_no_utf_8_does_not_exist_either_and_says_nothing_to_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving(echo()) as served:
+        path: Any = b"/test.Service/\xff\xfe"  # Any: a string, for all that grpcio says
+        assert status(lambda: served.call(path))[0] is Code.UNIMPLEMENTED
+        assert served.call(ECHO, b"one") == b"one"
+    assert not caplog.records
 
-    with serving(echo(refuse)) as served:
-        assert status(lambda: served.call(ECHO)) == (Code.PERMISSION_DENIED, "why: so: \u00fc\n%")
+
+@pytest.mark.parametrize(
+    ("said", "heard"), [("\u00fc\n%", "\u00fc\n%"), ("half a letter \ud800", "half a letter \\ud800")]
+)
+def test_a_status_reaches_the_caller_with_its_text_whatever_letters_it_has(said: str, heard: str) -> None:
+    def refuse(call: Call, *, at_once: bool) -> None:
+        raise CallRefusedError(Code.PERMISSION_DENIED, "why", said)
+
+    watched = Watched()
+    with serving(echo(refuse), watched.method()) as served:
+        assert status(lambda: served.call(ECHO, timeout=5)) == (Code.PERMISSION_DENIED, f"why: {heard}")
+        ends: tuple[Callable[[Stream], object], ...] = (
+            lambda stream: stream.finish(Code.NOT_FOUND, said),
+            lambda stream: stream.displace(_refused(said)),
+        )
+        for number, end in enumerate(ends):
+            call = watching(served)
+            assert next(call) == b"first"
+            end(watched.streams[number])
+            assert call.details().endswith(heard)
+
+
+def _refused(said: str) -> CallRefusedError:
+    return CallRefusedError(Code.RESOURCE_EXHAUSTED, "busy", said)
 
 
 def test_there_are_so_many_places_and_methods_aside_have_others() -> None:
@@ -164,9 +196,57 @@ def test_an_error_is_that_of_its_own_job_and_a_broken_batch_that_of_all(caplog: 
         assert status(lambda: refused.result(30)) == (Code.NOT_FOUND, "why: so")
         assert status(lambda: served.call(TOGETHER, b"break all"))[0] is Code.INTERNAL
         assert "ZeroDivisionError" in caplog.text
+        assert status(lambda: served.call(TOGETHER, b"panic"))[0] is Code.INTERNAL
+        assert "SystemExit" in caplog.text
         assert served.call(TOGETHER, b"after") == b"made of after"
         assert served.call(TOGETHER, b"wait") == b"made of wait"
         until(lambda: served.table.lane.places.count() == 0)
+
+
+def test_what_failed_in_a_batch_that_broke_holds_on_to_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            try:
+                _ = 1 / len(job.answer)
+            except ZeroDivisionError as error:
+                job.error = error
+        raise MemoryError
+
+    # What pytest keeps of the log holds the frames.
+    monkeypatch.setattr(logging.getLogger("meshpki.ca.server.calls.endings"), "disabled", True)
+
+    method = BatchMethod(TOGETHER, anyone, lambda call, granted, request, at_once: Job(request), work)
+    with serving(method) as served:
+        gc.collect()
+        gc.disable()
+        try:
+            assert status(lambda: served.call(TOGETHER))[0] is Code.INTERNAL
+            until(lambda: not any(isinstance(each, InboundCall) for each in gc.get_objects()))
+        finally:
+            gc.enable()
+
+
+def test_an_operation_that_grpc_does_not_take_is_said_and_costs_its_own_call_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said by a number, and no tag is called for it: unheard, the call would wait for its end for ever."""
+    real = InboundCall.answer
+
+    def answer(inbound: InboundCall, message: bytes) -> None:
+        real(inbound, message)
+        if message == b"made of twice":
+            real(inbound, message)
+
+    monkeypatch.setattr(InboundCall, "answer", answer)
+    together = Together(held=True)
+    with serving(together.method()) as served:
+        first = served.begin(TOGETHER, b"first")
+        until(lambda: together.batches)
+        others = [served.begin(TOGETHER, each) for each in (b"twice", b"last")]
+        until(lambda: served.table.lane.places.count() == 3 and not served.table.lane.room.count())
+        together.go.set()
+        assert [call.result(30) for call in (first, *others)] == [b"made of first", b"made of twice", b"made of last"]
+    assert "gRPC takes no such operations now: error 8" in caplog.text
 
 
 def test_work_that_hangs_holds_up_nothing_else() -> None:
@@ -300,13 +380,35 @@ def test_calls_under_way_end_before_it_does_and_new_ones_are_not_taken() -> None
         until(lambda: together.batches)
         stopping = threading.Thread(target=served.reception.stop)
         stopping.start()
-        until(lambda: served.reception._closing)
-        assert status(lambda: served.call(TOGETHER, b"too late"))[0] is Code.UNAVAILABLE
+        server = served.reception._listeners[0]._server
+        until(lambda: server._stopping)
+        with server._lock:  # held until gRPC knows, too: a call that comes before is taken
+            pass
+        assert status(lambda: served.call(TOGETHER, b"too late"))[0] in {Code.UNAVAILABLE, Code.CANCELLED}
         assert stopping.is_alive()
         together.go.set()
         assert call.result(30) == b"made of last"
         stopping.join(30)
         assert not served.reception._live
+    assert together.batches == [[b"last"]]
+
+
+def test_what_has_ended_before_stop_goes_on_is_noticed_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a busy machine the thread that stops may stand still between any two steps, while the other hears all."""
+    real = Listener.stop
+
+    def stop(listener: Listener) -> None:
+        real(listener)
+        until(lambda: listener.ended)
+
+    monkeypatch.setattr(Listener, "stop", stop)
+    monkeypatch.setattr(reception_module, "DRAIN_SECONDS", 2.0)
+    with serving(echo()) as served:
+        assert served.call(ECHO, b"one") == b"one"
+    assert not served.reception._thread.is_alive()
+    assert not caplog.records
 
 
 def test_what_hangs_is_cancelled_and_at_last_left_to_itself(

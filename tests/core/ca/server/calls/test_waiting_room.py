@@ -93,6 +93,41 @@ def test_a_request_that_comes_is_handed_over_and_nobody_hears_of_it() -> None:
     assert not waits.room._patience
 
 
+class Meanwhile(Waiting):
+    """A call to which something happens while somebody looks since when it waits."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        self._happens: list[Callable[[], object]] = []
+        super().__init__("a-1")
+        self._happens = [happens]
+
+    @property
+    def since(self) -> float:
+        if self._happens:
+            self._happens.pop()()
+        return self._since
+
+    @since.setter
+    def since(self, since: float) -> None:
+        self._since = since
+
+
+def test_a_request_that_comes_in_the_moment_of_a_look_is_served_and_its_call_not_sent_away() -> None:
+    waits = Waits(4)
+    call = Meanwhile(lambda: waits.room.leave(call))
+    waits.room.enter(call)
+    waits.look(REQUEST_SECONDS * 2)
+    assert call.sent_away is None
+    assert not waits.said
+
+
+def test_a_call_that_two_threads_want_to_send_away_is_sent_away_once() -> None:
+    waits = Waits(0, grace=-1.0)
+    call = Meanwhile(lambda: waits.room.look(waits.now))
+    waits.room.enter(call)
+    assert waits.said == ["request_late"]
+
+
 def test_one_that_does_not_come_is_waited_for_so_long() -> None:
     waits = Waits(4)
     waits.begin("a-1")

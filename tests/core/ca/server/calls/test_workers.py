@@ -60,12 +60,15 @@ def test_there_is_a_thread_for_each_that_waits_made_when_it_is_needed(workers: W
     until(lambda: done)
 
 
-def test_an_error_is_logged_and_ends_no_thread(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+def test_an_error_is_logged_and_ends_no_thread(
+    workers: Workers, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     all_here = threading.Barrier(8)
 
     def fail() -> None:
         all_here.wait(20)
-        raise ZeroDivisionError
+        raise error
 
     for _ in range(8):
         workers.submit(fail)
@@ -119,6 +122,7 @@ def test_a_machine_that_gives_no_thread_at_all_is_said_at_once(monkeypatch: pyte
         with pytest.raises(RuntimeError):
             workers.submit(lambda: None)
     assert workers._queue.empty()
+    assert not workers._tasks
 
 
 def _no_more(thread: threading.Thread) -> None:
