@@ -155,8 +155,8 @@ class CaServer:
         )
         closing.callback(waiting.stop)
         reception = self._listen(tls, issuer)
-        http.show(_pages(readiness, metrics, bundles.page(clock)))
         reception.start()
+        http.show(_pages(reception, readiness, metrics, bundles.page(clock)))
         closing.callback(reception.stop)
         closing.callback(health.stop)
         closing.callback(readiness.stop)
@@ -223,9 +223,11 @@ def _pages_while_starting(metrics: CaMetrics) -> dict[str, Callable[[], Answer]]
     }
 
 
-def _pages(readiness: Readiness, metrics: CaMetrics, bundles: Callable[[], Answer]) -> dict[str, Callable[[], Answer]]:
+def _pages(
+    reception: Reception, readiness: Readiness, metrics: CaMetrics, bundles: Callable[[], Answer]
+) -> dict[str, Callable[[], Answer]]:
     return {
-        "/livez": health_page(lambda: ()),
+        "/livez": health_page(reception.failures),
         "/readyz": health_page(readiness.failures),
         "/metrics": metrics_page(metrics.registry),
         "/bundles": bundles,

@@ -74,6 +74,10 @@ class Reception:
             listener.start()
         self._thread.start()
 
+    def failures(self) -> tuple[str, ...]:
+        """Why no call is taken any more though nobody has stopped us; nothing when all is well."""
+        return () if self._closing or self._thread.is_alive() else ("calls: the thread that takes them has ended",)
+
     def stop(self) -> None:
         """Take no new calls, and return when those under way have ended, which they must within DRAIN_SECONDS.
 

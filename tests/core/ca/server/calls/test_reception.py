@@ -13,10 +13,13 @@ import grpc
 import pytest
 
 from meshpki.ca.server.calls import reception as reception_module
+from meshpki.ca.server.calls.grpc_core import CompletionQueue, Event
 from meshpki.ca.server.calls.inbound import InboundCall
 from meshpki.ca.server.calls.listener import Door, Listener
 from meshpki.ca.server.calls.method_table import SERVER_BUSY
 from meshpki.ca.server.calls.methods import BatchMethod, Call, CallRefusedError, Method, StreamMethod, anyone
+from meshpki.ca.server.calls.reception import Reception
+from meshpki.ca.server.calls.sent_away import SentAway
 from meshpki.errors import MachineError, WouldWaitError
 from support.reception import serving
 
@@ -435,6 +438,28 @@ def test_many_receptions_come_and_go_with_calls_under_way() -> None:
             calls = [served.begin(ECHO, b"%d" % number) for _ in range(number)]
         for call in calls:
             assert call.code() in {Code.OK, Code.UNAVAILABLE, Code.CANCELLED}
+
+
+def test_it_says_when_nobody_takes_calls_any_more_but_not_when_it_was_stopped() -> None:
+    class Broken(CompletionQueue):
+        def next(self, seconds: float | None) -> Event:
+            raise MemoryError
+
+    with serving(echo()) as served:
+        assert served.call(ECHO, b"one") == b"one"
+        assert served.reception.failures() == ()
+    assert served.reception.failures() == ()
+    broken = Reception(SentAway())
+    broken._queue = Broken()
+    broken._thread = threading.Thread(target=_ended_by, args=(broken._run, MemoryError))
+    broken.start()
+    broken._thread.join(30)
+    assert "has ended" in broken.failures()[0]
+
+
+def _ended_by(run: Callable[[], object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        run()
 
 
 def test_a_port_that_is_taken_is_said() -> None:
