@@ -71,7 +71,7 @@ class Connection:
                 self._budget.spend(spent, now)
             return self._translated(self._h2.receive_data(data), now)
         except TooMuchError as error:
-            return self.end(ErrorCodes.ENHANCE_YOUR_CALM, str(error))
+            return self.end(error.code, str(error))
         except H2Error as error:  # its words may quote a header
             return self._ended(
                 f"{_NAMES.get(getattr(error, 'error_code', 1), 'PROTOCOL_ERROR')} {type(error).__name__}"

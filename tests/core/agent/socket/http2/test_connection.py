@@ -386,6 +386,14 @@ def test_headers_without_an_end_are_not_kept(peer: Peer) -> None:
     assert peer.goaway == (ErrorCodes.ENHANCE_YOUR_CALM, b"headers of more than 16384 bytes")
 
 
+def test_a_frame_is_not_held_before_it_is_known_to_be_too_long(peer: Peer) -> None:
+    """Its head allows 16 MiB, and h2 waits for all of them before it says that they are too many."""
+    head = (2**24 - 1).to_bytes(3) + bytes([DATA, 0]) + (1).to_bytes(4)
+    assert peer.hear(head) == [Over("FRAME_SIZE_ERROR a frame of more than 16384 bytes")]
+    peer.pump()
+    assert peer.goaway == (ErrorCodes.FRAME_SIZE_ERROR, b"a frame of more than 16384 bytes")
+
+
 def test_nor_is_what_a_few_bytes_unfold_to(peer: Peer) -> None:
     """A long header in the table that both keep, and a thousand times its name (CVE-2016-6581)."""
     planted = b"\x40\x01a\x7f\x81\x1e" + b"x" * 4000

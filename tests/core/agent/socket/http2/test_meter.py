@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from h2.errors import ErrorCodes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +62,15 @@ def test_headers_are_as_long_as_all_their_frames_and_are_stopped_by_their_heads(
             meter.look(memoryview(one))
         with pytest.raises(TooMuchError, match="headers of more than 300 bytes"):
             meter.look(memoryview(last[:9]))
+
+
+@pytest.mark.parametrize("kind", [*Kind, 77])
+def test_no_frame_is_longer_than_we_said_and_that_is_seen_by_its_head(kind: int) -> None:
+    meter = Meter(replace(LIMITS, block=100_000))
+    meter.look(memoryview(PREFACE + frame(kind, payload=bytes(16_384))))
+    with pytest.raises(TooMuchError, match="16384 bytes") as caught:
+        meter.look(memoryview((16_385).to_bytes(3) + bytes([kind, 0]) + bytes(4)))
+    assert caught.value.code is ErrorCodes.FRAME_SIZE_ERROR
 
 
 def test_another_call_s_headers_are_counted_anew() -> None:
