@@ -162,6 +162,13 @@ class Connection:
         self._h2.send_headers(stream, headers, end_stream=True)
         if not self._h2.streams[stream].closed:  # RFC 9113, section 8.1: the rest of the request is not needed
             self._h2.reset_stream(stream, ErrorCodes.NO_ERROR)
+        self._h2.drop(stream)
+
+    def _refuse(self, stream: int, code: ErrorCodes, now: float) -> None:
+        """End a call that is none, without an answer."""
+        self._budget.spend(1, now)
+        self._h2.reset_stream(stream, code)
+        self._h2.drop(stream)
 
     def _ended(self, why: str) -> list[Event]:
         if self.over:
@@ -185,13 +192,15 @@ class Connection:
 
     def _request(self, event: h2_events.RequestReceived, now: float) -> Iterator[Event]:
         stream = event.stream_id
+        if len(self._streams) >= self._limits.streams:
+            self._refuse(stream, ErrorCodes.REFUSED_STREAM, now)
+            return
         self._streams[stream] = Stream()
         try:
             request = read_request(event.headers, self._limits.headers)
         except MalformedError:
-            self._budget.spend(1, now)
             del self._streams[stream]
-            self._h2.reset_stream(stream, ErrorCodes.PROTOCOL_ERROR)
+            self._refuse(stream, ErrorCodes.PROTOCOL_ERROR, now)
         except NotGrpcError as error:
             self._close(stream, http_only(error.status))
         except BadHeadersError as error:
@@ -217,6 +226,7 @@ class Connection:
         one = self._streams.pop(event.stream_id, None)
         if one is not None:
             self._acknowledge(event.stream_id, one.rest())
+        self._h2.drop(event.stream_id)
         if one is None or not one.answered:
             self._budget.spend(1, now)
         yield CallDropped(event.stream_id)

@@ -1,7 +1,7 @@
 """h2's connection, with what it keeps of each client cut down.
 
 By itself h2 keeps 17 KiB for a connection, 11 of them in queues for settings that hold one number each, takes settings
-of any name, and remembers 65,536 closed streams.
+of any name, holds streams that are over, and remembers 65,536 of them beside.
 """
 
 from __future__ import annotations
@@ -94,6 +94,18 @@ class SlimConnection(H2Connection):
         self.local_settings = SlimSettings({**DEFAULTS, SettingCodes.ENABLE_PUSH: 0, **mine}, client=False)
         self.remote_settings = SlimSettings(DEFAULTS, client=True)
         self.decoder.max_header_list_size = limits.block
+
+    @property
+    def open_inbound_streams(self) -> int:
+        """None, so that h2 allows one more: who knows them judges it. h2 would look at each of them each time to
+        count them, and end the connection for one too many (RFC 9113, section 5.1.2: refuse that one).
+        """
+        return 0
+
+    def drop(self, stream: int) -> None:
+        """Hold no more of a stream that is over than how it ended. By itself h2 holds all until another one begins."""
+        if (over := self.streams.pop(stream, None)) is not None:
+            self._closed_streams[stream] = over.closed_by
 
     def forget(self) -> None:
         """Be over. What leads from it back to itself would wait for the collector of cycles, with all it holds."""

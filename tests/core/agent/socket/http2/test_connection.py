@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -401,11 +402,34 @@ def test_nor_is_what_a_few_bytes_unfold_to(peer: Peer) -> None:
     assert [one.why for one in found if isinstance(one, Over)] == ["ENHANCE_YOUR_CALM DenialOfServiceError"]
 
 
-def test_calls_beyond_those_that_a_connection_may_have_end_it(peer: Peer) -> None:
-    for number in range(LIMITS.streams):
+def test_a_call_beyond_those_that_a_connection_may_have_is_refused_alone(peer: Peer) -> None:
+    calls = [peer.begun() for _ in range(LIMITS.streams)]
+    peer.client.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 100
+    peer.client.remote_settings.acknowledge()
+    one_more = peer.call()
+    peer.client.send_data(one_more, framed(b"x"))
+    assert peer.pump() == []
+    assert peer.reset == {one_more: ErrorCodes.REFUSED_STREAM}
+    peer.client.reset_stream(calls[0])
+    assert peer.begun(), "and one that comes in the same breath as another one's end is not"
+
+
+def test_and_who_will_not_be_refused_is_ended(peer: Peer) -> None:
+    for number in range(LIMITS.streams + LIMITS.burst + 1):
         peer.hear(literal_call(2 * number + 1))
-    assert not peer.ours.over
-    assert any(isinstance(one, Over) for one in peer.hear(literal_call(2 * LIMITS.streams + 1)))
+    assert peer.ours.over
+
+
+@pytest.mark.parametrize("how", ["answered", "reset", "malformed", "not gRPC"])
+def test_of_a_call_that_is_over_nothing_is_held(peer: Peer, how: str) -> None:
+    stream = peer.call(*{"malformed": [("a b", "x")], "not gRPC": [("content-type", "x")]}.get(how, []))
+    peer.pump()
+    if how == "answered":
+        peer.ours.finish(stream, 16)
+    if how == "reset":
+        peer.client.reset_stream(stream)
+        peer.pump()
+    assert (peer.ours._streams, peer.ours._h2.streams) == ({}, {})
 
 
 def test_a_client_that_speaks_something_else() -> None:
