@@ -39,7 +39,8 @@ INVALID_ARGUMENT: Final = 3
 RESOURCE_EXHAUSTED: Final = 8
 EARNED: Final = 8
 """A message sent or read allows so many pings and window updates more: clients send some for each."""
-
+EARNED_EACH: Final = 512
+"""So many bytes of it allow one more. Who opens a window by less each time has us work for each byte."""
 
 _NAMES: Final = {int(code): code.name for code in ErrorCodes}
 
@@ -123,7 +124,7 @@ class Connection:
             piece = data[sent : sent + room]
             self._h2.send_data(stream, piece.tobytes())
             sent += len(piece)
-            self._budget.earn(EARNED)
+        self._budget.earn(sent // EARNED_EACH + (EARNED if sent == len(data) else 0))
         return sent
 
     def finish(self, stream: int, status: int, words: str = "") -> None:

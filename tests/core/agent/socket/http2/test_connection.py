@@ -371,6 +371,38 @@ def test_and_who_is_served_may_do_all_of_it(peer: Peer) -> None:
     assert peer.goaway is None
 
 
+def test_all_streams_of_a_connection_may_open_their_windows_and_be_reset_at_once() -> None:
+    """As a client of grpc.aio does with a thousand of them."""
+    limits = Limits(message=1000, headers=4096)
+    peer = Peer(limits)
+    wire = b"".join(literal_call(2 * number + 1) for number in range(limits.streams))
+    window = b"".join(frame(8, payload=(5).to_bytes(4), stream=2 * number + 1) for number in range(limits.streams))
+    reset = b"".join(frame(3, payload=(8).to_bytes(4), stream=2 * number + 1) for number in range(limits.streams))
+    for said in (wire, window, window, window, reset):
+        assert not any(isinstance(one, Over) for one in peer.hear(said))
+
+
+def test_who_opens_a_window_byte_by_byte_is_not_served_byte_by_byte(peer: Peer) -> None:
+    stream = peer.begun()
+    rest = memoryview(framed(bytes(100_000)))
+    rest = rest[peer.ours.send(stream, rest) :]
+    for _ in range(LIMITS.burst):
+        peer.hear(frame(8, payload=(1).to_bytes(4)) + frame(8, payload=(1).to_bytes(4), stream=stream))
+        rest = rest[peer.ours.send(stream, rest) :]
+    assert peer.ours.over
+
+
+def test_who_opens_it_by_a_kibibyte_is(peer: Peer) -> None:
+    peer.acknowledges = False
+    stream = peer.begun()
+    rest = memoryview(framed(bytes(200_000)))
+    rest = rest[peer.ours.send(stream, rest) :]
+    while rest:
+        peer.hear(frame(8, payload=(1024).to_bytes(4)) + frame(8, payload=(1024).to_bytes(4), stream=stream))
+        rest = rest[peer.ours.send(stream, rest) :]
+    assert not peer.ours.over
+
+
 def test_slowly_they_are_forgiven_for_ever(peer: Peer) -> None:
     for number in range(5 * LIMITS.burst):
         peer.now += 1.0
