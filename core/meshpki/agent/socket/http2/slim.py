@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.settings import ChangedSetting, SettingCodes, Settings
+from hpack import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -77,6 +78,26 @@ class SlimSettings(Settings):
     __hash__ = None  # type: ignore[assignment]  # as every map that changes
 
 
+class SlimEncoder(Encoder):
+    """Before the next headers it says at most two new sizes of its table, the least and the last (RFC 7541, section 4.2).
+
+    hpack's own keeps every one, and says none when the last is the one before it again.
+    """
+
+    @property
+    def header_table_size(self) -> int:
+        """Of what the client allows no more than it does by itself."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        size = min(value, DEFAULTS[SettingCodes.HEADER_TABLE_SIZE])
+        if size != self.header_table.maxsize:
+            least = min((size, *self.table_size_changes))
+            self.header_table.maxsize = size
+            self.table_size_changes = [size] if least == size else [least, size]
+
+
 class SlimConnection(H2Connection):
     """The server's side of a connection that takes no more of a client than `limits` allow."""
 
@@ -93,6 +114,7 @@ class SlimConnection(H2Connection):
         }
         self.local_settings = SlimSettings({**DEFAULTS, SettingCodes.ENABLE_PUSH: 0, **mine}, client=False)
         self.remote_settings = SlimSettings(DEFAULTS, client=True)
+        self.encoder = SlimEncoder()
         self.decoder.max_header_list_size = limits.block
 
     @property
@@ -101,6 +123,12 @@ class SlimConnection(H2Connection):
         count them, and end the connection for one too many (RFC 9113, section 5.1.2: refuse that one).
         """
         return 0
+
+    def _local_settings_acked(self) -> dict[SettingCodes | int, ChangedSetting]:
+        """Let go of the table of a client that knows now that it is to have none: until then it may use one."""
+        self.decoder.max_allowed_table_size = 0
+        self.decoder.header_table_size = 0
+        return super()._local_settings_acked()
 
     def drop(self, stream: int) -> None:
         """Hold no more of a stream that is over than how it ended. By itself h2 holds all until another one begins."""

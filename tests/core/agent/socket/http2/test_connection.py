@@ -427,10 +427,14 @@ def test_a_frame_is_not_held_before_it_is_known_to_be_too_long(peer: Peer) -> No
     assert peer.goaway == (ErrorCodes.FRAME_SIZE_ERROR, b"a frame of more than 16384 bytes")
 
 
-def test_nor_is_what_a_few_bytes_unfold_to(peer: Peer) -> None:
-    """A long header in the table that both keep, and a thousand times its name (CVE-2016-6581)."""
+def test_nor_is_what_a_few_bytes_unfold_to() -> None:
+    """A long header in the table, which a client may use before it has seen our settings, a thousand times its name
+    (CVE-2016-6581).
+    """
+    ours = Connection(LIMITS, 0.0)
     planted = b"\x40\x01a\x7f\x81\x1e" + b"x" * 4000
-    found = peer.hear(frame(HEADERS, END_HEADERS, headers_of("/a.B/C") + planted + b"\xbe" * 1000, 1))
+    bomb = frame(HEADERS, END_HEADERS, headers_of("/a.B/C") + planted + b"\xbe" * 1000, 1)
+    found = ours.receive(memoryview(BEGUN + bomb), 0.0)
     assert [one.why for one in found if isinstance(one, Over)] == ["ENHANCE_YOUR_CALM DenialOfServiceError"]
 
 
