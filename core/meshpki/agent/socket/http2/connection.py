@@ -13,7 +13,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
 from hyperframe.frame import GoAwayFrame
 
-from meshpki.agent.socket.http2.events import CallBegun, CallDropped, CallMoved, Greeted, Over, RoomMade
+from meshpki.agent.socket.http2.events import CallBegun, CallDropped, CallMoved, Greeted, Leaving, Over, RoomMade
 from meshpki.agent.socket.http2.headers import (
     OPENING,
     BadHeadersError,
@@ -181,7 +181,7 @@ class Connection:
 
     def _translated(self, found: Sequence[h2_events.Event], now: float) -> list[Event]:
         """h2 has taken all of it before we see the first: of a call that was reset in the end nothing else counts."""
-        if any(isinstance(one, h2_events.ConnectionTerminated) for one in found):
+        if any(isinstance(one, h2_events.ConnectionTerminated) and one.error_code for one in found):
             return self._ended("")
         dropped = {one.stream_id for one in found if isinstance(one, h2_events.StreamReset)}
         told: list[Event] = []
@@ -238,6 +238,9 @@ class Connection:
             yield Greeted()
         yield RoomMade()
 
+    def _goodbye(self, _: h2_events.ConnectionTerminated, __: float) -> Iterator[Event]:
+        yield Leaving()
+
     def _window(self, _: h2_events.WindowUpdated, __: float) -> Iterator[Event]:
         yield RoomMade()
 
@@ -249,6 +252,7 @@ _TRANSLATED: Final[dict[type[h2_events.Event], Callable[..., Iterator[Event]]]] 
     h2_events.StreamReset: Connection._reset,
     h2_events.RemoteSettingsChanged: Connection._settings,
     h2_events.WindowUpdated: Connection._window,
+    h2_events.ConnectionTerminated: Connection._goodbye,
 }
 _STILL: Final = {h2_events.DataReceived, h2_events.StreamReset}
 """Of a call that was reset: its bytes are to be acknowledged."""

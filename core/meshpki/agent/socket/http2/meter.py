@@ -14,7 +14,7 @@ PREFACE_BYTES: Final = 24
 """RFC 9113, section 3.4; what is in them is looked at by h2."""
 HEAD_BYTES: Final = 9
 FRAME_BYTES: Final = 16_384
-"""Of a frame without its head: we never allowed more (RFC 9113, section 4.2). h2 says so too, once it holds all of it."""
+"""Of a frame without its head: we never allowed more (RFC 9113, section 4.2). h2 says so too, but holds it first."""
 _ACK = _END_STREAM = 0x1
 
 

@@ -9,7 +9,7 @@ from h2.errors import ErrorCodes
 
 from meshpki.agent.socket.http2.call import Http2Call
 from meshpki.agent.socket.http2.connection import Connection
-from meshpki.agent.socket.http2.events import CallBegun, CallDropped, CallMoved, Greeted, Over, RoomMade
+from meshpki.agent.socket.http2.events import CallBegun, CallDropped, CallMoved, Greeted, Leaving, Over, RoomMade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -69,7 +69,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         for event in self.core.receive(self._server.buffer[:nbytes], asyncio.get_running_loop().time()):
             self._take(event)
         self.flush()
-        if self.core.over:
+        if self.core.over or (self._draining and not self._calls):
             self._hang_up()
 
     def pause_writing(self) -> None:
@@ -134,6 +134,8 @@ class ClientConnection(asyncio.BufferedProtocol):
                 self._make_room()
             case Greeted():
                 self._wait_for_calls()
+            case Leaving():
+                self._draining = True
             case Over(why):
                 if why:
                     self._server.ended(why)

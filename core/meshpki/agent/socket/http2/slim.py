@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated
 from h2.settings import ChangedSetting, SettingCodes, Settings
 from hpack import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from h2.events import Event
+    from hyperframe.frame import Frame, GoAwayFrame
 
     from meshpki.agent.socket.http2.limits import Limits
 
@@ -79,7 +84,7 @@ class SlimSettings(Settings):
 
 
 class SlimEncoder(Encoder):
-    """Before the next headers it says at most two new sizes of its table, the least and the last (RFC 7541, section 4.2).
+    """Says before its next headers at most two new sizes of its table, the least and the last (RFC 7541, section 4.2).
 
     hpack's own keeps every one, and says none when the last is the one before it again.
     """
@@ -129,6 +134,14 @@ class SlimConnection(H2Connection):
         self.decoder.max_allowed_table_size = 0
         self.decoder.header_table_size = 0
         return super()._local_settings_acked()
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        """Tell of it, and go on when it is nobody's fault: h2 by itself could send nothing any more."""
+        if frame.error_code:
+            return super()._receive_goaway_frame(frame)
+        event = ConnectionTerminated()
+        event.error_code = ErrorCodes.NO_ERROR
+        return [], [event]
 
     def drop(self, stream: int) -> None:
         """Hold no more of a stream that is over than how it ended. By itself h2 holds all until another one begins."""

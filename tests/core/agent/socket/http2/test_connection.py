@@ -12,11 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpki.agent.socket.http2.connection import Connection
-from meshpki.agent.socket.http2.events import CallBegun, CallDropped, CallMoved, Greeted, Over, RoomMade
+from meshpki.agent.socket.http2.events import CallBegun, CallDropped, CallMoved, Greeted, Leaving, Over, RoomMade
 from meshpki.agent.socket.http2.limits import STREAM_WINDOW, Limits
 from meshpki.agent.socket.http2.messages import MessageRefusedError, framed
 from support.fuzz_targets import http2
-from support.http2 import CONTINUATION, DATA, END_HEADERS, HEADERS, PING, PREFACE, SETTINGS, frame, headers_of
+from support.http2 import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    SETTINGS,
+    frame,
+    headers_of,
+)
 from support.http2_peer import CALL, Peer
 
 if TYPE_CHECKING:
@@ -129,10 +141,22 @@ def test_a_call_that_is_reset_in_the_same_breath_was_none(peer: Peer) -> None:
     assert peer.begun()
 
 
-def test_a_client_that_says_goodbye_ends_it_for_both(peer: Peer) -> None:
+def test_a_client_that_leaves_in_peace_is_still_answered(peer: Peer) -> None:
+    """As grpc-java does in `shutdown`: it says so, and waits for its calls."""
+    stream = peer.begun()
+    assert peer.hear(frame(GOAWAY, payload=bytes(8))) == [Leaving()]
+    assert peer.hear(frame(DATA, END_STREAM, framed(b"last"), stream)) == [CallMoved(stream), CallMoved(stream)]
+    assert peer.ours.read(stream) == b"last"
+    assert peer.ours.send(stream, memoryview(framed(b"x"))) == 6
+    peer.ours.finish(stream, 0)
+    peer.pump()
+    assert (peer.data[stream], peer.answers[stream]["grpc-status"]) == (framed(b"x"), "0")
+
+
+def test_a_client_that_finds_fault_ends_it_for_both(peer: Peer) -> None:
     stream = peer.call()
     peer.client.send_data(stream, framed(b"x"))
-    peer.client.close_connection()
+    peer.client.close_connection(ErrorCodes.PROTOCOL_ERROR)
     assert peer.hear(peer.client.data_to_send()) == [Over("")]
     assert peer.ours.over
     peer.ours.finish(stream, 0)

@@ -161,6 +161,27 @@ def test_a_message_goes_there_and_back() -> None:
     run(scene)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_who_leaves_in_peace_is_answered_and_then_nobody_is_there(asked: bool) -> None:
+    async def scene() -> None:
+        stage = Stage(echo)
+        stage.greet()
+        if asked:
+            stage.call()
+            await turns()
+            stage.hear(frame(7, payload=bytes(8)))
+            assert not stage.transport.closing
+            stage.take()
+            stage.hear(frame(DATA, 1, framed(b"last"), 1))
+            await turns()
+            assert framed(b"last") in stage.take()
+        else:
+            stage.hear(frame(7, payload=bytes(8)))
+        assert stage.transport.closing
+
+    run(scene)
+
+
 RESET = frame(3, payload=(8).to_bytes(4), stream=1)
 
 
@@ -177,7 +198,7 @@ def test_who_leaves_ends_its_handler(begun: bool, how: str) -> None:
             case "reset":
                 stage.hear(RESET)
             case "goodbye":
-                stage.hear(frame(7, payload=bytes(8)))
+                stage.hear(frame(7, payload=(2).to_bytes(8)))
             case "hangs up":
                 stage.connection.connection_lost(None)
             case _:
