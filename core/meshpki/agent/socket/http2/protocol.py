@@ -72,6 +72,10 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self.core.over or (self._draining and not self._calls):
             self._hang_up()
 
+    def eof_received(self) -> None:
+        """Who says nothing any more is no client of gRPC's: it is not waited for longer than any other."""
+        self._hang_up()
+
     def pause_writing(self) -> None:
         """Who does not read is not read: else its pings and calls would fill our buffer."""
         assert self._transport is not None

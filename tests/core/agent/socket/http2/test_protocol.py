@@ -375,6 +375,23 @@ def test_who_asks_nothing_is_told_to_go_and_not_waited_for(greeted: bool) -> Non
     run(scene)
 
 
+@pytest.mark.parametrize("calls", [0, 1])
+def test_who_shuts_down_its_side_and_does_not_read_is_not_waited_for(calls: int) -> None:
+    """The transport would wait for ever to send what it still has, and no timer of ours looks at one that closes."""
+
+    async def scene() -> None:
+        stage = Stage(forever, LIMITS)
+        stage.greet()
+        if calls:
+            stage.call()
+        assert not stage.connection.eof_received()
+        assert stage.transport.closing
+        while not stage.transport.aborted:
+            await asyncio.sleep(0.01)
+
+    run(scene)
+
+
 def test_who_has_a_call_may_say_nothing_for_ever_and_then_as_long_as_anybody() -> None:
     async def scene() -> None:
         stage = Stage(echo, LIMITS)
