@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 INVALID_ARGUMENT: Final = 3
 RESOURCE_EXHAUSTED: Final = 8
 EARNED: Final = 8
-"""A message sent or read allows so many pings and window updates more: clients send some for each."""
+"""A message or a status allows so many pings and window updates more: clients send some for each."""
 EARNED_EACH: Final = 512
 """So many bytes of it allow one more. Who opens a window by less each time has us work for each byte."""
 
@@ -70,7 +70,10 @@ class Connection:
         try:
             if spent := self._meter.look(data):
                 self._budget.spend(spent, now)
-            return self._translated(self._h2.receive_data(data), now)
+            found = self._h2.receive_data(data)
+            if wasted := self._h2.wasted():
+                self._budget.spend(wasted, now)
+            return self._translated(found, now)
         except TooMuchError as error:
             return self.end(error.code, str(error))
         except H2Error as error:  # its words may quote a header
@@ -130,6 +133,7 @@ class Connection:
     def finish(self, stream: int, status: int, words: str = "") -> None:
         """End a call with a gRPC status, by its number. Nothing happens when the client has dropped it."""
         if (one := self._streams.get(stream)) is not None:
+            self._budget.earn(EARNED)
             self._close(stream, trailers(status, words) if one.answered else (*OPENING, *trailers(status, words)))
 
     def end(self, code: ErrorCodes, why: str = "") -> list[Event]:

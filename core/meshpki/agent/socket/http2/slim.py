@@ -119,6 +119,7 @@ class SlimConnection(H2Connection):
         }
         self.local_settings = SlimSettings({**DEFAULTS, SettingCodes.ENABLE_PUSH: 0, **mine}, client=False)
         self.remote_settings = SlimSettings(DEFAULTS, client=True)
+        self._wasted = 0
         self.encoder = SlimEncoder()
         self.decoder.max_header_list_size = limits.block
 
@@ -128,6 +129,16 @@ class SlimConnection(H2Connection):
         count them, and end the connection for one too many (RFC 9113, section 5.1.2: refuse that one).
         """
         return 0
+
+    def wasted(self) -> int:
+        """Say how many frames brought nothing since the last time: those of streams that are over or never were."""
+        wasted, self._wasted = self._wasted, 0
+        return wasted
+
+    def _receive_frame(self, frame: Frame) -> list[Event]:
+        found = super()._receive_frame(frame)
+        self._wasted += not found
+        return found
 
     def _local_settings_acked(self) -> dict[SettingCodes | int, ChangedSetting]:
         """Let go of the table of a client that knows now that it is to have none: until then it may use one."""

@@ -376,6 +376,33 @@ def test_frames_that_bring_nothing_are_forgiven_for_a_while(flood: Callable[[int
     assert peer.hear(flood(500)) == []
 
 
+OF_NONE = {
+    "ends": frame(DATA, END_STREAM, stream=1),
+    "resets": frame(3, payload=bytes(4), stream=1),
+    "headers": literal_call(1),
+    "resets of what never was": frame(3, payload=bytes(4), stream=99),
+}
+
+
+@pytest.mark.parametrize("more", OF_NONE.values(), ids=OF_NONE)
+def test_frames_of_a_call_that_is_over_are_such_too(peer: Peer, more: bytes) -> None:
+    """Some were on their way; h2 answers each of them."""
+    peer.ours.finish(peer.begun(), 16)
+    assert peer.hear(more * (LIMITS.burst // 2)) == []
+    assert peer.hear(more * LIMITS.burst) == [
+        Over("ENHANCE_YOUR_CALM more frames that ask for nothing than are forgiven")
+    ]
+
+
+def test_who_is_refused_for_ever_may_say_something_late_each_time(peer: Peer) -> None:
+    for _ in range(10 * LIMITS.burst):
+        stream = peer.begun()
+        peer.ours.finish(stream, 16)
+        peer.hear(frame(8, payload=(5).to_bytes(4), stream=stream) + frame(DATA, END_STREAM, bytes(5), stream))
+        peer.pump()
+    assert not peer.ours.over
+
+
 def test_empty_data_is_such_a_frame_too(peer: Peer) -> None:
     stream = peer.begun()
     for _ in range(2 * LIMITS.burst):
