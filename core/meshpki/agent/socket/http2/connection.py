@@ -48,7 +48,7 @@ _NAMES: Final = {int(code): code.name for code in ErrorCodes}
 class Connection:
     """The server's side of one connection."""
 
-    __slots__ = ("_budget", "_greeted", "_h2", "_limits", "_meter", "_out", "_streams", "over")
+    __slots__ = ("_budget", "_draining", "_greeted", "_h2", "_limits", "_meter", "_out", "_streams", "over")
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
@@ -57,6 +57,7 @@ class Connection:
         self._budget = Budget(limits, now)
         self._streams: dict[int, Stream] = {}
         self._greeted = False
+        self._draining = False
         self._out = b""
         self.over = False
         """Nothing is received or sent any more, but for what `to_send` gives still."""
@@ -144,6 +145,7 @@ class Connection:
 
     def drain(self) -> None:
         """Say that no new call is taken, while those that there are go on. (By h2 itself they could not.)"""
+        self._draining = True
         if not self.over:
             frame = GoAwayFrame(0, last_stream_id=self._h2.highest_inbound_stream_id, error_code=ErrorCodes.NO_ERROR)
             self._out = self._h2.data_to_send() + frame.serialize()
@@ -197,7 +199,7 @@ class Connection:
 
     def _request(self, event: h2_events.RequestReceived, now: float) -> Iterator[Event]:
         stream = event.stream_id
-        if len(self._streams) >= self._limits.streams:
+        if self._draining or len(self._streams) >= self._limits.streams:
             self._refuse(stream, ErrorCodes.REFUSED_STREAM, now)
             return
         self._streams[stream] = Stream()

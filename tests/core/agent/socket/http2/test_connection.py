@@ -168,6 +168,8 @@ def test_draining_takes_no_new_call_and_lets_the_others_go_on(peer: Peer) -> Non
     peer.ours.drain()
     back = peer.ours.to_send()
     assert frame(7, payload=stream.to_bytes(4) + bytes(4)) in back
+    assert peer.hear(literal_call(stream + 2)) == [], "its client takes it for one that was not heard"
+    assert frame(3, payload=(7).to_bytes(4), stream=stream + 2) in peer.ours.to_send()
     assert peer.ours.send(stream, memoryview(framed(b"x"))) == 6
     peer.ours.finish(stream, 0)
     assert b"grpc-status" not in back
