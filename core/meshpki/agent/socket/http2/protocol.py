@@ -110,7 +110,9 @@ class ClientConnection(asyncio.BufferedProtocol):
     async def room(self) -> None:
         """Wait until somebody may try to send again."""
         waiting = asyncio.get_running_loop().create_future()
-        self._room = [*(self._room or ()), waiting]
+        if self._room is None:
+            self._room = []
+        self._room.append(waiting)
         await waiting
 
     def drain(self) -> None:
@@ -136,7 +138,7 @@ class ClientConnection(asyncio.BufferedProtocol):
                 self._calls[stream].cancel()
             case RoomMade():
                 self._make_room()
-            case Greeted():
+            case Greeted() if not self._calls:
                 self._wait_for_calls()
             case Leaving():
                 self._draining = True

@@ -236,6 +236,23 @@ def test_who_is_in_a_hurry_is_told_that_it_took_too_long() -> None:
     run(scene)
 
 
+def test_a_fault_of_who_answers_is_told_and_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def faulty(call: Http2Call, request: Request) -> Answer:
+        raise ValueError("of ours")
+
+    async def scene() -> None:
+        stage = Stage(faulty, LIMITS)
+        stage.greet()
+        stage.call()
+        await turns()
+        peer_sees(stage, {"grpc-status": "13"})
+        while not stage.transport.closing:
+            await asyncio.sleep(0.01)
+
+    run(scene)
+    assert [one.getMessage() for one in caplog.records] == ["a fault of the agent ended a call"]
+
+
 def test_who_was_answered_in_time_leaves_no_timer() -> None:
     calls: list[Http2Call] = []
 
@@ -388,6 +405,17 @@ def test_who_shuts_down_its_side_and_does_not_read_is_not_waited_for(calls: int)
         assert stage.transport.closing
         while not stage.transport.aborted:
             await asyncio.sleep(0.01)
+
+    run(scene)
+
+
+def test_settings_that_come_after_a_call_end_none() -> None:
+    async def scene() -> None:
+        stage = Stage(echo, LIMITS)
+        stage.hear(PREFACE + frame(HEADERS, END_HEADERS, headers_of("/a.B/C"), 1))
+        stage.hear(frame(SETTINGS))
+        await asyncio.sleep(3 * LIMITS.idle)
+        assert not stage.transport.closing
 
     run(scene)
 
