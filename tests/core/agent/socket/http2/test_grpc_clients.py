@@ -45,7 +45,7 @@ def test_a_thousand_streams_that_rotate_at_once_and_are_cancelled_at_once(short_
         return acknowledged[number] == STREAMS
 
     async def stream(channel: grpc.aio.Channel, path: str) -> None:
-        call = channel.stream_stream(path)()
+        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(path)()
         await call.write(b"first")
         while await call.read() is not grpc.aio.EOF:
             await call.write(b"seen")
