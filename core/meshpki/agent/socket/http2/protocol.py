@@ -50,7 +50,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._server = server
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, Http2Call] = {}
-        self._room: list[asyncio.Future[None]] | None = None
+        self._room: dict[asyncio.Future[None], None] | None = None
+        """Who waits to send, in the order in which they came."""
         self._draining = False
         self.core = Connection(server.limits, loop.time())
         self._timer: asyncio.TimerHandle | None = loop.call_later(server.limits.greeting, self._close)
@@ -110,10 +111,12 @@ class ClientConnection(asyncio.BufferedProtocol):
     async def room(self) -> None:
         """Wait until somebody may try to send again."""
         waiting = asyncio.get_running_loop().create_future()
-        if self._room is None:
-            self._room = []
-        self._room.append(waiting)
-        await waiting
+        room = self._room = self._room or {}
+        room[waiting] = None
+        try:
+            await waiting
+        finally:
+            room.pop(waiting, None)
 
     def drain(self) -> None:
         """Take no new call, and close after the last one."""

@@ -343,6 +343,27 @@ def test_who_waits_for_a_window_is_ended_with_its_client() -> None:
     run(scene)
 
 
+def test_who_is_reset_while_it_waits_for_a_window_leaves_nothing() -> None:
+    """Who opens no window could have us keep something of each of its calls, for as long as its connection."""
+
+    async def write(call: Http2Call, request: Request) -> Answer:
+        await call.write(b"x")
+        return 0, ""
+
+    async def scene() -> None:
+        stage = Stage(write)
+        stage.hear(PREFACE + frame(SETTINGS, payload=b"\0\4" + bytes(4)))
+        for stream in range(1, 41, 2):
+            stage.call(stream)
+            await turns()
+            assert len(stage.connection._room or ()) == 1
+            stage.hear(frame(3, payload=(8).to_bytes(4), stream=stream))
+            await turns()
+            assert not stage.connection._room
+
+    run(scene)
+
+
 def test_draining_says_so_and_closes_after_the_last_call() -> None:
     async def scene() -> None:
         stage = Stage(echo)
