@@ -28,7 +28,7 @@ class Limits:
     idle: float = 120.0
     """Without a call; each connection takes an open file."""
     burst: int = 5000
-    """Frames that cost more than they bring: pings, settings, windows, empty ones, calls reset before any answer. Five
+    """Frames that cost more than they bring: pings, settings, windows, short data, calls reset before any answer. Five
     for each stream: gRPC's clients say a window or two for each at once, and reset all at once.
     """
     each_second: float = 50.0

@@ -15,6 +15,8 @@ PREFACE_BYTES: Final = 24
 HEAD_BYTES: Final = 9
 FRAME_BYTES: Final = 16_384
 """Of a frame without its head: we never allowed more (RFC 9113, section 4.2). h2 says so too, but holds it first."""
+FEW_BYTES: Final = 256
+"""Of data: less is a message, which earns more than it costs, or a way to have us work for each byte."""
 _ACK = _END_STREAM = 0x1
 
 
@@ -104,7 +106,7 @@ class Meter:
                 # A continuation takes a place in memory however short it is.
                 return int(kind == Kind.CONTINUATION)
             case Kind.DATA:
-                return int(not length and not flags & _END_STREAM)
+                return int(length < FEW_BYTES and not flags & _END_STREAM)
             case Kind.SETTINGS | Kind.PING:
                 return int(not flags & _ACK)
             case Kind.RST_STREAM:

@@ -282,7 +282,7 @@ def test_who_is_passed_over_may_say_nothing_more(peer: Peer) -> None:
 @given(st.data())
 def test_windows_hold_whatever_is_sent_and_read(data: st.DataObject) -> None:
     """No more than a window is unread, all messages arrive, and in the end the windows are open."""
-    peer = Peer(LIMITS)
+    peer = Peer(replace(LIMITS, burst=1000))
     calls = {peer.begun(): bytearray() for _ in range(3)}
     sent: dict[int, list[bytes]] = {stream: [] for stream in calls}
     read: dict[int, list[bytes]] = {stream: [] for stream in calls}

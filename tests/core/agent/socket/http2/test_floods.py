@@ -91,6 +91,17 @@ def test_who_is_refused_for_ever_may_say_something_late_each_time(peer: Peer) ->
     assert not peer.ours.over
 
 
+def test_who_speaks_byte_by_byte_is_not_heard_for_ever_and_who_says_short_messages_is(peer: Peer) -> None:
+    stream = peer.begun()
+    for _ in range(10 * LIMITS.burst):
+        peer.hear(frame(DATA, 0, framed(b"x"), stream))
+        assert peer.ours.read(stream) == b"x"
+    for byte in framed(bytes(100)):
+        peer.hear(frame(DATA, 0, bytes([byte]), stream))
+        peer.ours.read(stream)
+    assert peer.ours.over
+
+
 def test_empty_data_is_such_a_frame_too(peer: Peer) -> None:
     stream = peer.begun()
     for _ in range(2 * LIMITS.burst):

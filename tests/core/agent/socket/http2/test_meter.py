@@ -16,7 +16,8 @@ from support.http2 import ACK, END_HEADERS, END_STREAM, PREFACE, frame
 LIMITS = Limits(message=1000, headers=100, block=300, burst=10, each_second=2.0)
 
 FRAMES = {
-    "data": (frame(Kind.DATA, payload=b"x"), 0),
+    "data": (frame(Kind.DATA, payload=bytes(256)), 0),
+    "data of a few bytes": (frame(Kind.DATA, payload=bytes(255)), 1),
     "an end without data": (frame(Kind.DATA, END_STREAM), 0),
     "data that are none": (frame(Kind.DATA), 1),
     "headers": (frame(Kind.HEADERS, END_HEADERS, b"x"), 0),
