@@ -111,7 +111,8 @@ class SlimConnection(H2Connection):
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(_CONFIG)
-        # No table for their headers: a token in it would be held as long as the connection.
+        # No table for their headers: a token in it would be held as long as the connection. Asked for and not insisted
+        # upon, for some clients do not heed it (RFC 9113, section 4.3.1): theirs has the 4 KiB of the default.
         mine: dict[SettingCodes | int, int] = {
             SettingCodes.HEADER_TABLE_SIZE: 0,
             SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
@@ -139,12 +140,6 @@ class SlimConnection(H2Connection):
         found = super()._receive_frame(frame)
         self._wasted += not found
         return found
-
-    def _local_settings_acked(self) -> dict[SettingCodes | int, ChangedSetting]:
-        """Let go of the table of a client that knows now that it is to have none: until then it may use one."""
-        self.decoder.max_allowed_table_size = 0
-        self.decoder.header_table_size = 0
-        return super()._local_settings_acked()
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
         """Tell of it, and go on when it is nobody's fault: h2 by itself could send nothing any more."""

@@ -74,20 +74,20 @@ def test_of_sizes_of_a_table_the_least_and_the_last_are_said(sizes: list[int], s
     assert encoder.table_size_changes == []
 
 
-def test_once_a_client_has_seen_our_settings_no_header_of_it_is_held() -> None:
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_client_that_has_seen_our_settings_holds_nothing_here_or_is_understood_nevertheless(heeds: bool) -> None:
+    """Old ones of Go, Rust and Swift go on with the table of the default."""
     connection, client = SlimConnection(LIMITS), Encoder()
     connection.initiate_connection()
-    block = client.encode([(":method", "POST"), ("authorization", "Bearer canary")])
-    connection.receive_data(PREFACE + frame(SETTINGS) + frame(HEADERS, END_HEADERS, block, 1))
-    assert connection.decoder.header_table.dynamic_entries, "it had not seen them yet"
-    connection.receive_data(frame(SETTINGS, ACK))
-    assert not connection.decoder.header_table.dynamic_entries
-    client.header_table_size = 0
-    block = client.encode([(":method", "POST"), ("authorization", "Bearer canary")])
-    (event,) = connection.receive_data(frame(HEADERS, END_HEADERS, block, 3))
-    assert isinstance(event, RequestReceived)
-    assert (b"authorization", b"Bearer canary") in event.headers
-    assert not connection.decoder.header_table.dynamic_entries
+    connection.receive_data(PREFACE + frame(SETTINGS) + frame(SETTINGS, ACK))
+    client.header_table_size = 0 if heeds else 4096
+    for stream in (1, 3):
+        block = client.encode([(":method", "POST"), ("authorization", "Bearer canary")])
+        (event,) = connection.receive_data(frame(HEADERS, END_HEADERS, block, stream))
+        assert isinstance(event, RequestReceived)
+        assert (b"authorization", b"Bearer canary") in event.headers
+    assert bool(connection.decoder.header_table.dynamic_entries) == (not heeds)
+    assert connection.decoder.header_table.maxsize <= 4096
 
 
 def test_hpack_logs_no_header(caplog: pytest.LogCaptureFixture) -> None:
