@@ -11,12 +11,13 @@ from h2.connection import H2Connection
 
 from meshpki.agent.socket.http2.connection import Connection
 from meshpki.agent.socket.http2.events import CallBegun
+from meshpki.agent.socket.http2.limits import Limits
+from support.http2 import END_HEADERS, HEADERS, frame, headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from meshpki.agent.socket.http2.events import Event
-    from meshpki.agent.socket.http2.limits import Limits
 
 CALL = (
     (":method", "POST"),
@@ -26,6 +27,13 @@ CALL = (
     ("content-type", "application/grpc"),
     ("te", "trailers"),
 )
+
+LIMITS = Limits(message=200_000, headers=4096, block=16_384, streams=20, burst=10, each_second=1.0)
+
+
+def literal_call(stream: int) -> bytes:
+    """The headers of a call, by no table."""
+    return frame(HEADERS, END_HEADERS, headers_of("/a.B/C"), stream)
 
 
 class Peer:

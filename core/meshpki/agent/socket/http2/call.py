@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final
 
 from meshpki.agent.socket.http2.messages import framed
@@ -10,8 +11,11 @@ from meshpki.agent.socket.http2.messages import framed
 if TYPE_CHECKING:
     from meshpki.agent.socket.http2.protocol import ClientConnection
 
+log = logging.getLogger(__name__)
+
 CANCELLED: Final = 1
 DEADLINE_EXCEEDED: Final = 4
+INTERNAL: Final = 13
 
 
 class Http2Call:
@@ -92,6 +96,9 @@ class Http2Call:
             self.deadline.cancel()
         if task.cancelled():
             status, words = (DEADLINE_EXCEEDED, "") if self._expired else (CANCELLED, "")
+        elif (fault := task.exception()) is not None:  # it was to raise none; its client waits all the same
+            log.error("a fault of the agent ended a call", exc_info=fault)
+            status, words = INTERNAL, "a fault of the agent: see its log"
         else:
             status, words = task.result()
         self._connection.finished(self, status, words)

@@ -13,7 +13,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
 from hyperframe.frame import GoAwayFrame
 
-from meshpki.agent.socket.http2.events import CallBegun, CallDropped, CallMoved, Greeted, Over, RoomMade
+from meshpki.agent.socket.http2.events import CallBegun, CallDropped, CallMoved, Greeted, Leaving, Over, RoomMade
 from meshpki.agent.socket.http2.headers import (
     OPENING,
     BadHeadersError,
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 INVALID_ARGUMENT: Final = 3
 RESOURCE_EXHAUSTED: Final = 8
 EARNED: Final = 8
-"""A message sent or read allows so many pings and window updates more: clients send some for each."""
-
+"""A message or a status allows so many pings and window updates more: clients send some for each."""
+EARNED_EACH: Final = 512
+"""So many bytes of it allow one more. Who opens a window by less each time has us work for each byte."""
 
 _NAMES: Final = {int(code): code.name for code in ErrorCodes}
 
@@ -47,7 +48,7 @@ _NAMES: Final = {int(code): code.name for code in ErrorCodes}
 class Connection:
     """The server's side of one connection."""
 
-    __slots__ = ("_budget", "_greeted", "_h2", "_limits", "_meter", "_out", "_streams", "over")
+    __slots__ = ("_budget", "_draining", "_greeted", "_h2", "_limits", "_meter", "_out", "_streams", "over")
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
@@ -56,6 +57,7 @@ class Connection:
         self._budget = Budget(limits, now)
         self._streams: dict[int, Stream] = {}
         self._greeted = False
+        self._draining = False
         self._out = b""
         self.over = False
         """Nothing is received or sent any more, but for what `to_send` gives still."""
@@ -69,9 +71,12 @@ class Connection:
         try:
             if spent := self._meter.look(data):
                 self._budget.spend(spent, now)
-            return self._translated(self._h2.receive_data(data), now)
+            found = self._h2.receive_data(data)
+            if wasted := self._h2.wasted():
+                self._budget.spend(wasted, now)
+            return self._translated(found, now)
         except TooMuchError as error:
-            return self.end(ErrorCodes.ENHANCE_YOUR_CALM, str(error))
+            return self.end(error.code, str(error))
         except H2Error as error:  # its words may quote a header
             return self._ended(
                 f"{_NAMES.get(getattr(error, 'error_code', 1), 'PROTOCOL_ERROR')} {type(error).__name__}"
@@ -123,12 +128,13 @@ class Connection:
             piece = data[sent : sent + room]
             self._h2.send_data(stream, piece.tobytes())
             sent += len(piece)
-            self._budget.earn(EARNED)
+        self._budget.earn(sent // EARNED_EACH + (EARNED if sent == len(data) else 0))
         return sent
 
     def finish(self, stream: int, status: int, words: str = "") -> None:
         """End a call with a gRPC status, by its number. Nothing happens when the client has dropped it."""
         if (one := self._streams.get(stream)) is not None:
+            self._budget.earn(EARNED)
             self._close(stream, trailers(status, words) if one.answered else (*OPENING, *trailers(status, words)))
 
     def end(self, code: ErrorCodes, why: str = "") -> list[Event]:
@@ -139,6 +145,7 @@ class Connection:
 
     def drain(self) -> None:
         """Say that no new call is taken, while those that there are go on. (By h2 itself they could not.)"""
+        self._draining = True
         if not self.over:
             frame = GoAwayFrame(0, last_stream_id=self._h2.highest_inbound_stream_id, error_code=ErrorCodes.NO_ERROR)
             self._out = self._h2.data_to_send() + frame.serialize()
@@ -162,6 +169,13 @@ class Connection:
         self._h2.send_headers(stream, headers, end_stream=True)
         if not self._h2.streams[stream].closed:  # RFC 9113, section 8.1: the rest of the request is not needed
             self._h2.reset_stream(stream, ErrorCodes.NO_ERROR)
+        self._h2.drop(stream)
+
+    def _refuse(self, stream: int, code: ErrorCodes, now: float) -> None:
+        """End a call that is none, without an answer."""
+        self._budget.spend(1, now)
+        self._h2.reset_stream(stream, code)
+        self._h2.drop(stream)
 
     def _ended(self, why: str) -> list[Event]:
         if self.over:
@@ -173,7 +187,7 @@ class Connection:
 
     def _translated(self, found: Sequence[h2_events.Event], now: float) -> list[Event]:
         """h2 has taken all of it before we see the first: of a call that was reset in the end nothing else counts."""
-        if any(isinstance(one, h2_events.ConnectionTerminated) for one in found):
+        if any(isinstance(one, h2_events.ConnectionTerminated) and one.error_code for one in found):
             return self._ended("")
         dropped = {one.stream_id for one in found if isinstance(one, h2_events.StreamReset)}
         told: list[Event] = []
@@ -185,13 +199,15 @@ class Connection:
 
     def _request(self, event: h2_events.RequestReceived, now: float) -> Iterator[Event]:
         stream = event.stream_id
+        if self._draining or len(self._streams) >= self._limits.streams:
+            self._refuse(stream, ErrorCodes.REFUSED_STREAM, now)
+            return
         self._streams[stream] = Stream()
         try:
             request = read_request(event.headers, self._limits.headers)
         except MalformedError:
-            self._budget.spend(1, now)
             del self._streams[stream]
-            self._h2.reset_stream(stream, ErrorCodes.PROTOCOL_ERROR)
+            self._refuse(stream, ErrorCodes.PROTOCOL_ERROR, now)
         except NotGrpcError as error:
             self._close(stream, http_only(error.status))
         except BadHeadersError as error:
@@ -217,6 +233,7 @@ class Connection:
         one = self._streams.pop(event.stream_id, None)
         if one is not None:
             self._acknowledge(event.stream_id, one.rest())
+        self._h2.drop(event.stream_id)
         if one is None or not one.answered:
             self._budget.spend(1, now)
         yield CallDropped(event.stream_id)
@@ -226,6 +243,9 @@ class Connection:
             self._greeted = True
             yield Greeted()
         yield RoomMade()
+
+    def _goodbye(self, _: h2_events.ConnectionTerminated, __: float) -> Iterator[Event]:
+        yield Leaving()
 
     def _window(self, _: h2_events.WindowUpdated, __: float) -> Iterator[Event]:
         yield RoomMade()
@@ -238,6 +258,7 @@ _TRANSLATED: Final[dict[type[h2_events.Event], Callable[..., Iterator[Event]]]] 
     h2_events.StreamReset: Connection._reset,
     h2_events.RemoteSettingsChanged: Connection._settings,
     h2_events.WindowUpdated: Connection._window,
+    h2_events.ConnectionTerminated: Connection._goodbye,
 }
 _STILL: Final = {h2_events.DataReceived, h2_events.StreamReset}
 """Of a call that was reset: its bytes are to be acknowledged."""

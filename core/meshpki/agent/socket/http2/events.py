@@ -42,6 +42,11 @@ class RoomMade:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """The client is about to go: what it has asked is still answered (RFC 9113, section 6.8)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Over:
     """The connection ends. What is to be sent still goes out."""
 
@@ -49,4 +54,4 @@ class Over:
     """In words of ours and of RFC 9113, section 7; empty when it is nobody's fault."""
 
 
-Event: TypeAlias = Greeted | CallBegun | CallMoved | CallDropped | RoomMade | Over
+Event: TypeAlias = Greeted | CallBegun | CallMoved | CallDropped | RoomMade | Leaving | Over

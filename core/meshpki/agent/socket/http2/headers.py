@@ -149,7 +149,7 @@ OPENING: Final = _fixed(
 
 def trailers(status: int, words: str = "") -> tuple[HeaderTuple, ...]:
     """Give what ends a call: a gRPC status by its number, and its sentence, percent-encoded."""
-    said = [(b"grpc-message", quote(words[:MAX_WORDS], safe=_PLAIN).encode())] if words else []
+    said = [(b"grpc-message", quote(words[:MAX_WORDS], safe=_PLAIN, errors="replace").encode())] if words else []
     return _fixed((b"grpc-status", b"%d" % status), *said)
 
 

@@ -27,7 +27,9 @@ class Limits:
     """Until a client has said its preface and settings."""
     idle: float = 120.0
     """Without a call; each connection takes an open file."""
-    burst: int = 500
-    """Frames that cost more than they bring: pings, settings, empty ones, calls that are reset before any answer."""
+    burst: int = 5000
+    """Frames that cost more than they bring: pings, settings, windows, short data, calls reset before any answer. Five
+    for each stream: gRPC's clients say a window or two for each at once, and reset all at once.
+    """
     each_second: float = 50.0
     """So many of them are forgiven."""

@@ -5,12 +5,18 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
+from h2.errors import ErrorCodes
+
 if TYPE_CHECKING:
     from meshpki.agent.socket.http2.limits import Limits
 
 PREFACE_BYTES: Final = 24
 """RFC 9113, section 3.4; what is in them is looked at by h2."""
 HEAD_BYTES: Final = 9
+FRAME_BYTES: Final = 16_384
+"""Of a frame without its head: we never allowed more (RFC 9113, section 4.2). h2 says so too, but holds it first."""
+FEW_BYTES: Final = 256
+"""Of data: less is a message, which earns more than it costs, or a way to have us work for each byte."""
 _ACK = _END_STREAM = 0x1
 
 
@@ -30,7 +36,11 @@ class Kind(IntEnum):
 
 
 class TooMuchError(Exception):
-    """A client asks for more than it may: its connection ends with ENHANCE_YOUR_CALM."""
+    """A client asks for more than it may: its connection ends with this code."""
+
+    def __init__(self, words: str, code: ErrorCodes = ErrorCodes.ENHANCE_YOUR_CALM) -> None:
+        super().__init__(words)
+        self.code = code
 
 
 class Budget:
@@ -86,6 +96,8 @@ class Meter:
 
     def _frame(self, length: int, kind: int, flags: int) -> int:
         self._skip = length
+        if length > FRAME_BYTES:
+            raise TooMuchError(f"a frame of more than {FRAME_BYTES} bytes", ErrorCodes.FRAME_SIZE_ERROR)
         match kind:
             case Kind.HEADERS | Kind.CONTINUATION:
                 self._block = length + (self._block if kind == Kind.CONTINUATION else 0)
@@ -94,7 +106,7 @@ class Meter:
                 # A continuation takes a place in memory however short it is.
                 return int(kind == Kind.CONTINUATION)
             case Kind.DATA:
-                return int(not length and not flags & _END_STREAM)
+                return int(length < FEW_BYTES and not flags & _END_STREAM)
             case Kind.SETTINGS | Kind.PING:
                 return int(not flags & _ACK)
             case Kind.RST_STREAM:

@@ -9,7 +9,7 @@ from h2.errors import ErrorCodes
 
 from meshpki.agent.socket.http2.call import Http2Call
 from meshpki.agent.socket.http2.connection import Connection
-from meshpki.agent.socket.http2.events import CallBegun, CallDropped, CallMoved, Greeted, Over, RoomMade
+from meshpki.agent.socket.http2.events import CallBegun, CallDropped, CallMoved, Greeted, Leaving, Over, RoomMade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -50,7 +50,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._server = server
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, Http2Call] = {}
-        self._room: list[asyncio.Future[None]] | None = None
+        self._room: dict[asyncio.Future[None], None] | None = None
+        """Who waits to send, in the order in which they came."""
         self._draining = False
         self.core = Connection(server.limits, loop.time())
         self._timer: asyncio.TimerHandle | None = loop.call_later(server.limits.greeting, self._close)
@@ -69,8 +70,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         for event in self.core.receive(self._server.buffer[:nbytes], asyncio.get_running_loop().time()):
             self._take(event)
         self.flush()
-        if self.core.over:
+        if self.core.over or (self._draining and not self._calls):
             self._hang_up()
+
+    def eof_received(self) -> None:
+        """Who says nothing any more is no client of gRPC's: it is not waited for longer than any other."""
+        self._hang_up()
 
     def pause_writing(self) -> None:
         """Who does not read is not read: else its pings and calls would fill our buffer."""
@@ -106,8 +111,12 @@ class ClientConnection(asyncio.BufferedProtocol):
     async def room(self) -> None:
         """Wait until somebody may try to send again."""
         waiting = asyncio.get_running_loop().create_future()
-        self._room = [*(self._room or ()), waiting]
-        await waiting
+        room = self._room = self._room or {}
+        room[waiting] = None
+        try:
+            await waiting
+        finally:
+            room.pop(waiting, None)
 
     def drain(self) -> None:
         """Take no new call, and close after the last one."""
@@ -132,8 +141,10 @@ class ClientConnection(asyncio.BufferedProtocol):
                 self._calls[stream].cancel()
             case RoomMade():
                 self._make_room()
-            case Greeted():
+            case Greeted() if not self._calls:
                 self._wait_for_calls()
+            case Leaving():
+                self._draining = True
             case Over(why):
                 if why:
                     self._server.ended(why)

@@ -1,7 +1,7 @@
 """h2's connection, with what it keeps of each client cut down.
 
 By itself h2 keeps 17 KiB for a connection, 11 of them in queues for settings that hold one number each, takes settings
-of any name, and remembers 65,536 closed streams.
+of any name, holds streams that are over, and remembers 65,536 of them beside.
 """
 
 from __future__ import annotations
@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated
 from h2.settings import ChangedSetting, SettingCodes, Settings
+from hpack import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from h2.events import Event
+    from hyperframe.frame import Frame, GoAwayFrame
 
     from meshpki.agent.socket.http2.limits import Limits
 
@@ -77,6 +83,26 @@ class SlimSettings(Settings):
     __hash__ = None  # type: ignore[assignment]  # as every map that changes
 
 
+class SlimEncoder(Encoder):
+    """Says before its next headers at most two new sizes of its table, the least and the last (RFC 7541, section 4.2).
+
+    hpack's own keeps every one, and says none when the last is the one before it again.
+    """
+
+    @property
+    def header_table_size(self) -> int:
+        """Of what the client allows no more than it does by itself."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        size = min(value, DEFAULTS[SettingCodes.HEADER_TABLE_SIZE])
+        if size != self.header_table.maxsize:
+            least = min((size, *self.table_size_changes))
+            self.header_table.maxsize = size
+            self.table_size_changes = [size] if least == size else [least, size]
+
+
 class SlimConnection(H2Connection):
     """The server's side of a connection that takes no more of a client than `limits` allow."""
 
@@ -85,7 +111,8 @@ class SlimConnection(H2Connection):
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(_CONFIG)
-        # No table for their headers: a token in it would be held as long as the connection.
+        # No table for their headers: a token in it would be held as long as the connection. Asked for and not insisted
+        # upon, for some clients do not heed it (RFC 9113, section 4.3.1): theirs has the 4 KiB of the default.
         mine: dict[SettingCodes | int, int] = {
             SettingCodes.HEADER_TABLE_SIZE: 0,
             SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
@@ -93,7 +120,39 @@ class SlimConnection(H2Connection):
         }
         self.local_settings = SlimSettings({**DEFAULTS, SettingCodes.ENABLE_PUSH: 0, **mine}, client=False)
         self.remote_settings = SlimSettings(DEFAULTS, client=True)
+        self._wasted = 0
+        self.encoder = SlimEncoder()
         self.decoder.max_header_list_size = limits.block
+
+    @property
+    def open_inbound_streams(self) -> int:
+        """None, so that h2 allows one more: who knows them judges it. h2 would look at each of them each time to
+        count them, and end the connection for one too many (RFC 9113, section 5.1.2: refuse that one).
+        """
+        return 0
+
+    def wasted(self) -> int:
+        """Say how many frames brought nothing since the last time: those of streams that are over or never were."""
+        wasted, self._wasted = self._wasted, 0
+        return wasted
+
+    def _receive_frame(self, frame: Frame) -> list[Event]:
+        found = super()._receive_frame(frame)
+        self._wasted += not found
+        return found
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        """Tell of it, and go on when it is nobody's fault: h2 by itself could send nothing any more."""
+        if frame.error_code:
+            return super()._receive_goaway_frame(frame)
+        event = ConnectionTerminated()
+        event.error_code = ErrorCodes.NO_ERROR
+        return [], [event]
+
+    def drop(self, stream: int) -> None:
+        """Hold no more of a stream that is over than how it ended. By itself h2 holds all until another one begins."""
+        if (over := self.streams.pop(stream, None)) is not None:
+            self._closed_streams[stream] = over.closed_by
 
     def forget(self) -> None:
         """Be over. What leads from it back to itself would wait for the collector of cycles, with all it holds."""

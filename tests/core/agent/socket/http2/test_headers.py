@@ -155,6 +155,10 @@ def test_a_sentence_arrives_as_it_was(words: str) -> None:
     assert all(0x20 <= byte < 0x7F for byte in found.get(b"grpc-message", b""))
 
 
+def test_a_sentence_may_hold_what_utf_8_cannot() -> None:
+    assert dict(trailers(5, "a\udcffb"))[b"grpc-message"] == b"a?b"
+
+
 def test_a_sentence_is_cut_where_a_header_would_be_too_long() -> None:
     assert len(dict(trailers(5, "x" * 5000))[b"grpc-message"]) == MAX_WORDS
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from h2.errors import ErrorCodes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +16,8 @@ from support.http2 import ACK, END_HEADERS, END_STREAM, PREFACE, frame
 LIMITS = Limits(message=1000, headers=100, block=300, burst=10, each_second=2.0)
 
 FRAMES = {
-    "data": (frame(Kind.DATA, payload=b"x"), 0),
+    "data": (frame(Kind.DATA, payload=bytes(256)), 0),
+    "data of a few bytes": (frame(Kind.DATA, payload=bytes(255)), 1),
     "an end without data": (frame(Kind.DATA, END_STREAM), 0),
     "data that are none": (frame(Kind.DATA), 1),
     "headers": (frame(Kind.HEADERS, END_HEADERS, b"x"), 0),
@@ -59,6 +63,15 @@ def test_headers_are_as_long_as_all_their_frames_and_are_stopped_by_their_heads(
             meter.look(memoryview(one))
         with pytest.raises(TooMuchError, match="headers of more than 300 bytes"):
             meter.look(memoryview(last[:9]))
+
+
+@pytest.mark.parametrize("kind", [*Kind, 77])
+def test_no_frame_is_longer_than_we_said_and_that_is_seen_by_its_head(kind: int) -> None:
+    meter = Meter(replace(LIMITS, block=100_000))
+    meter.look(memoryview(PREFACE + frame(kind, payload=bytes(16_384))))
+    with pytest.raises(TooMuchError, match="16384 bytes") as caught:
+        meter.look(memoryview((16_385).to_bytes(3) + bytes([kind, 0]) + bytes(4)))
+    assert caught.value.code is ErrorCodes.FRAME_SIZE_ERROR
 
 
 def test_another_call_s_headers_are_counted_anew() -> None:

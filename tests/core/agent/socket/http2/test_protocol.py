@@ -161,6 +161,27 @@ def test_a_message_goes_there_and_back() -> None:
     run(scene)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_who_leaves_in_peace_is_answered_and_then_nobody_is_there(asked: bool) -> None:
+    async def scene() -> None:
+        stage = Stage(echo)
+        stage.greet()
+        if asked:
+            stage.call()
+            await turns()
+            stage.hear(frame(7, payload=bytes(8)))
+            assert not stage.transport.closing
+            stage.take()
+            stage.hear(frame(DATA, 1, framed(b"last"), 1))
+            await turns()
+            assert framed(b"last") in stage.take()
+        else:
+            stage.hear(frame(7, payload=bytes(8)))
+        assert stage.transport.closing
+
+    run(scene)
+
+
 RESET = frame(3, payload=(8).to_bytes(4), stream=1)
 
 
@@ -177,7 +198,7 @@ def test_who_leaves_ends_its_handler(begun: bool, how: str) -> None:
             case "reset":
                 stage.hear(RESET)
             case "goodbye":
-                stage.hear(frame(7, payload=bytes(8)))
+                stage.hear(frame(7, payload=(2).to_bytes(8)))
             case "hangs up":
                 stage.connection.connection_lost(None)
             case _:
@@ -213,6 +234,23 @@ def test_who_is_in_a_hurry_is_told_that_it_took_too_long() -> None:
         peer_sees(stage, {"grpc-status": "4"})
 
     run(scene)
+
+
+def test_a_fault_of_who_answers_is_told_and_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def faulty(call: Http2Call, request: Request) -> Answer:
+        raise ValueError("of ours")
+
+    async def scene() -> None:
+        stage = Stage(faulty, LIMITS)
+        stage.greet()
+        stage.call()
+        await turns()
+        peer_sees(stage, {"grpc-status": "13"})
+        while not stage.transport.closing:
+            await asyncio.sleep(0.01)
+
+    run(scene)
+    assert [one.getMessage() for one in caplog.records] == ["a fault of the agent ended a call"]
 
 
 def test_who_was_answered_in_time_leaves_no_timer() -> None:
@@ -305,6 +343,27 @@ def test_who_waits_for_a_window_is_ended_with_its_client() -> None:
     run(scene)
 
 
+def test_who_is_reset_while_it_waits_for_a_window_leaves_nothing() -> None:
+    """Who opens no window could have us keep something of each of its calls, for as long as its connection."""
+
+    async def write(call: Http2Call, request: Request) -> Answer:
+        await call.write(b"x")
+        return 0, ""
+
+    async def scene() -> None:
+        stage = Stage(write)
+        stage.hear(PREFACE + frame(SETTINGS, payload=b"\0\4" + bytes(4)))
+        for stream in range(1, 41, 2):
+            stage.call(stream)
+            await turns()
+            assert len(stage.connection._room or ()) == 1
+            stage.hear(frame(3, payload=(8).to_bytes(4), stream=stream))
+            await turns()
+            assert not stage.connection._room
+
+    run(scene)
+
+
 def test_draining_says_so_and_closes_after_the_last_call() -> None:
     async def scene() -> None:
         stage = Stage(echo)
@@ -350,6 +409,34 @@ def test_who_asks_nothing_is_told_to_go_and_not_waited_for(greeted: bool) -> Non
         assert stage.broken == []
         while not stage.transport.aborted:  # it does not read
             await asyncio.sleep(0.01)
+
+    run(scene)
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_who_shuts_down_its_side_and_does_not_read_is_not_waited_for(calls: int) -> None:
+    """The transport would wait for ever to send what it still has, and no timer of ours looks at one that closes."""
+
+    async def scene() -> None:
+        stage = Stage(forever, LIMITS)
+        stage.greet()
+        if calls:
+            stage.call()
+        stage.connection.eof_received()
+        assert stage.transport.closing
+        while not stage.transport.aborted:
+            await asyncio.sleep(0.01)
+
+    run(scene)
+
+
+def test_settings_that_come_after_a_call_end_none() -> None:
+    async def scene() -> None:
+        stage = Stage(echo, LIMITS)
+        stage.hear(PREFACE + frame(HEADERS, END_HEADERS, headers_of("/a.B/C"), 1))
+        stage.hear(frame(SETTINGS))
+        await asyncio.sleep(3 * LIMITS.idle)
+        assert not stage.transport.closing
 
     run(scene)
 

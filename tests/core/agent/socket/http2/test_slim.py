@@ -7,12 +7,15 @@ import logging
 import weakref
 
 import pytest
+from h2.events import RequestReceived
 from h2.settings import SettingCodes, Settings
+from hpack import Decoder, Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshpki.agent.socket.http2.limits import Limits
-from meshpki.agent.socket.http2.slim import DEFAULTS, SlimConnection, SlimSettings
+from meshpki.agent.socket.http2.slim import DEFAULTS, SlimConnection, SlimEncoder, SlimSettings
+from support.http2 import ACK, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame
 
 LIMITS = Limits(message=1000, headers=100, block=20_000)
 FLAGS = {SettingCodes.ENABLE_PUSH, SettingCodes.ENABLE_CONNECT_PROTOCOL}
@@ -52,6 +55,39 @@ def test_what_it_says_of_itself() -> None:
     assert said[SettingCodes.MAX_HEADER_LIST_SIZE] == LIMITS.headers
     assert said[SettingCodes.MAX_CONCURRENT_STREAMS] == LIMITS.streams
     assert connection.decoder.max_header_list_size == LIMITS.block
+
+
+@given(st.lists(st.sampled_from([0, 100, 4096, 65_536, 2**32 - 1]), max_size=8), st.booleans())
+def test_of_sizes_of_a_table_the_least_and_the_last_are_said(sizes: list[int], spoken: bool) -> None:
+    """What the client decodes by is what it allowed, also when it allowed less in between."""
+    encoder, decoder = SlimEncoder(), Decoder()
+    headers = [(b":status", b"200"), (b"x", b"y")]
+    if spoken:
+        decoder.decode(encoder.encode(headers))
+    for size in sizes:
+        encoder.header_table_size = size
+        decoder.max_allowed_table_size = size
+    assert len(encoder.table_size_changes) <= 2
+    changed = list(encoder.table_size_changes)
+    assert [(name, value) for name, value in decoder.decode(encoder.encode(headers), raw=True)] == headers
+    assert min([4096, *sizes]) == min([4096, *changed])
+    assert encoder.table_size_changes == []
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_client_that_has_seen_our_settings_holds_nothing_here_or_is_understood_nevertheless(heeds: bool) -> None:
+    """Old ones of Go, Rust and Swift go on with the table of the default."""
+    connection, client = SlimConnection(LIMITS), Encoder()
+    connection.initiate_connection()
+    connection.receive_data(PREFACE + frame(SETTINGS) + frame(SETTINGS, ACK))
+    client.header_table_size = 0 if heeds else 4096
+    for stream in (1, 3):
+        block = client.encode([(":method", "POST"), ("authorization", "Bearer canary")])
+        (event,) = connection.receive_data(frame(HEADERS, END_HEADERS, block, stream))
+        assert isinstance(event, RequestReceived)
+        assert (b"authorization", b"Bearer canary") in event.headers
+    assert bool(connection.decoder.header_table.dynamic_entries) == (not heeds)
+    assert connection.decoder.header_table.maxsize <= 4096
 
 
 def test_hpack_logs_no_header(caplog: pytest.LogCaptureFixture) -> None:
