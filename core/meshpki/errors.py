@@ -44,10 +44,11 @@ class MeshpkiError(Exception):
         return "; ".join(parts)
 
 
-class WouldWaitError(Exception):
-    """What was asked takes waiting for somebody, and whoever asked said that it must not. Told to nobody: ask again
-    where waiting is allowed.
-    """
+class WouldWaitError(MeshpkiError):
+    """What was asked takes waiting for somebody, and whoever asked said that it must not. Told to nobody."""
+
+    def __init__(self) -> None:
+        super().__init__("the answer takes waiting for somebody", todo="ask again where waiting is allowed")
 
 
 class UsageError(MeshpkiError):
