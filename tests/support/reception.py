@@ -17,6 +17,7 @@ from meshpki.ca.server.calls.sent_away import SentAway
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from meshpki.ca.server.calls.lanes import Lane
     from meshpki.ca.server.calls.methods import AnyMethod
 
 
@@ -33,6 +34,8 @@ class Served:
 
     reception: Reception
     table: MethodTable
+    lane: Lane
+    """Of its methods that are not served aside."""
     sent_away: SentAway
     address: str
     channel: grpc.Channel
@@ -55,12 +58,13 @@ def serving(*methods: AnyMethod, places: int = 64) -> Iterator[Served]:
     """Serve from entry to exit; whoever stopped it before need not care."""
     sent_away = SentAway()
     reception = Reception(sent_away)
-    table = MethodTable(methods, lane(places, sent_away.count, lambda caller: None), aside_lane(sent_away.count))
+    own = lane(places, sent_away.count, lambda caller: None)
+    table = MethodTable(methods, own, aside_lane(sent_away.count))
     address = reception.listen(Door("127.0.0.1:0", "listen", None, 1000), table)
     reception.start()
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
     with grpc.insecure_channel(address, options=options) as channel:
         try:
-            yield Served(reception, table, sent_away, address, channel)
+            yield Served(reception, table, own, sent_away, address, channel)
         finally:
             reception.stop()

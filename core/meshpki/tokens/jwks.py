@@ -64,7 +64,7 @@ class FileKeySource:
         return self._answer(state, kid, now)
 
     def at_once(self, kid: str | None, now: float) -> bool:  # noqa: ARG002
-        """See `KeySource.at_once`: always, for a file of this machine is waited for by nobody."""
+        """See `KeySource.at_once`: always, for a file of this machine is read at once."""
         return True
 
     def known(self) -> Sequence[VerificationKey] | None:

@@ -1,9 +1,9 @@
 """How a call that failed ends: as a status and a text, and nothing is left of the error.
 
 An error holds the frames that it passed through, and where one of them holds the error, the two are a cycle, which only
-Python's collector takes apart, some time. grpcio's own frames hang on to it, and with them the call; and a call that
-is still there counts against its connection's streams, whatever was answered: some hundred of them, and the connection
-takes no more calls. So no handler is relied on to leave no cycle: whatever comes out of one is emptied here.
+Python's collector takes apart, some time. The frames that called them hang on to it, and with them the call; and a call
+that is still there counts against its connection's streams, whatever was answered: some hundred of them, and the
+connection takes no more calls. So no handler is relied on to leave no cycle: whatever comes out of one is emptied here.
 
 Not Exceptions alone: `cryptography` panics with a BaseException, and a hook may call `sys.exit`. Either is the end of
 its call, and not of the thread that takes all others.

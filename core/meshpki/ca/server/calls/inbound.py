@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 from meshpki.ca.server.calls.endings import ending
 from meshpki.ca.server.calls.grpc_core import CoreStream, message_of, was_cancelled
@@ -12,13 +12,11 @@ from meshpki.ca.server.calls.waiting_room import CALLER_LEFT, REQUEST_MISSING, w
 from meshpki.errors import WouldWaitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from meshpki.ca.server.calls.grpc_core import CoreCall, Event
     from meshpki.ca.server.calls.method_table import Row
-    from meshpki.ca.server.calls.methods import Call, CallRefusedError, Job
-
-    Work: TypeAlias = Callable[[Sequence[Any]], object]  # Any: see BatchMethod.work
+    from meshpki.ca.server.calls.methods import Call, CallRefusedError, Job, Work
 
 
 class Desk(Protocol):

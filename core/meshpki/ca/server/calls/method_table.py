@@ -42,7 +42,6 @@ class MethodTable:
 
         `with_certificate`: for a listener that demands client certificates; rules see them then.
         """
-        self.lane = lane
         self.with_certificate = with_certificate
         self.lanes = (lane,) if aside is None else (lane, aside)
         self.rows = {method.path: _row(method, lane, aside) for method in methods}

@@ -11,7 +11,7 @@ for another machine. What would have to says so by WouldWaitError, and is called
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import grpc
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from meshpki.ca.server.calls.stream import Stream
+
+    Work: TypeAlias = Callable[[Sequence[Any]], object]  # Any: jobs as `prepare` makes them; also of other methods
 
 _Granted = TypeVar("_Granted")
 _Granted_co = TypeVar("_Granted_co", covariant=True)
@@ -70,47 +72,43 @@ def uncounted(refused: CallRefusedError) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Method(Generic[_Granted]):
-    """One request, one answer, which nobody has to be waited for."""
+class _Listed(Generic[_Granted]):
+    """What every method has."""
 
     path: str
     rule: Rule[_Granted]
-    handler: Callable[[Call, _Granted, bytes], bytes]
-    """Answers the request. Raises CallRefusedError."""
-    aside: bool = False
+    aside: bool = field(default=False, kw_only=True)
     """Whether its calls have places of their own, so that they can take none from the others."""
-    left: Callable[[Call, _Granted, CallRefusedError], object] = unheard
+    left: Callable[[Call, _Granted, CallRefusedError], object] = field(default=unheard, kw_only=True)
     """Hears of calls that had no request, and how they ended."""
-    count_busy: Callable[[CallRefusedError], object] = uncounted
+    count_busy: Callable[[CallRefusedError], object] = field(default=uncounted, kw_only=True)
     """Hears of calls for which there was no place; of the others, rule and handler know themselves."""
 
 
 @dataclass(frozen=True, slots=True)
-class BatchMethod(Generic[_Granted]):
-    """One request, one answer, and all requests of a moment are worked on together, in a thread that may wait."""
+class Method(_Listed[_Granted]):
+    """One request, one answer, which nobody has to be waited for."""
 
-    path: str
-    rule: Rule[_Granted]
-    prepare: Callable[[Call, _Granted, bytes, bool], Job]
-    """Makes the work of the request. Raises CallRefusedError, and WouldWaitError where the last argument, at_once."""
-    work: Callable[[Sequence[Any]], object]  # Any: jobs as `prepare` makes them; also of other methods
-    """Does it for all. What it raises, and does not keep with one job, fails all of them."""
-    aside: bool = False
-    left: Callable[[Call, _Granted, CallRefusedError], object] = unheard
-    count_busy: Callable[[CallRefusedError], object] = uncounted
+    handler: Callable[[Call, _Granted, bytes], bytes]
+    """Answers the request. Raises CallRefusedError."""
 
 
 @dataclass(frozen=True, slots=True)
-class StreamMethod(Generic[_Granted]):
+class BatchMethod(_Listed[_Granted]):
+    """One request, one answer, and all requests of a moment are worked on together, in a thread that may wait."""
+
+    prepare: Callable[[Call, _Granted, bytes, bool], Job]
+    """Makes the work of the request. Raises CallRefusedError, and WouldWaitError where the last argument, at_once."""
+    work: Work
+    """Does it for all. What it raises, and does not keep with one job, fails all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMethod(_Listed[_Granted]):
     """One request, and answers until either side ends the call."""
 
-    path: str
-    rule: Rule[_Granted]
     handler: Callable[[Call, _Granted, bytes, Stream], object]
     """Sends what there is, keeps the stream, and sends more from any thread. Raises CallRefusedError."""
-    aside: bool = False
-    left: Callable[[Call, _Granted, CallRefusedError], object] = unheard
-    count_busy: Callable[[CallRefusedError], object] = uncounted
 
 
 # Any: each method's grant was typed where it was made.

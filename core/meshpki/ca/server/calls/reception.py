@@ -13,7 +13,7 @@ import threading
 import time
 from collections import defaultdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import grpc
 
@@ -26,15 +26,12 @@ from meshpki.ca.server.calls.listener import Listener
 from meshpki.ca.server.calls.methods import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from meshpki.ca.server.calls.grpc_core import CoreCall, Event, Metadata
     from meshpki.ca.server.calls.listener import Door
     from meshpki.ca.server.calls.method_table import MethodTable
-    from meshpki.ca.server.calls.methods import Job
+    from meshpki.ca.server.calls.methods import Job, Work
     from meshpki.ca.server.calls.sent_away import SentAway
 
-    Work: TypeAlias = Callable[[Sequence[Any]], object]  # Any: see BatchMethod.work
     Gathered: TypeAlias = tuple[InboundCall, Job, Work]
 
 _LOG = logging.getLogger(__name__)

@@ -159,14 +159,14 @@ def test_there_are_so_many_places_and_methods_aside_have_others() -> None:
     together = Together(held=True)
     with serving(together.method(), echo(aside=True), places=3) as served:
         calls = [served.begin(TOGETHER, b"%d" % number) for number in range(3)]
-        until(lambda: served.table.lane.places.count() == 3)
+        until(lambda: served.lane.places.count() == 3)
         code, text = status(lambda: served.call(TOGETHER, b"too many"))
         assert (code, text.partition(":")[0]) == (Code.RESOURCE_EXHAUSTED, SERVER_BUSY)
         assert served.sent_away.counts() == {SERVER_BUSY: 1}
         assert served.call(ECHO, b"aside") == b"aside"
         together.go.set()
         assert sorted(call.result(30) for call in calls) == [b"made of %d" % number for number in range(3)]
-        until(lambda: served.table.lane.places.count() == 0)
+        until(lambda: served.lane.places.count() == 0)
         assert served.call(TOGETHER, b"again") == b"made of again"
 
 
@@ -179,7 +179,7 @@ def test_requests_that_come_during_a_batch_are_the_next_one() -> None:
         first = served.begin(TOGETHER, b"first")
         until(lambda: together.batches)
         others = [served.begin(TOGETHER, b"%d" % number) for number in range(8)]
-        until(lambda: served.table.lane.places.count() == 9 and not served.table.lane.room.count())
+        until(lambda: served.lane.places.count() == 9 and not served.lane.room.count())
         time.sleep(2 * reception_module.IDLE_SECONDS)  # the last may have been taken, and not gathered yet
         together.go.set()
         assert first.result(30) == b"made of first"
@@ -203,7 +203,7 @@ def test_an_error_is_that_of_its_own_job_and_a_broken_batch_that_of_all(caplog: 
         assert "SystemExit" in caplog.text
         assert served.call(TOGETHER, b"after") == b"made of after"
         assert served.call(TOGETHER, b"wait") == b"made of wait"
-        until(lambda: served.table.lane.places.count() == 0)
+        until(lambda: served.lane.places.count() == 0)
 
 
 def test_what_failed_in_a_batch_that_broke_holds_on_to_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +246,7 @@ def test_an_operation_that_grpc_does_not_take_is_said_and_costs_its_own_call_alo
         first = served.begin(TOGETHER, b"first")
         until(lambda: together.batches)
         others = [served.begin(TOGETHER, each) for each in (b"twice", b"last")]
-        until(lambda: served.table.lane.places.count() == 3 and not served.table.lane.room.count())
+        until(lambda: served.lane.places.count() == 3 and not served.lane.room.count())
         together.go.set()
         assert [call.result(30) for call in (first, *others)] == [b"made of first", b"made of twice", b"made of last"]
     assert "gRPC takes no such operations now: error 8" in caplog.text
@@ -260,7 +260,7 @@ def test_work_that_hangs_holds_up_nothing_else() -> None:
         until(lambda: together.batches)
         for _ in range(20):
             assert served.call(ECHO, b"alive") == b"alive"
-        until(served.table.lane.places.full)
+        until(served.lane.places.full)
         assert status(lambda: served.call(TOGETHER))[0] is Code.RESOURCE_EXHAUSTED
         together.go.set()
         assert [call.result(30) for call in calls] == [b"made of one", b"made of two"]
@@ -300,7 +300,7 @@ def test_a_rule_that_waits_keeps_no_other_call_waiting() -> None:
     with serving(echo(rule)) as served:
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = served.channel.unary_unary(ECHO)
         held = [method.future(b"held", metadata=(("who", "stranger"),), timeout=60) for _ in range(40)]
-        until(lambda: served.table.lane.places.count() == 40)
+        until(lambda: served.lane.places.count() == 40)
         for _ in range(20):
             assert served.call(ECHO, b"good") == b"good"
         go.set()
@@ -319,9 +319,9 @@ def test_whoever_leaves_gives_back_his_place() -> None:
     with serving(method, places=2) as served:
         stream: grpc.StreamUnaryMultiCallable[bytes, bytes] = served.channel.stream_unary(ECHO)
         calls = [stream.future(never(), timeout=60), stream.future(never(), timeout=1)]
-        until(lambda: served.table.lane.room.count() == 2)
+        until(lambda: served.lane.room.count() == 2)
         calls[0].cancel()
-        until(lambda: served.table.lane.places.count() == 0)  # the other's time is over by itself
+        until(lambda: served.lane.places.count() == 0)  # the other's time is over by itself
         go.set()
         until(lambda: left == ["caller_left"] * 2)
         assert status(lambda: stream(iter(()), timeout=30))[0] is Code.INVALID_ARGUMENT
@@ -365,12 +365,12 @@ def test_a_stream_is_answered_until_either_side_ends_it() -> None:
         assert ends == {Code.OK: "", Code.RESOURCE_EXHAUSTED: "busy: so"}
         third = watching(served)
         next(third)
-        assert served.table.lane.places.count() == 1
+        assert served.lane.places.count() == 1
         third.cancel()
-        until(lambda: served.table.lane.places.count() == 0)
+        until(lambda: served.lane.places.count() == 0)
         assert all(stream.over for stream in watched.streams)
         assert status(lambda: next(watching(served, b"refuse"))) == (Code.NOT_FOUND, "why: so")
-        until(lambda: served.table.lane.places.count() == 0)
+        until(lambda: served.lane.places.count() == 0)
 
 
 # --- the end
