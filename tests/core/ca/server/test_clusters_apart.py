@@ -7,12 +7,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from meshpki.ca.config_clusters import Authentication, ClusterSettings, JwksSettings
 from meshpki.identity import ServiceAccountRef
+from meshpki.tokens.reviewer import ReviewTerms
 from support.ca_server import CallFailedError, make_config, running
 from support.fake_api_server import MAKER, Kubernetes
 from support.jwks_server import serving
@@ -31,6 +33,8 @@ FLOOD = PLACES - 4
 OTHER = TokenMaker(issuer="https://other.test", slot=1)
 PROXY = ServiceAccountRef("default", "web")
 BESIDE = "spiffe://mesh.local/ns/shop/sa/db"
+PATIENT = partial(ReviewTerms, timeout_seconds=60.0, patience_seconds=60.0)
+"""So that nothing is given up while a test looks, however slow the machine: who is refused has found no place."""
 KEYS, REVIEWS, PODS = "/openid/v1/jwks", "/tokenreviews", "/pods"
 
 
@@ -70,7 +74,10 @@ class Rig:
 
 
 @pytest.fixture
-def rig(request: pytest.FixtureRequest, tmp_path: Path, kubernetes: Kubernetes) -> Iterator[Rig]:
+def rig(
+    request: pytest.FixtureRequest, tmp_path: Path, kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Rig]:
+    monkeypatch.setattr("meshpki.ca.server.clusters.ReviewTerms", PATIENT)
     how, kubernetes.hanging = request.param
     jwks = JwksSettings(api_server=True)
     if KEYS not in kubernetes.hanging:
