@@ -52,10 +52,22 @@ class InboundCall:
         self._lane = row.lane
         self._desk = desk
 
-    def begin(self) -> None:
-        """Take a place, and ask who calls."""
+    def begin(self) -> bool:
+        """Take a place, and ask who calls. True where he may, and that is said at once: then `expect` has to follow."""
         self._lane.places.take(self)
-        self._judge(at_once=True)
+        return self._judge(at_once=True)
+
+    def expect(self) -> None:
+        """Have its request come."""
+        try:
+            self._lane.room.enter(self)
+            self._core.receive(self._received)
+        except BaseException as error:  # noqa: BLE001  # every one becomes a status
+            self.fail(error)
+
+    def turn_away(self, refused: CallRefusedError) -> None:
+        """End it: there is no place."""
+        self._core.end(refused.status, str(refused), self._ended)
 
     def answer(self, message: bytes) -> None:
         """End it with a message."""
@@ -73,16 +85,20 @@ class InboundCall:
         self.sent_away = refused
         self._core.cancel(refused.status, str(refused))
 
-    def _judge(self, *, at_once: bool) -> None:
+    def _judge(self, *, at_once: bool) -> bool:
         try:
             self.caller = self._method.rule(self.call, at_once=at_once)
-            self._lane.room.enter(self)
-            self._core.receive(self._received)
         except BaseException as error:  # noqa: BLE001  # every one becomes a status
             if at_once and isinstance(error, WouldWaitError):
-                self._wait_in_a_thread(lambda: self._judge(at_once=False))
+                self._wait_in_a_thread(self._judge_in_a_thread)
             else:
                 self.fail(error)
+            return False
+        return True
+
+    def _judge_in_a_thread(self) -> None:
+        if self._judge(at_once=False):
+            self.expect()
 
     def _received(self, event: Event) -> None:
         room, request = self._lane.room, message_of(event)

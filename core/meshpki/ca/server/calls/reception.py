@@ -1,7 +1,8 @@
 """One thread that takes all that happens on the ports of a server, and a second one that does the work of a moment.
 
-The first waits for nobody: it judges calls, takes their requests, and answers what can be answered at once. Requests
-that are worked on together are gathered while there is more to take; then the second thread has them (ADR 0023).
+The first waits for nobody: it judges calls, takes their requests, and answers what can be answered at once. Calls are
+judged, and requests worked on, several in a row, for the first of a row finds nothing of what it needs in the
+processor's caches. Requests that are worked on together are the second thread's (ADR 0023).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 import time
 from collections import defaultdict
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeAlias, TypeVar
 
 import grpc
 
@@ -23,20 +24,31 @@ from meshpki.ca.server.calls.gathering import Gathering
 from meshpki.ca.server.calls.grpc_core import CompletionQueue
 from meshpki.ca.server.calls.inbound import InboundCall
 from meshpki.ca.server.calls.listener import Listener
-from meshpki.ca.server.calls.methods import Call
+from meshpki.ca.server.calls.methods import BatchMethod, Call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshpki.ca.server.calls.grpc_core import CoreCall, Event, Metadata
     from meshpki.ca.server.calls.listener import Door
-    from meshpki.ca.server.calls.method_table import MethodTable
+    from meshpki.ca.server.calls.method_table import MethodTable, Row
     from meshpki.ca.server.calls.methods import Job, Work
     from meshpki.ca.server.calls.sent_away import SentAway
 
     Gathered: TypeAlias = tuple[InboundCall, Job, Work]
 
 _LOG = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+CALLS_SECONDS: Final = 0.003
+REQUESTS_SECONDS: Final = 0.001
+"""How long the first of a row waits for the others: as a call to be judged, and then with its request."""
+MOST_IN_A_ROW: Final = 16
+"""So many calls wait to be judged at most: they hold no places, and strangers may be among them."""
 IDLE_SECONDS: Final = 0.05
 """Between two looks at whether all has ended."""
+_BEGINS: Final = "the beginning of a call met an error of ours"
+_ENDS: Final = "the end of a call met an error of ours"
 DRAIN_SECONDS: Final = 10.0
 CANCELLED_SECONDS: Final = 2.0
 """How long calls that were cancelled may take to end."""
@@ -53,7 +65,8 @@ class Reception:
         self._prefix = os.urandom(4).hex()
         self._numbers = itertools.count(1)
         self._live: set[object] = set()
-        self._gathering: Gathering[Gathered] = Gathering()
+        self._calls: Gathering[tuple[InboundCall, Row]] = Gathering(CALLS_SECONDS, MOST_IN_A_ROW)
+        self._requests: Gathering[Gathered] = Gathering(REQUESTS_SECONDS)
         self._batches = Batches(self._work)
         self._thread = threading.Thread(target=self._run, name="reception", daemon=True)
         self._closing = False
@@ -92,15 +105,10 @@ class Reception:
             _LOG.warning("calls are left under way", extra={"calls": len(self._live)})
 
     def _take(self, table: MethodTable, core: CoreCall, path: str, metadata: Metadata) -> None:
-        """Serve a call, or say why not. In the queue's thread."""
+        """Have a call judged with others of the same moment, or say why not. In the queue's thread."""
         row = table.rows.get(path)
         if row is None:
             self._turn_away(core, grpc.StatusCode.UNIMPLEMENTED, f"no method {path[:200]} here")
-            return
-        if row.lane.places.full():
-            self._sent_away.count(row.busy.reason)
-            row.method.count_busy(row.busy)
-            self._turn_away(core, row.busy.status, str(row.busy))
             return
         call = Call(
             id=f"{self._prefix}-{next(self._numbers)}",
@@ -111,13 +119,30 @@ class Reception:
         )
         inbound = InboundCall(call, core, row, self)
         self._live.add(inbound)
-        inbound.begin()
+        self._calls.add((inbound, row), time.monotonic())
+
+    def _judge(self, calls: list[tuple[InboundCall, Row]]) -> None:
+        """All of them, and then take the requests of those who may."""
+        granted = [(inbound, row) for inbound, row in calls if _outlived(inbound, _BEGINS, self._admit, inbound, row)]
+        for inbound, _ in granted:
+            _outlived(inbound, _BEGINS, inbound.expect)
+        self._calls.wanted = len(calls)
+        self._requests.wanted = sum(isinstance(row.method, BatchMethod) for _, row in granted)
+
+    def _admit(self, inbound: InboundCall, row: Row) -> bool:
+        """Give it a place, if there is one, and ask who calls; whether its request is to be taken now."""
+        if row.lane.places.full():
+            self._sent_away.count(row.busy.reason)
+            row.method.count_busy(row.busy)
+            inbound.turn_away(row.busy)
+            return False
+        return inbound.begin()
 
     # --- what calls want of their desk
 
     def gather(self, inbound: InboundCall, job: Job, work: Work) -> None:
         """See `Desk`."""
-        self._gathering.add((inbound, job, work), time.monotonic())
+        self._requests.add((inbound, job, work), time.monotonic())
 
     def hand_over(self, inbound: InboundCall, job: Job, work: Work) -> None:
         """See `Desk`."""
@@ -131,16 +156,27 @@ class Reception:
 
     def _run(self) -> None:
         while not self._closing or self._live or not all(each.ended for each in self._listeners):
-            patience = self._gathering.patience(time.monotonic())
-            event = self._queue.next(IDLE_SECONDS if patience is None and self._closing else patience)
+            event = self._queue.next(self._patience(time.monotonic()))
             if event is not None:
                 _hear(event)
-            if self._gathering.due(time.monotonic(), nothing_more=event is None):
-                self._batches.put(*self._gathering.take())
+            now = time.monotonic()
+            if self._calls.due(now, nothing_more=event is None):
+                self._judge(self._calls.take())
+            if self._requests.due(now, nothing_more=event is None):
+                self._batches.put(*self._requests.take())
             del event  # it holds a call
         self._batches.stop()
         for listener in self._listeners:
             listener.table.stop()
+
+    def _patience(self, now: float) -> float | None:
+        """How long to wait for what happens next."""
+        most = IDLE_SECONDS if self._closing else None
+        for gathering in (self._calls, self._requests):
+            patience = gathering.patience(now)
+            if patience is not None and (most is None or patience < most):
+                most = patience
+        return most
 
     def _work(self, batch: list[Gathered]) -> None:
         together: defaultdict[Work, list[tuple[InboundCall, Job]]] = defaultdict(list)
@@ -148,7 +184,6 @@ class Reception:
             together[work].append((inbound, job))
         for work, each in together.items():
             _do(work, each)
-        self._gathering.wanted = len(batch)
 
     def _turn_away(self, core: CoreCall, status: grpc.StatusCode, text: str) -> None:
         self._live.add(core)
@@ -162,6 +197,17 @@ def _hear(event: Event) -> None:
         _LOG.exception("what happened to a call met an error of ours")
 
 
+def _outlived(
+    inbound: InboundCall, words: str, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+) -> _T | None:
+    """Take a step with a call; the others of its row, and the thread, live on whatever becomes of it."""
+    try:
+        return step(*args, **kwargs)
+    except BaseException:  # noqa: BLE001  # see above
+        _LOG.exception(words, extra={"call": inbound.call.id})
+        return None
+
+
 def _do(work: Work, each: list[tuple[InboundCall, Job]]) -> None:
     broken: BaseException | None = None
     try:
@@ -169,10 +215,7 @@ def _do(work: Work, each: list[tuple[InboundCall, Job]]) -> None:
     except BaseException as error:  # noqa: BLE001  # every one becomes a status
         broken = error
     for inbound, job in each:
-        try:
-            _end(inbound, job, broken)
-        except BaseException:  # noqa: BLE001  # the others are to hear what became of theirs
-            _LOG.exception("the end of a call met an error of ours", extra={"call": inbound.call.id})
+        _outlived(inbound, _ENDS, _end, inbound, job, broken)
 
 
 def _end(inbound: InboundCall, job: Job, broken: BaseException | None) -> None:

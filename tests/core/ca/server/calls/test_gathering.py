@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshpki.ca.server.calls.gathering import GATHER_FROM, GATHER_SECONDS, Gathering
+from meshpki.ca.server.calls.gathering import GATHER_FROM, Gathering
 
-LATE = GATHER_SECONDS + 0.001
+SECONDS = 0.003
+LATE = SECONDS + 0.001
 
 
 def gathering(there: int, wanted: int) -> Gathering[int]:
-    made: Gathering[int] = Gathering()
+    made: Gathering[int] = Gathering(SECONDS)
     made.wanted = wanted
     for number in range(there):
         made.add(number, 0.0)
@@ -26,8 +27,8 @@ def gathering(there: int, wanted: int) -> Gathering[int]:
         (0, 16, LATE, None, False, False),
         (1, 0, 0.0, 0.0, True, False),  # alone: nobody is waited for, what is there already is taken along
         (1, GATHER_FROM - 1, 0.0, 0.0, True, False),
-        (1, GATHER_FROM, 0.0, GATHER_SECONDS, False, False),
-        (15, 16, 0.001, GATHER_SECONDS - 0.001, False, False),
+        (1, GATHER_FROM, 0.0, SECONDS, False, False),
+        (15, 16, 0.001, SECONDS - 0.001, False, False),
         (16, 16, 0.0, 0.0, True, False),
         (17, 16, 0.0, 0.0, True, False),
         (1, 16, LATE, 0.0, True, True),
@@ -45,23 +46,33 @@ def test_when_it_is_time(
 
 def test_the_time_runs_from_the_first_and_anew_for_the_next_batch() -> None:
     one = gathering(1, 16)
-    one.add(1, GATHER_SECONDS / 2)
+    one.add(1, SECONDS / 2)
     assert one.due(LATE, nothing_more=False)
     assert one.take() == [0, 1]
     assert one.take() == []
     one.add(2, LATE)
     assert not one.due(LATE, nothing_more=True)
-    assert one.patience(LATE) == pytest.approx(GATHER_SECONDS)
+    assert one.patience(LATE) == pytest.approx(SECONDS)
+
+
+def test_so_many_are_enough_however_many_are_wanted_and_whatever_goes_on_happening() -> None:
+    one: Gathering[int] = Gathering(SECONDS, 2)
+    one.wanted = 16
+    one.add(0, 0.0)
+    assert not one.due(0.0, nothing_more=True)
+    one.add(1, 0.0)
+    assert one.due(0.0, nothing_more=False)
 
 
 @given(
     st.lists(st.tuples(st.sampled_from(["add", "more", "nothing more"]), st.floats(0, 0.004)), max_size=60),
     st.integers(0, 20),
+    st.one_of(st.none(), st.integers(1, 16)),
 )
-def test_whatever_happens_all_come_in_order_and_none_waits_longer_than_it_may(
-    happened: list[tuple[str, float]], wanted: int
+def test_whatever_happens_all_come_in_order_and_none_waits_longer_than_it_may_or_for_more_than_it_may(
+    happened: list[tuple[str, float]], wanted: int, most: int | None
 ) -> None:
-    one: Gathering[float] = Gathering()
+    one: Gathering[float] = Gathering(SECONDS, most)
     one.wanted = wanted
     now, added, taken = 0.0, list[float](), list[float]()
     for what, later in happened:
@@ -73,8 +84,8 @@ def test_whatever_happens_all_come_in_order_and_none_waits_longer_than_it_may(
             added.append(now)
         if one.due(now, nothing_more=what == "nothing more"):
             batch = one.take()
-            assert batch
-            assert now - batch[0] <= GATHER_SECONDS + 0.0002
+            assert 0 < len(batch) <= (most or len(batch))
+            assert now - batch[0] <= SECONDS + 0.0002
             taken += batch
             one.wanted = len(batch)
     assert taken + one.take() == added

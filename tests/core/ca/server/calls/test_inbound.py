@@ -100,7 +100,8 @@ class Scene:
         self.desk.append(("ended", inbound))
 
     def begin(self) -> Scene:
-        self.inbound.begin()
+        if self.inbound.begin():
+            self.inbound.expect()
         return self
 
     def happens(self, request: bytes | None = None, *, gone: bool = False) -> Scene:

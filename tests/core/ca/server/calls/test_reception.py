@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from meshpki.ca.server.calls.stream import Stream
-    from support.reception import Served
+    from support.reception import Pending, Served
 
 Code = grpc.StatusCode
 ECHO, TOGETHER, WATCH = "/test.Service/Echo", "/test.Service/Together", "/test.Service/Watch"
@@ -168,6 +169,93 @@ def test_there_are_so_many_places_and_methods_aside_have_others() -> None:
         assert sorted(call.result(30) for call in calls) == [b"made of %d" % number for number in range(3)]
         until(lambda: served.lane.places.count() == 0)
         assert served.call(TOGETHER, b"again") == b"made of again"
+
+
+# --- judged in a row
+
+
+class Gate:
+    """A rule that keeps the thread which takes the calls until it is let go; calls that came meanwhile are a row."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows: list[int] = []
+        self.go, self.held = threading.Event(), threading.Event()
+        judge = Reception._judge
+
+        def judged(reception: Reception, calls: list[Any]) -> None:  # Any: what it is called with
+            self.rows.append(len(calls))
+            judge(reception, calls)
+
+        monkeypatch.setattr(Reception, "_judge", judged)
+
+    def __call__(self, call: Call, *, at_once: bool) -> None:
+        if not self.held.is_set():
+            self.held.set()
+            assert self.go.wait(30)
+
+    def begin(self, served: Served, calls: int) -> list[Pending]:
+        """That many, while it keeps the thread with one more."""
+        begun = [served.begin(ECHO, b"held")]
+        assert self.held.wait(30)
+        begun += [served.begin(ECHO, b"%d" % number) for number in range(calls)]
+        time.sleep(0.2)  # for gRPC to hear of some of them: the others make other rows
+        self.go.set()
+        return begun
+
+
+def test_calls_that_come_together_are_judged_in_a_row_of_so_many_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    with serving(echo(gate)) as served:
+        calls = gate.begin(served, 40)
+        assert [call.result(30) for call in calls] == [b"held", *(b"%d" % number for number in range(40))]
+    assert sum(gate.rows) == 41
+    assert 1 < max(gate.rows) <= reception_module.MOST_IN_A_ROW
+
+
+def test_whoever_waits_to_be_judged_holds_no_place_and_strangers_take_none_from_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate, taken = Gate(monkeypatch), list[int]()
+
+    def rule(call: Call, *, at_once: bool) -> None:
+        gate(call, at_once=at_once)
+        taken.append(served.lane.places.count())
+        raise CallRefusedError(Code.UNAUTHENTICATED, "who", "are you")
+
+    with serving(echo(rule), places=3) as served:
+        calls = gate.begin(served, 40)
+        assert {call.code() for call in calls} == {Code.UNAUTHENTICATED}
+        assert served.sent_away.counts() == {}
+    assert taken == [1] * 41
+    assert max(gate.rows) > 1
+
+
+def test_of_a_row_so_many_are_served_as_there_are_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, together = Gate(monkeypatch), Together(held=True)
+    method = BatchMethod(ECHO, gate, together.prepare, together.work)
+    with serving(method, places=3) as served:
+        calls = gate.begin(served, 9)
+        until(lambda: served.sent_away.counts() == {SERVER_BUSY: 7})
+        together.go.set()
+        assert Counter(call.code() for call in calls) == {Code.OK: 3, Code.RESOURCE_EXHAUSTED: 7}
+        until(lambda: served.lane.places.count() == 0)
+
+
+def test_a_call_that_cannot_even_begin_costs_no_other_of_its_row(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate, real = Gate(monkeypatch), InboundCall.expect
+
+    def expect(inbound: InboundCall) -> None:
+        real(inbound)
+        if len(gate.rows) == 2 and not caplog.records:
+            raise SystemExit
+
+    monkeypatch.setattr(InboundCall, "expect", expect)
+    with serving(echo(gate)) as served:
+        calls = gate.begin(served, 8)
+        assert [call.result(30) for call in calls] == [b"held", *(b"%d" % number for number in range(8))]
+    assert [record.message for record in caplog.records] == ["the beginning of a call met an error of ours"]
 
 
 # --- worked on together
