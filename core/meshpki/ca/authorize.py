@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from meshpki.ca.impersonation import refused
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from meshpki.ca.audit.entries import Requester
     from meshpki.ca.profile import Profile
+    from meshpki.identity import ServiceAccountRef, TrustDomain
     from meshpki.tokens.caller import Caller
 
     Grant: TypeAlias = Callable[[Caller, SpiffeId], SpiffeId]
@@ -31,7 +33,7 @@ def authorize(
     the caller's own is as good as none. Any other is for `grant` to decide, for a caller with a token: a certificate
     is renewed for itself alone. Raises IdentityRefusedError.
     """
-    own = SpiffeId.for_service_account(profile.trust_domain, caller.service_account)
+    own = _own(profile.trust_domain, caller.service_account)
     if not requested_identity or requested_identity == str(own):
         return own
     try:
@@ -45,3 +47,9 @@ def authorize(
     if grant is None or isinstance(caller, Peer):
         raise refused(own, requested)
     return grant(caller, requested)
+
+
+# Few accounts, many certificates. Whoever comes here was verified, so strangers cannot fill the cache.
+@lru_cache(maxsize=4096)
+def _own(trust_domain: TrustDomain, account: ServiceAccountRef) -> SpiffeId:
+    return SpiffeId.for_service_account(trust_domain, account)

@@ -57,7 +57,7 @@ class SpiffeId:
     @property
     def path(self) -> str:
         """The path with its leading slash, or the empty string."""
-        return "".join(f"/{segment}" for segment in self.segments)
+        return "/" + "/".join(self.segments) if self.segments else ""
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.trust_domain.name}{self.path}"
