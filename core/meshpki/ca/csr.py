@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from cryptography import x509
@@ -14,6 +13,7 @@ from cryptography.x509.oid import SignatureAlgorithmOID
 from meshpki.ca import der, pem
 from meshpki.ca.keys import KeyKind, kind_of_spki
 from meshpki.ca.reasons import CsrReason, CsrRefusedError
+from meshpki.value import value
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -35,7 +35,7 @@ _SCHEMES: Final[dict[x509.ObjectIdentifier, ec.ECDSA | hashes.HashAlgorithm]] = 
 _PKCS1: Final = padding.PKCS1v15()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CsrKey:
     """The public key of a request whose signature was verified: canonical DER SubjectPublicKeyInfo and its kind."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshpki.ca import der, pem
+from meshpki.value import value
 
 if TYPE_CHECKING:
     from meshpki.ca.lifetime import LifetimeLimit
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from meshpki.hooks import Signer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Issued:
     """A signed certificate, and what an audit record says of it. Times are epoch seconds."""
 

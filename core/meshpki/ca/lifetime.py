@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from meshpki.ca.reasons import LifetimeReason, LifetimeRefusedError
 from meshpki.errors import UnavailableError
+from meshpki.value import value
 
 if TYPE_CHECKING:
     from meshpki.ca.issuer import Issuer
@@ -28,7 +28,7 @@ class LifetimeLimit(StrEnum):
     """No token has proved the identity since; see `Profile.max_without_token_seconds`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lifetime:
     """Both ends in epoch seconds; a certificate is valid at both of them (RFC 5280 section 4.1.2.5)."""
 

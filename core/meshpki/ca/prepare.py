@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from meshpki.ca.lifetime import decide
 from meshpki.ca.template import Leaf, Purpose
 from meshpki.errors import IntegrityError
+from meshpki.value import value
 
 if TYPE_CHECKING:
     from meshpki.ca.csr import CsrKey
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from meshpki.identity import SpiffeId
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prepared:
     """A certificate about to be signed. Made in this module only; `issue` takes what is in it, once."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshpki.ca import attestation, der
 from meshpki.ca.keys import KeyKind, key_bits
+from meshpki.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +58,7 @@ def key_identifier(bits: bytes) -> bytes:
     return hashlib.sha256(bits).digest()[:_KEY_ID_BYTES]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Leaf:
     """A certificate that is to be, before it has bytes."""
 

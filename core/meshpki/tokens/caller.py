@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from meshpki.value import value
 
 if TYPE_CHECKING:
     from meshpki.identity import ServiceAccountRef
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BoundObject:
     """A Kubernetes object that a token is bound to: its name, and the UID that tells it from a namesake."""
 
@@ -17,7 +18,7 @@ class BoundObject:
     uid: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Caller:
     """A workload whose token was verified for our audience, for this cluster. Times are epoch seconds."""
 

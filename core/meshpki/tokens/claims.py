@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +11,7 @@ from meshpki.identity import ServiceAccountRef
 from meshpki.tokens.caller import BoundObject
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
 from meshpki.tokens.texts import MAX_TIME, moment
+from meshpki.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ _UID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _TOKEN_ID: Final = re.compile(r"[!-~]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TokenTimes:
     """The times a token names, in epoch seconds."""
 

@@ -15,6 +15,7 @@ from meshpki.tokens.encoding import (
     read_object,
 )
 from meshpki.tokens.reasons import TokenReason, TokenRefusedError
+from meshpki.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,7 @@ class TokenHeader:
     """None when the header has no kid, or an empty one as Kubernetes 1.13 writes."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value
 class ParsedToken:
     """A token whose form is right and of which nothing is proven yet. Its repr shows none of it."""
 

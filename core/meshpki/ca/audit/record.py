@@ -15,9 +15,11 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quote
+from operator import attrgetter
 from typing import Final
 
 from meshpki.errors import IntegrityError
+from meshpki.value import value
 
 GENESIS_HASH: Final = bytes(32)
 MAX_FIELD_CHARACTERS: Final = 1024
@@ -49,7 +51,7 @@ class RecordKind(StrEnum):
     """A crash left `count` bytes of an unfinished line, which were cut off; `detail` is their SHA-256."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AuditRecord:
     """One decision or one event of the log's own life. Empty strings and zeros are left out of the line."""
 
@@ -107,21 +109,22 @@ def second_stamp(epoch: int) -> str:
     return _seconds(epoch) + "Z"
 
 
-_STRINGS: Final = tuple(
-    (field.name, f'"{field.name}":') for field in fields(AuditRecord) if field.name not in {"kind", "time", "count"}
-)
+_TEXTS: Final = tuple(field.name for field in fields(AuditRecord) if field.name not in {"kind", "time", "count"})
+_texts_of: Final = attrgetter(*_TEXTS)
+_PREFIXES: Final = tuple(f',"{name}":' for name in _TEXTS)
 
 
 def encode_fields(record: AuditRecord) -> bytes:
     """Encode a record's fields canonically, without sequence and hash: what `chain_line` takes."""
-    parts = [f'"kind":"{record.kind}","time":{_quote(record.time[:MAX_FIELD_CHARACTERS])}']
-    for name, prefix in _STRINGS:
-        value = getattr(record, name)
-        if value:
-            parts.append(prefix + _quote(value[:MAX_FIELD_CHARACTERS]))
-    if record.count:
-        parts.append(f'"count":{record.count}')
-    return ",".join(parts).encode("ascii")
+    texts = "".join(
+        [
+            prefix + _quote(text[:MAX_FIELD_CHARACTERS])
+            for prefix, text in zip(_PREFIXES, _texts_of(record), strict=True)
+            if text
+        ]
+    )
+    count = f',"count":{record.count}' if record.count else ""
+    return f'"kind":"{record.kind}","time":{_quote(record.time[:MAX_FIELD_CHARACTERS])}{texts}{count}'.encode("ascii")
 
 
 def chain_line(previous: bytes, sequence: int, encoded: bytes) -> tuple[bytes, bytes]:
@@ -166,7 +169,7 @@ def parse_line(line: bytes) -> AuditLine:
         raise IntegrityError("a line of the audit log cannot be read", wanted="an audit record as JSON") from error
     numbers, texts = (
         (sequence, members.get("count", 0)),
-        (digest, record.time, *(getattr(record, name) for name, _ in _STRINGS)),
+        (digest, record.time, *_texts_of(record)),
     )
     if not all(isinstance(number, int) for number in numbers) or not all(isinstance(text, str) for text in texts):
         raise IntegrityError("a line of the audit log has members of another type")

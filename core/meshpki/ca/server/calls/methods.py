@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import grpc
 
+from meshpki.value import value
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -27,7 +29,7 @@ _Granted = TypeVar("_Granted")
 _Granted_co = TypeVar("_Granted_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """One call as rules and handlers see it."""
 
