@@ -39,17 +39,14 @@ def server_cpu_us(server: Helper, load: Helper, calls: int, *, new_connections: 
 
 
 def measure(rounds: int = 25, calls: int = 1000) -> Result:
-    """TLS, 4 connections, 16 calls in flight, P-256, RS256 token by JWKS, every token another one, audit on.
-
-    Rounds are short, half a second or so for each of both: the speed of a virtual machine changes within seconds.
-    """
+    """TLS, 4 connections, 16 calls in flight, P-256, RS256 token by JWKS, every token another one, audit on."""
     primitives, parts = Primitives(), Parts()
     each: dict[str, list[float]] = defaultdict(list)
     found: dict[str, list[float]] = defaultdict(list)
     with pair("ca") as (ca, ca_load), pair("echo") as (echo, echo_load):
         server_cpu_us(ca, ca_load, 1000)
         server_cpu_us(echo, echo_load, 1000)
-        for _ in range(rounds):
+        for _ in range(rounds):  # short ones, for the speed of a virtual machine changes within seconds
             limits = primitives.round(300)
             for name, value in [
                 *((f"primitive: {name}", us) for name, us in limits.items()),
@@ -96,11 +93,12 @@ def _result(name: str, what: str, each: dict[str, list[float]], found: dict[str,
         target=f"at most {TARGET} times cryptography alone",
         met=ratio.median <= TARGET,
         notes=(
-            "Parts are loops of one step in a warm cache. The server judges the calls of a moment in a row, and works them",
-            "off step by step, so that they cost little more there. What gRPC takes of a call, the network's system calls",
-            "and the shared sync of the audit log come on top. The cryptography alone loads the key of each CSR before it",
-            "verifies with it: every CSR brings another one. The echo is grpcio's own synchronous server, which hands each",
-            "call from thread to thread: where it takes more than 120 us, the machine is in one of its slow hours.",
+            "Parts are loops of one step in a warm cache. The server judges the calls of a moment in a row, and",
+            "works them off step by step, so that they cost little more there. What gRPC takes of a call, the",
+            "network's system calls and the shared sync of the audit log come on top. The cryptography alone",
+            "loads the key of each CSR before it verifies with it: every CSR brings another one. The echo is",
+            "grpcio's own synchronous server, which hands each call from thread to thread: where it takes more",
+            "than 120 us, the machine has a slow hour.",
         ),
         machine=machine(),
     )
