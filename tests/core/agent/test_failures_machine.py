@@ -33,7 +33,7 @@ def limit(pid: int, which: int, soft: int) -> None:
 def test_suspended_past_a_renewal_and_past_the_end() -> None:
     """A stopped process is what a suspended machine is to the agent: afterwards everything is late at once."""
     short, long = "short", "long"
-    with places() as at, ScriptedCa(life=5) as ca, ExitStack() as stack:
+    with places() as at, ScriptedCa(life=10) as ca, ExitStack() as stack:
         crowds = {name: Crowd({name: at.agent(name, ca)}, at.root / f"{name}.log") for name in (short, long)}
         for crowd in crowds.values():
             stack.enter_context(crowd)
@@ -46,7 +46,7 @@ def test_suspended_past_a_renewal_and_past_the_end() -> None:
         woken: dict[str, float] = {}
         for crowd in crowds.values():
             os.kill(crowd.pid, signal.SIGSTOP)
-        for name, moment in ((short, ends[short] - 1.2), (long, ends[long] + 0.5)):
+        for name, moment in ((short, ends[short] - 3), (long, ends[long] + 0.5)):
             time.sleep(max(0.0, moment - time.time()))  # the suspension itself, not a hope
             os.kill(crowds[name].pid, signal.SIGCONT)
             woken[name] = time.time()
@@ -67,7 +67,7 @@ def wait_for_push(subscriber: Subscriber, after: float) -> None:
 def test_a_full_disk_stops_files_and_status_but_no_certificate() -> None:
     """No file may grow: every write to one fails, as on a full disk. `mute` cannot even write its log."""
     told, mute = "told", "mute"
-    with places() as at, ScriptedCa(life=3) as ca, ExitStack() as stack:
+    with places() as at, ScriptedCa(life=5) as ca, ExitStack() as stack:
         configs = {name: at.agent(name, ca) for name in (told, mute)}
         crowds = {name: Crowd({name: configs[name]}, at.root / name / "log", piped=name == told) for name in configs}
         for crowd in crowds.values():
@@ -103,7 +103,7 @@ def wait_for_caught_up(at: Places, watch: Watch, name: str) -> None:
 
 def test_without_descriptors_the_connected_are_served_and_the_rest_comes_back() -> None:
     """Somebody beside the workload holds connections until there is no descriptor left, and lets go after a while."""
-    with places() as at, ScriptedCa(life=6) as ca, Crowd({ONE: at.agent(ONE, ca)}, at.root / "log") as crowd:
+    with places() as at, ScriptedCa(life=12) as ca, Crowd({ONE: at.agent(ONE, ca)}, at.root / "log") as crowd:
         all_in(at, [ONE], "fresh")
         with Watch(at.sockets()) as watch, Subscriber(at[ONE].socket) as subscriber:
             until(lambda: subscriber.pushed and watch.of(ONE), "the secret")

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("failures-open-files")]
 
 SOFT, HARD = 48, 96
 STRANGERS = 2 * HARD
-LIFE = 6.0
+LIFE = 8.0
 
 
 def descriptors(pid: int) -> int:

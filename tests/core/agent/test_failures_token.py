@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("failures-token")]
 
-LIFE = 7.0
+LIFE = 12.0
 SWAPPED, TORN, NEWLINE = "swapped", "torn", "newline"
 
 
@@ -153,7 +153,7 @@ class Record:
 def record() -> Iterator[Record]:
     with places() as at, ScriptedCa(life=LIFE) as ca:
         configs = {name: at.agent(name, ca) for name in (*BROKEN, SWAPPED, TORN, NEWLINE)}
-        ca.orders = {SWAPPED: Orders(life=2.0), TORN: Orders(life=10.0), NEWLINE: Orders(life=2.0)}
+        ca.orders = {SWAPPED: Orders(life=4.0), TORN: Orders(life=10.0), NEWLINE: Orders(life=4.0)}
         at[NEWLINE].write_token(expires_at=time.time() + 600, tail="\r\n\n")
         loops: dict[str, Loop] = {SWAPPED: KubeletLoop(at[SWAPPED]), TORN: TornLoop(at[TORN])}
         with Crowd(configs, at.root / "log") as crowd, Watch(at.sockets()) as watch:
@@ -163,7 +163,7 @@ def record() -> Iterator[Record]:
             try:
                 all_in(at, list(configs), "fresh")
                 _break_and_mend(kept)
-                until(lambda: len(ca.taken[SWAPPED]) > 6 and len(ca.taken[TORN]) > 1, "enough renewals")
+                until(lambda: len(ca.taken[SWAPPED]) > 5 and len(ca.taken[TORN]) > 1, "enough renewals")
             finally:
                 for name, loop in loops.items():
                     loop.finish()
@@ -210,7 +210,7 @@ def test_a_broken_token_file_costs_nothing_but_a_renewal(record: Record, name: s
     assert told["level"] == "warning"
     assert told["state"] == "overdue"
     assert len(record.watch.serials(name)) >= 2
-    assert record.mended_in[name] < 4
+    assert record.mended_in[name] < LIFE / 2, "before the old one ends"
 
 
 def test_a_volume_swapped_all_the_time_costs_not_one_attempt(record: Record) -> None:

@@ -129,7 +129,7 @@ def test_nothing_new_is_none_in_the_time_that_was_given(cluster: Cluster, watch:
     watch.poll(5)
     began = time.monotonic()
     assert watch.poll(0.3) is None
-    assert 0.2 < time.monotonic() - began < 3
+    assert 0.2 < time.monotonic() - began < 20
     assert watch.poll(0.1) is None
 
 

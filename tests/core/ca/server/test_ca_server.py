@@ -186,7 +186,7 @@ def test_without_a_credential_nobody_keeps_a_thread_waiting(ca: RunningCa) -> No
         method(requests_that_never_come(stop), timeout=20)
     stop.set()
     assert caught.value.reason == "token_missing"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_a_request_that_never_comes_is_not_waited_for(ca: RunningCa) -> None:
