@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["support.kube.plugin"]
 MAX_ID = 60
+LATELY = 1_700_000_000
+"""Seconds since 1970; 2023."""
 
 # How long an example takes says how busy this machine is, and nothing of the code.
 settings.register_profile("meshpki", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,8 +30,12 @@ for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name a long value after its parameter: keys and tokens are other ones in every process, and no name at all."""
-    return argname if isinstance(val, str | bytes) and len(val) > MAX_ID else None
+    """Name a long value, and one that may be a time, after its parameter.
+
+    Keys, tokens and the time are others in every process, and two workers that name a test differently run none at all.
+    """
+    nameless = len(val) > MAX_ID if isinstance(val, str | bytes) else isinstance(val, int | float) and val > LATELY
+    return argname if nameless else None
 
 
 @pytest.fixture(autouse=True)
