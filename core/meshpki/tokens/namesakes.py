@@ -81,18 +81,22 @@ def _ask_all(clusters: Sequence[TrustedCluster], check: Callable[[TrustedCluster
     """Ask every cluster for the key. Raises when none has it: that one could not be asked goes before any refusal."""
     refused: list[TokenRefusedError] = []
     unjudged: list[UnavailableError] = []
-    for cluster in clusters:
-        try:
-            check(cluster)
-        except UnavailableError as error:
-            unjudged.append(error)
-        except TokenRefusedError as error:
-            refused.append(error)
-    if len(refused) + len(unjudged) < len(clusters):
-        return
-    if unjudged:
-        raise unjudged[0]
-    raise min(refused, key=lambda error: (_NEAREST.index(error.reason), error.cluster != hint))
+    try:
+        for cluster in clusters:
+            try:
+                check(cluster)
+            except UnavailableError as error:
+                unjudged.append(error)
+            except TokenRefusedError as error:
+                refused.append(error)
+        if len(refused) + len(unjudged) < len(clusters):
+            return
+        if unjudged:
+            raise unjudged[0]
+        raise min(refused, key=lambda error: (_NEAREST.index(error.reason), error.cluster != hint))
+    finally:  # an error that is raised holds this frame, and the frame is not to hold the error
+        refused.clear()
+        unjudged.clear()
 
 
 def _several(clusters: Sequence[TrustedCluster]) -> TokenRefusedError:

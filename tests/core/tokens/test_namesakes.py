@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -126,6 +127,22 @@ def test_a_stranger_is_refused_whatever_it_says_of_itself() -> None:
     assert outcomes(check, STRANGER.token()) == {"token_unknown_key"}
     assert outcomes(check, TokenMaker(kid="west", slot=2).token()) == {"token_bad_signature"}
     assert outcomes(check, STRANGER.old_token()) == {"token_bad_signature"}
+
+
+def test_a_refusal_leaves_no_cycle_that_would_keep_its_call() -> None:
+    def errors() -> int:
+        return sum(isinstance(each, TokenRefusedError | UnavailableError) for each in gc.get_objects())
+
+    known, away = both(Source.of(EAST), Source.of(WEST)), both(Source.of(EAST), Source(Source.of(WEST).fetched))
+    gc.collect()
+    gc.disable()
+    try:
+        before = errors()
+        assert outcomes(known, STRANGER.token()) == {"token_unknown_key"}
+        assert outcomes(away, STRANGER.token()) == {"unavailable"}
+        assert errors() == before
+    finally:
+        gc.enable()
 
 
 def test_a_refusal_names_the_cluster_that_the_caller_says_it_is_in() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final, Generic, TypeVar
 
 _Item = TypeVar("_Item")
@@ -15,11 +16,11 @@ class Gathering(Generic[_Item]):
     When fewer than three are wanted, nobody waits for anybody who is not there yet.
     """
 
-    def __init__(self, seconds: float, most: int | None = None) -> None:
+    def __init__(self, seconds: float, most: int = sys.maxsize) -> None:
         """Whatever happens meanwhile, nobody waits for others for longer than `seconds`, or for more than `most`."""
         self.wanted = 0
         self._seconds = seconds
-        self._most = most
+        self.most = most
         self._items: list[_Item] = []
         self._until = 0.0
 
@@ -38,7 +39,7 @@ class Gathering(Generic[_Item]):
     def due(self, now: float, *, nothing_more: bool) -> bool:
         """Whether it is time. `nothing_more`: all that has happened was taken."""
         there = len(self._items)
-        return there > 0 and (there == self._most or now >= self._until or (nothing_more and self._complete()))
+        return there > 0 and (there >= self.most or now >= self._until or (nothing_more and self._complete()))
 
     def take(self) -> list[_Item]:
         """Those that are there, in the order in which they came."""

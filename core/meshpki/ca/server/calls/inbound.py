@@ -57,10 +57,15 @@ class InboundCall:
         self._lane.places.take(self)
         return self._judge(at_once=True)
 
-    def expect(self) -> None:
-        """Have its request come."""
+    @property
+    def batched(self) -> bool:
+        """Whether its request is to be worked on with others."""
+        return isinstance(self._method, BatchMethod)
+
+    def expect(self, since: float | None = None) -> None:
+        """Have its request come. `since`: see `WaitingRoom.enter`."""
         try:
-            self._lane.room.enter(self)
+            self._lane.room.enter(self, since)
             self._core.receive(self._received)
         except BaseException as error:  # noqa: BLE001  # every one becomes a status
             self.fail(error)

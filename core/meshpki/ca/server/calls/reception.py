@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeAlias, TypeVar
 
@@ -24,7 +24,7 @@ from meshpki.ca.server.calls.gathering import Gathering
 from meshpki.ca.server.calls.grpc_core import CompletionQueue
 from meshpki.ca.server.calls.inbound import InboundCall
 from meshpki.ca.server.calls.listener import Listener
-from meshpki.ca.server.calls.methods import BatchMethod, Call
+from meshpki.ca.server.calls.methods import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,8 @@ CALLS_SECONDS: Final = 0.003
 REQUESTS_SECONDS: Final = 0.001
 """How long the first of a row waits for the others: as a call to be judged, and then with its request."""
 MOST_IN_A_ROW: Final = 16
-"""So many calls wait to be judged at most: they hold no places, and strangers may be among them."""
+"""So many calls wait to be judged at most: they hold no places, and strangers may be among them. And no more than a
+quarter of the places, all of which a row may take before anybody is sent away for it."""
 IDLE_SECONDS: Final = 0.05
 """Between two looks at whether all has ended."""
 _BEGINS: Final = "the beginning of a call met an error of ours"
@@ -75,6 +76,7 @@ class Reception:
         """Bind a port for a table, and return the address with the port that it got. Raises MachineError."""
         listener = Listener(door, table, self._queue, partial(self._take, table))
         self._listeners.append(listener)
+        self._calls.most = max(1, min(self._calls.most, *(lane.places.most // 4 for lane in table.lanes)))
         return listener.address
 
     def start(self) -> None:
@@ -122,21 +124,35 @@ class Reception:
         self._calls.add((inbound, row), time.monotonic())
 
     def _judge(self, calls: list[tuple[InboundCall, Row]]) -> None:
-        """All of them, and then take the requests of those who may."""
-        granted = [(inbound, row) for inbound, row in calls if _outlived(inbound, _BEGINS, self._admit, inbound, row)]
-        for inbound, _ in granted:
-            _outlived(inbound, _BEGINS, inbound.expect)
-        self._calls.wanted = len(calls)
-        self._requests.wanted = sum(isinstance(row.method, BatchMethod) for _, row in granted)
+        """All of them, and then take the requests of those who may.
+
+        Of the row nothing is left in this frame: whoever keeps a frame of Python keeps those that called it, so that a
+        cycle which an error leaves behind one call would keep all of the row until it is found.
+        """
+        waiting, granted = deque(calls), deque[InboundCall]()
+        calls.clear()
+        self._calls.wanted = len(waiting)
+        while waiting:
+            self._admit_to(granted, *waiting.popleft())
+        self._requests.wanted = sum(inbound.batched for inbound in granted)
+        now = time.monotonic()
+        while granted:
+            _expect(granted.popleft(), now)
+
+    def _admit_to(self, granted: deque[InboundCall], inbound: InboundCall, row: Row) -> None:
+        if _outlived(inbound, _BEGINS, self._admit, inbound, row):
+            granted.append(inbound)
 
     def _admit(self, inbound: InboundCall, row: Row) -> bool:
         """Give it a place, if there is one, and ask who calls; whether its request is to be taken now."""
-        if row.lane.places.full():
+        if not row.lane.places.full():
+            return inbound.begin()
+        try:
             self._sent_away.count(row.busy.reason)
             row.method.count_busy(row.busy)
+        finally:  # or nobody would ever end it
             inbound.turn_away(row.busy)
-            return False
-        return inbound.begin()
+        return False
 
     # --- what calls want of their desk
 
@@ -195,6 +211,10 @@ def _hear(event: Event) -> None:
         event.tag(event)
     except BaseException:  # noqa: BLE001  # the thread has to outlive every failure
         _LOG.exception("what happened to a call met an error of ours")
+
+
+def _expect(inbound: InboundCall, since: float) -> None:
+    _outlived(inbound, _BEGINS, inbound.expect, since)
 
 
 def _outlived(

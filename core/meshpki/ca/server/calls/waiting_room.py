@@ -68,9 +68,9 @@ class WaitingRoom:
         """How many wait."""
         return len(self._waits)
 
-    def enter(self, call: Waits) -> None:
-        """Begin to wait."""
-        call.since = now = self._clock()
+    def enter(self, call: Waits, since: float | None = None) -> None:
+        """Begin to wait; `since` the same moment as others that were judged in a row with it."""
+        call.since = now = self._clock() if since is None else since
         self._waits[call] = None
         if len(self._waits) > self._most:
             self._make_room(now)
@@ -114,7 +114,8 @@ class WaitingRoom:
             account = self._of(call)
             theirs = [each for each in list(self._waits) if each.sent_away is None and self._of(each) == account]
             for each in theirs[:-MOST_OF_THE_LATE]:
-                self._send_away(each, CALLER_LATE)
+                if each.since != call.since:  # of its own row, no request can have been heard yet
+                    self._send_away(each, CALLER_LATE)
 
     def _note(self, call: Waits, now: float) -> None:
         if self._account is not None and not call.noted:

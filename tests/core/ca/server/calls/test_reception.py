@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import logging
 import threading
 import time
@@ -81,6 +83,11 @@ class Together:
                 job.error = CallRefusedError(Code.NOT_FOUND, "why", "so")
             else:
                 job.answer = b"made of " + job.request
+
+
+def inbound_calls() -> int:
+    """How many there are in this process."""
+    return sum(isinstance(each, InboundCall) for each in gc.get_objects())
 
 
 def status(call: Callable[[], object]) -> tuple[Code, str]:
@@ -222,7 +229,7 @@ def test_whoever_waits_to_be_judged_holds_no_place_and_strangers_take_none_from_
         taken.append(served.lane.places.count())
         raise CallRefusedError(Code.UNAUTHENTICATED, "who", "are you")
 
-    with serving(echo(rule), places=3) as served:
+    with serving(echo(rule), places=8) as served:
         calls = gate.begin(served, 40)
         assert {call.code() for call in calls} == {Code.UNAUTHENTICATED}
         assert served.sent_away.counts() == {}
@@ -233,12 +240,64 @@ def test_whoever_waits_to_be_judged_holds_no_place_and_strangers_take_none_from_
 def test_of_a_row_so_many_are_served_as_there_are_places(monkeypatch: pytest.MonkeyPatch) -> None:
     gate, together = Gate(monkeypatch), Together(held=True)
     method = BatchMethod(ECHO, gate, together.prepare, together.work)
-    with serving(method, places=3) as served:
-        calls = gate.begin(served, 9)
+    with serving(method, places=9) as served:
+        calls = gate.begin(served, 15)
         until(lambda: served.sent_away.counts() == {SERVER_BUSY: 7})
         together.go.set()
-        assert Counter(call.code() for call in calls) == {Code.OK: 3, Code.RESOURCE_EXHAUSTED: 7}
+        assert Counter(call.code() for call in calls) == {Code.OK: 9, Code.RESOURCE_EXHAUSTED: 7}
         until(lambda: served.lane.places.count() == 0)
+    assert 1 < max(gate.rows) <= 9 // 4
+
+
+def test_whoever_counts_those_without_a_place_and_fails_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    def count(refused: CallRefusedError) -> None:
+        raise ZeroDivisionError
+
+    together = Together(held=True)
+    method = BatchMethod(TOGETHER, anyone, together.prepare, together.work, count_busy=count)
+    with serving(method, places=1) as served:
+        first = served.begin(TOGETHER, b"first")
+        until(served.lane.places.full)
+        assert status(lambda: served.call(TOGETHER))[0] is Code.RESOURCE_EXHAUSTED
+        together.go.set()
+        assert first.result(30) == b"made of first"
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_row_of_one_who_was_late_too_often_is_served_if_its_requests_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    with serving(echo(gate)) as served:
+        for _ in range(20):
+            served.lane.room._patience.note(None, time.monotonic())
+        calls = gate.begin(served, 16)
+        assert {call.code() for call in calls} == {Code.OK}
+    assert served.sent_away.counts() == {}
+
+
+def test_a_cycle_that_one_call_leaves_keeps_no_other_of_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+
+    def fail() -> None:
+        error = ZeroDivisionError()
+        raise error  # this frame holds the error, and the error this frame
+
+    def rule(call: Call, *, at_once: bool) -> None:
+        gate(call, at_once=at_once)
+        with contextlib.suppress(ZeroDivisionError):
+            if next(numbers) == 7:
+                fail()
+
+    numbers = itertools.count()
+    with serving(echo(rule)) as served:
+        gc.collect()
+        gc.disable()
+        left_by_other_tests = inbound_calls()
+        try:
+            calls = gate.begin(served, 16)
+            assert {call.code() for call in calls} == {Code.OK}
+            until(lambda: inbound_calls() <= left_by_other_tests + 1)
+        finally:
+            gc.enable()
 
 
 def test_a_call_that_cannot_even_begin_costs_no_other_of_its_row(
@@ -246,8 +305,8 @@ def test_a_call_that_cannot_even_begin_costs_no_other_of_its_row(
 ) -> None:
     gate, real = Gate(monkeypatch), InboundCall.expect
 
-    def expect(inbound: InboundCall) -> None:
-        real(inbound)
+    def expect(inbound: InboundCall, since: float) -> None:
+        real(inbound, since)
         if len(gate.rows) == 2 and not caplog.records:
             raise SystemExit
 

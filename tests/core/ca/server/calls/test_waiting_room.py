@@ -187,11 +187,27 @@ def test_for_whoever_is_late_too_often_there_is_no_patience() -> None:
     for number in range(MOST_OF_THE_LATE):
         waits.begin(f"a-again-{number}")
     assert waits.room.count() == MOST_OF_THE_LATE + 1
+    waits.now += 0.001
     waits.begin("a-honest")
     assert waits.gone("a-again-0") == ["caller_late"]
     assert waits.request("a-honest")
     assert waits.room.count() == MOST_OF_THE_LATE
     assert Counter(waits.said) == {"caller_late": often + 2}
+
+
+def test_nobody_has_to_go_for_one_of_his_own_row() -> None:
+    """Of calls that were judged together no request can have been heard before all of them are here."""
+    waits = Waits(1000)
+    for _ in range(int(OFTEN) + 1):
+        waits.room._patience.note("a", waits.now)
+    first = [f"a-first-{number}" for number in range(16)]
+    for name in first:
+        waits.begin(name)
+    assert waits.room.count() == 16
+    waits.now += 0.001
+    waits.begin("a-second")
+    assert waits.gone(*first) == ["caller_late"] * (16 + 1 - MOST_OF_THE_LATE) + [""] * (MOST_OF_THE_LATE - 1)
+    assert waits.request("a-second")
 
 
 def test_after_a_while_he_is_forgiven() -> None:
