@@ -19,8 +19,9 @@ class Gathering(Generic[_Item]):
     def __init__(self, seconds: float, most: int = sys.maxsize) -> None:
         """Whatever happens meanwhile, nobody waits for others for longer than `seconds`, or for more than `most`."""
         self.wanted = 0
-        self._seconds = seconds
+        """As many as there were last time, say."""
         self.most = most
+        self._seconds = seconds
         self._items: list[_Item] = []
         self._until = 0.0
 

@@ -2,7 +2,7 @@
 
 The first waits for nobody: it judges calls, takes their requests, and answers what can be answered at once. Calls are
 judged, and requests worked on, several in a row, for the first of a row finds nothing of what it needs in the
-processor's caches. Requests that are worked on together are the second thread's (ADR 0023).
+processor's caches. Requests that are worked on together are the second thread's (ADR 0023, 0024).
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ CALLS_SECONDS: Final = 0.003
 REQUESTS_SECONDS: Final = 0.001
 """How long the first of a row waits for the others: as a call to be judged, and then with its request."""
 MOST_IN_A_ROW: Final = 16
-"""So many calls wait to be judged at most: they hold no places, and strangers may be among them. And no more than a
-quarter of the places, all of which a row may take before anybody is sent away for it."""
+"""So many calls wait to be judged at most: they hold no places, and strangers may be among them. Nor do more than a
+quarter of the places there are: the granted of a row take theirs before anybody can be sent away for them."""
 IDLE_SECONDS: Final = 0.05
 """Between two looks at whether all has ended."""
 _BEGINS: Final = "the beginning of a call met an error of ours"
