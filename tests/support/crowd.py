@@ -229,6 +229,10 @@ class Watch:
         self._channels = {name: _channel(path) for name, path in sockets.items()}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch")
+        self._call: grpc.RpcContext | None = None
+
+    def _begun(self, call: grpc.RpcContext) -> None:
+        self._call = call
 
     def of(self, name: str) -> list[Look]:
         """The looks so far."""
@@ -248,7 +252,8 @@ class Watch:
         while not self._over.is_set():
             began = time.monotonic()
             for name, channel in self._channels.items():
-                self._looks[name].append(look_at(channel, patience=self._patience))
+                self._looks[name].append(look_at(channel, patience=self._patience, begun=self._begun))
+                self._call = None  # its stream ends with it
             self._over.wait(max(0.0, self._every - (time.monotonic() - began)))
 
     def __enter__(self) -> Self:
@@ -259,6 +264,9 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
+        self._thread.join(10 * self._patience)
+        if (call := self._call) is not None:
+            call.cancel()  # once in some thousand runs a stream of grpcio's outlives its deadline, for ever
         self._thread.join()
         for channel in self._channels.values():
             channel.close()
@@ -284,11 +292,15 @@ def stream_of(
     )
 
 
-def look_at(channel: grpc.Channel, *, patience: float = 2.0) -> Look:
-    """Subscribe, take the first answer, examine it."""
+def look_at(
+    channel: grpc.Channel, *, patience: float = 2.0, begun: Callable[[grpc.RpcContext], object] = lambda call: None
+) -> Look:
+    """Subscribe, take the first answer, examine it; `begun` gets the call, for whoever is to end it."""
     at = time.time()
     try:
-        answer = next(stream_of(channel)(iter([requests("default", "ROOTCA")]), timeout=patience))
+        call = stream_of(channel)(iter([requests("default", "ROOTCA")]), timeout=patience)
+        begun(call)
+        answer = next(call)
         leaf = examine(answer)
     except StopIteration:
         return Look(at, error="the stream ended without an answer")
