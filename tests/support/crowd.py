@@ -266,7 +266,7 @@ class Watch:
         self._over.set()
         self._thread.join(10 * self._patience)
         if (call := self._call) is not None:
-            call.cancel()  # once in some thousand runs a stream of grpcio's outlives its deadline, for ever
+            call.cancel()  # a stream of grpcio's was seen once to outlive its deadline, for ever
         self._thread.join()
         for channel in self._channels.values():
             channel.close()
