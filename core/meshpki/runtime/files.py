@@ -49,11 +49,12 @@ def _advice(number: int | None, path: Path) -> str:
             return "see the message of the operating system"
 
 
-def write_atomically(path: Path, content: bytes, *, mode: int = PRIVATE_FILE) -> None:
+def write_atomically(path: Path, content: bytes, *, mode: int = PRIVATE_FILE, time: float | None = None) -> None:
     """Write beside, fsync, rename over `path`, fsync the directory: a reader sees the old bytes or the new.
 
     The temporary file is created exclusively with `mode`, so that a key is never readable by others, not even
-    for a moment. Raises MachineError.
+    for a moment. `time`, in epoch seconds, is what the file has for its own from its first moment at `path` on.
+    Raises MachineError.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
     with machine_errors("could not write", path):
@@ -63,6 +64,8 @@ def write_atomically(path: Path, content: bytes, *, mode: int = PRIVATE_FILE) ->
                 os.fchmod(file.fileno(), mode)
                 file.write(content)
                 file.flush()
+                if time is not None:
+                    os.utime(file.fileno(), (time, time))
                 os.fsync(file.fileno())
             beside.replace(path)
         except BaseException:

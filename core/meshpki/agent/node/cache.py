@@ -69,12 +69,9 @@ class NodeCache:
             private_directory(self._directory)
             if self._room.entries < 1 or self._room.size < len(content):
                 self._sweep(now)
-            write_atomically(path := self.path(key), content)
-            self._room = entry.Bounds(self._room.entries - 1, self._room.size - len(content))
             # When it is over stands in the file's own time: whoever clears up need not read a thousand keys.
-            ends = entry.ends_of(token_ends, held)
-            with machine_errors("could not set the time of", path):
-                os.utime(path, (ends, ends))
+            write_atomically(self.path(key), content, time=entry.ends_of(token_ends, held))
+            self._room = entry.Bounds(self._room.entries - 1, self._room.size - len(content))
 
     def remove(self, key: TokenKey) -> None:
         """Forget what was given for this token: the CA has refused it."""

@@ -24,6 +24,7 @@ from meshpki.agent.rotation.acceptance import accept
 from meshpki.agent.rotation.bundle import read_roots
 from meshpki.agent.rotation.key_request import KeyType, new_key_request
 from meshpki.errors import MachineError
+from meshpki.runtime import files
 from support.fake_ca import FakeAuthority
 
 if TYPE_CHECKING:
@@ -198,6 +199,25 @@ def test_what_is_over_is_removed_and_nothing_of_others(cache: NodeCache) -> None
     assert names(directory) == {cache.path(OTHER).name, "identity.json"}
     cache.sweep(HELD.snapshot.not_after)
     assert names(directory) == {"identity.json"}
+
+
+def test_an_entry_is_not_over_where_the_agent_was_killed_as_soon_as_it_was_there(
+    tmp_path: Path, cache: NodeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the file's time says has to be true at once: the next run sweeps before it reads."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(directory: Path) -> None:
+        raise Killed(directory)
+
+    monkeypatch.setattr(files, "sync_directory", kill)
+    with pytest.raises(Killed):
+        cache.store(OTHER, ENDS, HELD, NOW)
+    after = NodeCache(tmp_path / "cache", BOUNDS)
+    after.sweep(NOW + 1)
+    assert after.load(OTHER, ENDS, ROOTS, NOW) == HELD
 
 
 def test_nothing_there_is_swept_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
