@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from meshpki.agent.files.standing import FilesStanding
 from meshpki.agent.process import observe
 from meshpki.agent.renewal.keeper import KeeperStatus
 from meshpki.agent.rotation.bundle import Bundle
@@ -45,7 +46,12 @@ def test_the_metrics_are_those_that_are_shown() -> None:
     status = KeeperStatus(
         health=Health.FRESH, snapshot=snapshot(1), bundle=Bundle(), renew_at=time.time(), renewals=1, failures={}
     )
-    families = [*observe.families([status]), observe.turned_away({"token_expired": 1}), observe.tokens({"serving": 1})]
+    families = [
+        *observe.families([status]),
+        observe.turned_away({"token_expired": 1}),
+        observe.tokens({"serving": 1}),
+        *observe.of_files(FilesStanding(ends=1)),
+    ]
     shown = {sample.name for family in families for sample in family.samples}
     assert cells("metric") == shown
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
+from meshpki.agent.files.standing import FilesStanding
 from meshpki.errors import MachineError
 from meshpki.runtime.wakeup import Signal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshpki.agent.files.set import FileSet
     from meshpki.agent.files.teller import Teller
     from meshpki.agent.rotation.feed import Feed
@@ -28,18 +32,35 @@ class FilesFace:
     """
 
     def __init__(
-        self, files: FileSet, feed: Feed, teller: Teller | None = None, *, retry_seconds: float = RETRY_SECONDS
+        self,
+        files: FileSet,
+        feed: Feed,
+        teller: Teller | None = None,
+        *,
+        retry_seconds: float = RETRY_SECONDS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`clock` gives epoch seconds."""
         self._files = files
         self._feed = feed
         self._teller = teller
         self._retry_seconds = retry_seconds
+        self._clock = clock
         self._tried: Snapshot | None = None
         self._written: Snapshot | None = None
         self._stepped = Signal()
         self._tasks: list[asyncio.Task[None]] = []
+        self._ends: int | None = None
+        self._said_over = False
+        self._failures = 0
         self.trouble = ""
         """Why the files are not what the feed has; empty when they are."""
+
+    @property
+    def standing(self) -> FilesStanding:
+        """How the files stand."""
+        untold = self._teller.failures if self._teller is not None else 0
+        return FilesStanding(self._ends, self.trouble, self._failures, untold)
 
     def prepare(self) -> None:
         """Make the directory now, or say why not. Raises MachineError."""
@@ -76,17 +97,27 @@ class FilesFace:
         try:
             await asyncio.to_thread(self._files.write, snapshot)
         except MachineError as error:
-            log.log(
-                logging.DEBUG if error.seen == self.trouble else logging.WARNING,
-                "the files could not be written",
-                extra={"seen": error.seen, "wanted": error.wanted, "todo": error.todo},
-            )
+            self._failures += 1
+            if self._written is None:
+                self._ends = await asyncio.to_thread(self._files.ends, snapshot.spiffe_id)
+            self._say(error)
             self.trouble = error.seen
         else:
-            self._written, self.trouble = snapshot, ""
+            if self.trouble:
+                log.info("the files are written again")
+            self._written, self._ends = snapshot, snapshot.not_after
+            self.trouble, self._said_over = "", False
             if self._teller is not None:
                 self._teller.tell()
         self._tried = snapshot
+
+    def _say(self, error: MachineError) -> None:
+        extra = {"seen": error.seen, "wanted": error.wanted, "todo": error.todo}
+        level = logging.DEBUG if error.seen == self.trouble else logging.WARNING
+        log.log(level, "the files could not be written", extra=extra)
+        if self._ends is not None and self._clock() >= self._ends and not self._said_over:
+            self._said_over = True
+            log.error("the certificate in the files has expired, and no newer one can be written", extra=extra)
 
 
 def _log_fault(task: asyncio.Task[None]) -> None:

@@ -33,6 +33,8 @@ class Teller:
         self._retry_seconds = retry_seconds
         self._left = 0
         self._woken = Signal()
+        self.failures = 0
+        """Attempts that failed."""
 
     def tell(self) -> None:
         """Ask for a notice; one that is running is followed by another."""
@@ -52,6 +54,7 @@ class Teller:
         try:
             await self._notify()
         except MachineError as error:
+            self.failures += 1
             self._left = max(self._left, left - 1)
             log.warning(
                 "nobody could be told of the new files",

@@ -23,6 +23,7 @@ from meshpki.runtime.http import HttpServer, health_page, metrics_page
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from meshpki.agent.files.standing import FilesStanding
     from meshpki.agent.renewal.keeper import KeeperStatus
 
 LOOP_SECONDS: Final = 2.0
@@ -65,11 +66,13 @@ class Observer:
         statuses: Callable[[], Sequence[KeeperStatus]],
         unready: Callable[[], tuple[str, ...]],
         node: Callable[[], NodeCounts] | None = None,
+        files: Callable[[], FilesStanding | None] | None = None,
     ) -> None:
         """`statuses` gives every identity, `unready` what keeps the agent from serving, `node` what only a node's agent
-        counts. Raises MachineError.
+        counts, `files` how the files stand, if there are any. Raises MachineError.
         """
         self._node = node
+        self._files = files
         self._loop = asyncio.get_running_loop()
         self._statuses = statuses
         registry = CollectorRegistry(auto_describe=False)
@@ -101,6 +104,8 @@ class Observer:
             counts = self._in_loop(self._node, NodeCounts({}, {}))
             yield turned_away(counts.refused)
             yield tokens(counts.tokens)
+        if self._files is not None and (standing := self._in_loop(self._files, None)) is not None:
+            yield from of_files(standing)
 
     def _in_loop(self, ask: Callable[[], T], stuck: T) -> T:
         answer: concurrent.futures.Future[T] = concurrent.futures.Future()
@@ -133,6 +138,24 @@ def tokens(phases: Mapping[str, int]) -> Metric:
     for phase, count in phases.items():
         family.add_metric([phase], count)
     return family
+
+
+def of_files(standing: FilesStanding) -> Iterator[Metric]:
+    """Give the metrics of the files. Without one that was written there is no expiry: a zero would ring every alert."""
+    expiry = GaugeMetricFamily(
+        "meshpki_agent_files_expiration_timestamp_seconds", "When the certificate in the files expires"
+    )
+    if standing.ends is not None:
+        expiry.add_metric([], standing.ends)
+    yield expiry
+    yield CounterMetricFamily(
+        "meshpki_agent_files_write_failures", "Attempts to write the files that failed", value=standing.failures
+    )
+    yield CounterMetricFamily(
+        "meshpki_agent_files_notice_failures",
+        "Attempts to run the command, or to send the signal, after a change of the files that failed",
+        value=standing.untold,
+    )
 
 
 _STUCK: Final = ("the event loop does not answer",)

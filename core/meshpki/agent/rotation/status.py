@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from meshpki.agent.rotation.failure import Failure
 
 
-def render(state: State, now: float) -> bytes:
-    """Give the status as JSON: see `fields`."""
-    return as_json(fields(state, now))
-
-
 def as_json(status: Mapping[str, object]) -> bytes:
     """Write a status as every status file has it."""
     return (json.dumps(status, indent=2) + "\n").encode("utf-8")

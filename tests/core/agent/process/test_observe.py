@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshpki.agent.process.observe import LOOP_SECONDS, Observer, families, not_serving
+from meshpki.agent.files.standing import FilesStanding
+from meshpki.agent.process.observe import LOOP_SECONDS, Observer, families, not_serving, of_files
 from meshpki.agent.renewal.keeper import KeeperStatus
 from meshpki.agent.rotation.bundle import Bundle
 from meshpki.agent.rotation.failure import FailureKind
@@ -154,6 +155,17 @@ def test_metrics_of_one_identity() -> None:
     assert found["meshpki_agent_bundle_roots", ME] == 2
     states = {key[2]: value for key, value in found.items() if key[0] == "meshpki_agent_certificate_state"}
     assert states == {"fresh": 0, "overdue": 1, "expired": 0, "failed": 0, "denied": 0}
+
+
+def test_metrics_of_the_files() -> None:
+    found = {sample.name: sample.value for one in of_files(FilesStanding(3600, "full", 2, 5)) for sample in one.samples}
+    assert found == {
+        "meshpki_agent_files_expiration_timestamp_seconds": 3600,
+        "meshpki_agent_files_write_failures_total": 2,
+        "meshpki_agent_files_notice_failures_total": 5,
+    }
+    none = [sample.name for one in of_files(FilesStanding()) for sample in one.samples]
+    assert "meshpki_agent_files_expiration_timestamp_seconds" not in none, "a zero there would ring every alert"
 
 
 def test_metrics_before_the_first_certificate() -> None:
