@@ -16,6 +16,7 @@ from meshpki.agent.renewal.bundle_report import BundleReporter, held_of
 from meshpki.agent.renewal.ca_client import CaClient
 from meshpki.agent.renewal.cache_owner import speaks_for, subject_in
 from meshpki.agent.renewal.keeper import Keeper, Wish
+from meshpki.agent.renewal.ledger import Ledger
 from meshpki.agent.renewal.renewing_source import RenewingSource
 from meshpki.agent.renewal.roots_file import RootsFile
 from meshpki.agent.renewal.token_source import TokenFileSource
@@ -77,6 +78,7 @@ class Agent:
         self._roots = RootsFile(config.ca_roots, self._watcher)
         self._roots.reload()
         self._cache = _cache(config)
+        self._ledger = Ledger()
         ca = CaClient(
             config.ca_address,
             config.ca_server_name,
@@ -92,6 +94,7 @@ class Agent:
             feed=self._feed,
             roots=self._roots,
             held=self._held(),
+            ledger=self._ledger,
             clock=clock,
             chance=chance,
         )
@@ -174,6 +177,7 @@ class Agent:
             host,
             port,
             statuses=lambda: (self._keeper.status(self._clock()),),
+            counts=self._ledger.counts,
             unready=self.unready,
             files=lambda: self._faces.files,
         )

@@ -94,6 +94,21 @@ def test_a_failure_keeps_what_is_held(name: str, failure: Failure) -> None:
     assert report.repeated == (before.failure == failure)
 
 
+def test_since_when_it_fails_is_kept_until_a_success_whatever_it_fails_for() -> None:
+    state = replace(FRESH, asking=True)
+    for now, failure in ((NOW, NETWORK), (NOW + 60, DENIAL), (NOW + 90, TOKEN)):
+        state, (report,) = step(replace(state, asking=True), Failed(failure), now)
+        assert isinstance(report, Report)
+        assert state.failing_since == report.since == NOW
+    state, (report,) = step(replace(state, asking=True), Failed(NETWORK), NOW - 600)
+    assert isinstance(report, Report)
+    assert state.failing_since == report.since == NOW - 600, "nothing fails since a time that is still to come"
+    state, _ = step(replace(state, asking=True), Obtained(NEXT), NOW)
+    state, (report,) = step(replace(state, asking=True), Failed(NETWORK), NOW + 3600)
+    assert isinstance(report, Report)
+    assert report.since == NOW + 3600
+
+
 @pytest.mark.parametrize("name", STATES)
 @pytest.mark.parametrize("event", [Obtained(NEXT), Failed(NETWORK)], ids=["obtained", "failed"])
 def test_an_answer_that_nobody_asked_for_changes_nothing(name: str, event: rotation.Event) -> None:
