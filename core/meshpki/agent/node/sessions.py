@@ -216,6 +216,7 @@ class NodeSessions:
                 self._clock_watch.look()
                 if self._cache is not None:
                     self._cache.tidy(self._clock())
+                    self._keep_owed(self._cache)
                 self._perform(self._table.tick(now=self._clock()))
                 self._planned = self._table.next_wake()
                 patience = max(0.0, min(self._planned - self._clock(), LONGEST_SLEEP_SECONDS))
@@ -276,6 +277,15 @@ class NodeSessions:
             self._perform(self._table.unanswered(key, now=now))
         else:
             self._moved.wake()
+
+    def _keep_owed(self, cache: NodeCacheLine) -> None:
+        """Try anew what the disk did not take."""
+        now = self._clock()
+        for key in cache.owed(now):
+            if (identity := self._identities.get(key)) is None:
+                cache.give_up(key)
+            else:
+                cache.keep(key, identity.ends, identity.keeper.held(), now)
 
     def _earlier(self, identity: NodeIdentity) -> Callable[[], Awaitable[Held | None]] | None:
         """What reads what the CA gave an earlier run for this very token. Without a cache: nothing."""
