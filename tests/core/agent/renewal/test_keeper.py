@@ -286,6 +286,27 @@ def test_another_token_is_waited_for_only_while_it_would_help() -> None:
     run(act)
 
 
+def test_whether_the_ca_has_refused_is_known_to_the_faces() -> None:
+    """By it a SPIFFE client hears that there is no identity for it, and not that it may come back in a moment."""
+
+    async def act(scene: Scene) -> None:
+        def denied() -> bool:
+            return scene.feed.denied
+
+        scene.ca.error = CaUnavailableError("UNAVAILABLE", "away", todo="")
+        await scene.until(lambda: scene.keeper.state.failure)
+        assert not denied()
+        scene.ca.error = CaRefusedError("UNAUTHENTICATED", "token_expired", "no", todo="")
+        await scene.until(lambda: scene.health() is Health.DENIED)
+        assert denied()
+        scene.ca.error = None
+        scene.credentials.renew()
+        await scene.until(scene.certificate)
+        assert not denied()
+
+    run(act)
+
+
 def test_what_is_counted() -> None:
     async def act(scene: Scene) -> None:
         scene.ca.error = CaUnavailableError("UNAVAILABLE", "away", todo="")

@@ -238,6 +238,13 @@ def test_renewal_is_at_half_of_the_life_that_is_left(begins: int, life: int, cha
         assert 0.4499 <= (at - begin) / (held.not_after - begin) <= 0.5501
 
 
+def test_renewals_of_a_fleet_that_began_at_once_are_spread() -> None:
+    held = snapshot(begins=int(NOW), ends=int(NOW) + 3600)
+    earliest, latest = (rotation.renewal_time(held, now=NOW, chance=chance) - NOW for chance in (0.0, 1.0))
+    assert earliest == pytest.approx(1620)
+    assert latest == pytest.approx(1980), "half an hour, and a tenth of it either way"
+
+
 class Life(RuleBasedStateMachine):
     """An agent's life: whatever happens in whatever order, the old certificate stays until a new one is there."""
 
