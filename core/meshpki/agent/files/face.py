@@ -96,12 +96,8 @@ class FilesFace:
     async def _write(self, snapshot: Snapshot) -> None:
         try:
             await asyncio.to_thread(self._files.write, snapshot)
-        except MachineError as error:
-            self._failures += 1
-            if self._written is None:
-                self._ends = await asyncio.to_thread(self._files.ends, snapshot.spiffe_id)
-            self._say(error)
-            self.trouble = error.seen
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again: nobody else writes the files
+            await self._failed(error, snapshot)
         else:
             if self.trouble:
                 log.info("the files are written again")
@@ -111,10 +107,16 @@ class FilesFace:
                 self._teller.tell()
         self._tried = snapshot
 
-    def _say(self, error: MachineError) -> None:
+    async def _failed(self, error: Exception, snapshot: Snapshot) -> None:
+        self._failures += 1
+        if self._written is None:
+            self._ends = await asyncio.to_thread(self._files.ends, snapshot.spiffe_id)
+        if not isinstance(error, MachineError):  # its text might hold anything
+            error = MachineError(f"a fault of the agent: {type(error).__name__}", todo="report it")
         extra = {"seen": error.seen, "wanted": error.wanted, "todo": error.todo}
         level = logging.DEBUG if error.seen == self.trouble else logging.WARNING
         log.log(level, "the files could not be written", extra=extra)
+        self.trouble = error.seen
         if self._ends is not None and self._clock() >= self._ends and not self._said_over:
             self._said_over = True
             log.error("the certificate in the files has expired, and no newer one can be written", extra=extra)

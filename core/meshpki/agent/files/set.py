@@ -88,8 +88,8 @@ class FileSet:
         Raises MachineError.
         """
         self.prepare()
-        before = self._current()
         with machine_errors("could not write the files in", self._directory):
+            before = self._current()
             self._sweep(keep={before})
             name = self._write_set(snapshot)
             self._point(DATA, name)

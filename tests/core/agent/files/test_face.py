@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from meshpki.agent.files import command as file_command
 from meshpki.agent.files.face import FilesFace
 from meshpki.agent.files.notice import CommandNotice, SignalNotice
 from meshpki.agent.files.set import FileSet
@@ -234,6 +235,35 @@ def test_a_command_that_fails_is_tried_again_but_not_for_ever(tmp_path: Path, ca
 
     playing(directory, scene, notes("log.write('x'); print('said so'); sys.exit(4)", told))
     assert len([record for record in caplog.records if "nobody could be told" in record.message]) == 2 * ATTEMPTS
+
+
+def test_a_fault_of_ours_ends_neither_files_nor_notices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a thread that the machine has no room for."""
+    directory, told = tmp_path / "certs", tmp_path / "told"
+    faults = {"write": 2, "run": 1}
+
+    def faulty(name: str, original: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object) -> object:
+            if faults[name]:
+                faults[name] -= 1
+                raise RuntimeError("key 1")
+            return original(*args)
+
+        return call
+
+    monkeypatch.setattr(FileSet, "write", faulty("write", FileSet.write))
+    monkeypatch.setattr(file_command, "run", faulty("run", file_command.run))
+
+    async def scene(feed: Feed, face: FilesFace) -> None:
+        feed.publish(snapshot(1))
+        await until(lambda: told.exists() and told.read_text() == "key 1\n", "written and told nevertheless")
+        assert (face.standing.failures, face.standing.untold) == (2, 1)
+
+    playing(directory, scene, notes(ONCE.format(directory), told))
+    said = [vars(record)["seen"] for record in caplog.records]
+    assert said == ["a fault of the agent: RuntimeError"] * 2, "one of each, and nothing of what it held"
 
 
 def test_a_change_during_a_failing_command_is_told_as_often_as_any(tmp_path: Path) -> None:
