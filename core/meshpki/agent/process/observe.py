@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 from collections import Counter
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -19,7 +20,7 @@ import meshpki
 from meshpki.agent.renewal.ledger import UNNAMED, Count
 from meshpki.agent.rotation.failure import FailureKind
 from meshpki.health import Health
-from meshpki.runtime.http import HttpServer, health_page, metrics_page
+from meshpki.runtime.http import Answer, HttpServer, health_page, metrics_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -98,7 +99,7 @@ class Observer:
             {
                 "/livez": health_page(lambda: self._in_loop(tuple[str, ...], _STUCK)),
                 "/readyz": health_page(lambda: self._in_loop(unready, _STUCK)),
-                "/metrics": metrics_page(registry),
+                "/metrics": self._unless_stuck(metrics_page(registry)),
             },
             setting="--http",
         )
@@ -122,6 +123,16 @@ class Observer:
             yield tokens(node.tokens)
         if self._files is not None and (standing := self._in_loop(self._files, None)) is not None:
             yield from of_files(standing)
+
+    def _unless_stuck(self, page: Callable[[], Answer]) -> Callable[[], Answer]:
+        """No metrics rather than none of any identity: those would read as if there were nothing to alert on."""
+
+        def answer() -> Answer:
+            if self._in_loop(lambda: True, stuck=False):
+                return page()
+            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{_STUCK[0]}\n".encode())
+
+        return answer
 
     def _in_loop(self, ask: Callable[[], T], stuck: T) -> T:
         answer: concurrent.futures.Future[T] = concurrent.futures.Future()
