@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import logging
@@ -97,6 +98,7 @@ class Machine:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node, "LONGEST_SLEEP_SECONDS", 0.02)
+    token.cache_clear()
 
 
 @pytest.fixture
@@ -104,7 +106,9 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "cache")
 
 
+@functools.cache
 def token(mark: str = "a", *, life: float | None = 1800) -> str:
+    """The same one whenever a test asks for it, though a second may have begun meanwhile."""
     return fake_token(expires_at=None if life is None else time.time() + life, mark=mark)
 
 
