@@ -22,7 +22,7 @@ from meshpki.agent.node.token import ISTIO_HEADER
 from meshpki.wire.methods import SECRET_TYPE_URL, STREAM_SECRETS
 from meshpki.wire.sds_pb2 import DiscoveryRequest, DiscoveryResponse, Node, Secret
 from support import ca_server
-from support.agent_process import wait_until, with_open_files
+from support.agent_process import PATIENCE, wait_until, with_open_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,14 +136,14 @@ class NodeAgentProcess:
         """End it as a power cut would."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
     def stop(self) -> int:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
-        return self.process.wait(15)
+        return self.process.wait(PATIENCE)
 
     def __enter__(self) -> Self:
         return self.start()
