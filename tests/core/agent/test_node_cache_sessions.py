@@ -41,9 +41,10 @@ AUTHORITY = FakeAuthority()
 
 
 class Ca:
-    """Signs for tokens, is away, or refuses; and keeps which tokens were shown to it."""
+    """Signs for tokens by the clock of the machine, is away, or refuses; and keeps which tokens were shown to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
         self.away = False
         self.refuses = False
         self.asked: list[str] = []
@@ -55,6 +56,7 @@ class Ca:
             raise CaUnavailableError("UNAVAILABLE", "away", todo="wait")
         if self.refuses:
             raise CaRefusedError("UNAUTHENTICATED", "token_revoked", "refused", todo="none")
+        AUTHORITY.now = self.machine.now  # later, and the next run would find a longer life than it wishes for
         return Answer(tuple(AUTHORITY.answer(csr_pem, ends=LIFE)))
 
     async def report(self, bundle: BundleHeld, credential: Credential) -> None:
@@ -66,8 +68,8 @@ class Machine:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.ca = Ca()
         self.now = time.time()
+        self.ca = Ca(self)
 
     @asynccontextmanager
     async def agent(self, *, cached: bool = True) -> AsyncIterator[NodeSessions]:

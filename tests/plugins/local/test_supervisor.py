@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -184,13 +183,12 @@ def test_a_file_that_was_away_and_came_back_is_no_problem_any_more(state: Path) 
 def test_sigterm_ends_everything_agents_before_the_ca(state: Path) -> None:
     note = "import signal, sys, time, pathlib\n"
     note += "def end(*_):\n time.sleep({pause})\n open({path!r}, 'a').write({name!r} + '\\n')\n sys.exit()\n"
-    note += "signal.signal(signal.SIGTERM, end)\ntime.sleep(600)"
+    note += "signal.signal(signal.SIGTERM, end)\npathlib.Path({path!r} + {name!r}).touch()\ntime.sleep(600)"
     path = str(state / "order")
     children = {name: note.format(pause=pause, path=path, name=name) for name, pause in (("ca", 0), ("agent-a", 0.5))}
     layout = prepare(state, children)
     with running(layout) as supervisor:
-        until(lambda: len(pids(layout)) == 2, "all run")
-        time.sleep(0.3)  # For the children to have set their handlers: a stand-in has no other way to say so.
+        until(lambda: all(Path(path + name).exists() for name in children), "all have set their handlers")
         supervisor.send_signal(signal.SIGTERM)
         assert supervisor.wait(BOUND) == 0
     assert (state / "order").read_text().split() == ["agent-a", "ca"]
@@ -200,10 +198,11 @@ def test_sigterm_ends_everything_agents_before_the_ca(state: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stubborn_child_is_killed_after_its_bound(state: Path, number: signal.Signals) -> None:
-    layout = prepare(state, {"ca": SLEEPER, "agent-a": STUBBORN})
+    deaf = state / "deaf"
+    source = STUBBORN.replace("time.sleep", f"open({str(deaf)!r}, 'w'); time.sleep")
+    layout = prepare(state, {"ca": SLEEPER, "agent-a": source})
     with running(layout) as supervisor:
-        until(lambda: len(pids(layout)) == 2, "all run")
-        time.sleep(0.3)
+        until(lambda: len(pids(layout)) == 2 and deaf.exists(), "all run")
         supervisor.send_signal(number)
         assert supervisor.wait(BOUND) == 0
     assert pids(layout) == {}
