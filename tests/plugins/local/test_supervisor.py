@@ -40,6 +40,15 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
+def in_this_process() -> Iterator[None]:
+    """For `supervise` called here: the tests after this one are to find the umask that they are used to."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
 def state() -> Iterator[Path]:
     with support.short_directory() as path:
         yield path
@@ -208,6 +217,35 @@ def test_a_stubborn_child_is_killed_after_its_bound(state: Path, number: signal.
     assert pids(layout) == {}
 
 
+@pytest.mark.usefixtures("in_this_process")
+def test_a_nudge_is_borne_for_as_long_as_the_lock_names_the_supervisor(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`provision` sends SIGHUP to whoever is named there: one that does not listen yet, or no more, would die of it."""
+    layout = prepare(state, {})
+    deaf: list[bool] = []
+    sign, close = single._sign, os.close
+
+    def listens(descriptor: int) -> None:
+        deaf.append(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
+
+    def signing(descriptor: int) -> None:
+        sign(descriptor)
+        listens(descriptor)
+        monkeypatch.setattr(
+            os, "close", lambda number: (listens(number) if number == descriptor else None, close(number))
+        )
+
+    def begun() -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(single, "_sign", signing)
+    with pytest.raises(InterruptedError):
+        supervise(layout, begun)
+    assert deaf == [False, False], "when the name is written, and when it goes"
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_a_second_supervisor_is_refused_and_names_the_first(state: Path) -> None:
     layout = prepare(state, {"ca": SLEEPER})
     with running(layout) as first:
