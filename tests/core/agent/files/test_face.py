@@ -228,4 +228,5 @@ def test_a_signal_after_every_change(tmp_path: Path) -> None:
             await process.wait()
 
     playing(directory, scene, SignalNotice(signal.SIGHUP, pid_file))
-    assert told.read_text() == "key 2\nkey 3\n"
+    # Whether there was nobody to tell of the first is a matter of time: the files are there a moment before.
+    assert told.read_text().removeprefix("key 1\n") == "key 2\nkey 3\n"
