@@ -110,7 +110,7 @@ def record(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Record:
         "other pod": MAKER.token(now=time.time(), name="one", pod="one-1"),
         "other": MAKER.sign(claims("other")),
     }
-    made = Record(strangers)
+    made = Record(dict(strangers))
     with ca_server.running(tmp_path_factory.mktemp("ca"), authority=authority, listen=listen), agent_killed(agent):
         mine["expired"] = MAKER.sign(claims("brief", lifetime=BRIEF_SECONDS))
         brief_ends = time.time() + BRIEF_SECONDS
