@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from support.fake_ca import FakeCa
 
 CANARY = "canary-0f9d2b7c"
+PATIENCE = 60.0
+"""Seconds for what has to happen: says that it never does, and nothing of how busy this machine is."""
 _MAIN = """
 import json, sys
 from pathlib import Path
@@ -126,7 +128,7 @@ class AgentFiles:
         )
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
     """Poll a condition with a bound."""
     end = time.monotonic() + seconds
     while not condition():
@@ -175,14 +177,14 @@ class AgentProcess:
         """End it as a power cut would."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to end; gives its exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(15)
+        return self.process.wait(PATIENCE)
 
     def stop_if_running(self) -> None:
         if self.process is not None and self.process.poll() is None:

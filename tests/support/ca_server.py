@@ -24,6 +24,7 @@ from meshpki.identity import ServiceAccountRef
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from meshpki.wire.methods import CREATE_CERTIFICATE
 from support.authority import TestAuthority, make_authority, make_csr
+from support.kept_port import kept_port, number_of
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -273,13 +274,19 @@ def running(
     signer: Callable[[], Signer] | None = None,
     **changes: Any,  # Any: fields of CaConfig
 ) -> Iterator[RunningCa]:
-    """A server for tokens of `TokenMaker()` and of the others, until the block ends; `changes` to its configuration."""
+    """A server for tokens of `TokenMaker()` and of the others, until the block ends; `changes` to its configuration.
+
+    Its port is its own until then, also while it is stopped.
+    """
     authority = authority or make_authority()
     maker = TokenMaker()
     config = replace(make_config(directory, maker, *others, authority=authority), **changes)
-    with CaServer(config, clock=clock, signer=signer) as server:
-        client = CaClient(server.address, authority.root_pem)
-        try:
-            yield RunningCa(server, authority, maker, client, config)
-        finally:
-            client.close()
+    with contextlib.closing(kept_port()) as kept:
+        if not config.listen.port:
+            config = replace(config, listen=HostPort("127.0.0.1", number_of(kept)))
+        with CaServer(config, clock=clock, signer=signer) as server:
+            client = CaClient(server.address, authority.root_pem)
+            try:
+                yield RunningCa(server, authority, maker, client, config)
+            finally:
+                client.close()

@@ -31,7 +31,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshpki.wire import methods
-from support.agent_process import AgentFiles
+from support.agent_process import PATIENCE, AgentFiles
 from support.fake_ca import SERVER_NAME, SPIFFE_ID, FakeCa
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from meshpki.agent.process.config import AgentConfig
     from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 
+LOOK_SECONDS = 30.0
+"""After which a look at a socket is given up: an agent that does not answer, and not one that has to wait its turn."""
 _MAIN = """
 import asyncio, base64, contextvars, logging, pickle, signal, sys
 from meshpki.agent.renewal import keeper
@@ -127,14 +129,14 @@ class Crowd:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
     def stop(self) -> int:
         """Ask it to end; gives its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
     def lines(self, name: str | None = None) -> list[dict[str, Any]]:  # Any: JSON, looked at in assertions
         """What the agent of that name has logged, whole lines only."""
@@ -193,9 +195,15 @@ def numbers_in(text: str) -> Numbers:
 
 
 def page(port: int, path: str) -> tuple[int, str]:
-    """Status and text of a page on this machine."""
+    """Status and text of a page on this machine; asked again where it says that the agent stands still just now."""
+    while (found := _page(port, path)) == (503, "the event loop does not answer\n"):
+        pass
+    return found
+
+
+def _page(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -207,6 +215,7 @@ class Look:
     """What one look at a socket found. Times are epoch seconds of this process."""
 
     at: float
+    """When it began: what was valid when it was served, was so then, however late it was read."""
     serial: int = 0
     not_after: float = 0.0
     error: str = ""
@@ -222,9 +231,8 @@ class Watch:
     A look is good when key and certificate belong together and roots came with them; a look that is not has an error.
     """
 
-    def __init__(self, sockets: Mapping[str, Path], *, every: float = 0.25, patience: float = 2.0) -> None:
+    def __init__(self, sockets: Mapping[str, Path], *, every: float = 0.25) -> None:
         self._every = every
-        self._patience = patience
         self._looks: dict[str, list[Look]] = {name: [] for name in sockets}
         self._channels = {name: _channel(path) for name, path in sockets.items()}
         self._over = threading.Event()
@@ -252,7 +260,7 @@ class Watch:
         while not self._over.is_set():
             began = time.monotonic()
             for name, channel in self._channels.items():
-                self._looks[name].append(look_at(channel, patience=self._patience, begun=self._begun))
+                self._looks[name].append(look_at(channel, begun=self._begun))
                 self._call = None  # its stream ends with it
             self._over.wait(max(0.0, self._every - (time.monotonic() - began)))
 
@@ -264,7 +272,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join(10 * self._patience)
+        self._thread.join(2 * LOOK_SECONDS)
         if (call := self._call) is not None:
             call.cancel()  # a stream of grpcio's was seen once to outlive its deadline, for ever
         self._thread.join()
@@ -292,13 +300,11 @@ def stream_of(
     )
 
 
-def look_at(
-    channel: grpc.Channel, *, patience: float = 2.0, begun: Callable[[grpc.RpcContext], object] = lambda call: None
-) -> Look:
+def look_at(channel: grpc.Channel, *, begun: Callable[[grpc.RpcContext], object] = lambda call: None) -> Look:
     """Subscribe, take the first answer, examine it; `begun` gets the call, for whoever is to end it."""
     at = time.time()
     try:
-        call = stream_of(channel)(iter([requests("default", "ROOTCA")]), timeout=patience)
+        call = stream_of(channel)(iter([requests("default", "ROOTCA")]), timeout=LOOK_SECONDS)
         begun(call)
         answer = next(call)
         leaf = examine(answer)
@@ -308,7 +314,7 @@ def look_at(
         return Look(at, error=f"{error.code().name}: {error.details()}")
     except (ValueError, KeyError) as error:
         return Look(at, error=f"not fit to use: {error!r}")
-    return Look(time.time(), leaf.serial_number, leaf.not_valid_after_utc.timestamp())
+    return Look(at, leaf.serial_number, leaf.not_valid_after_utc.timestamp())
 
 
 def look_once(socket: Path) -> Look:
@@ -442,7 +448,7 @@ class Places:
     root: Path
     made: dict[str, AgentFiles] = field(default_factory=dict)
 
-    def agent(self, name: str, ca: FakeCa, *, call_seconds: float = 5.0, **changes: Any) -> AgentConfig:  # Any: fields
+    def agent(self, name: str, ca: FakeCa, *, call_seconds: float = 30.0, **changes: Any) -> AgentConfig:  # Any: fields
         """A directory with roots and a good token, and the configuration of the agent that lives there."""
         files = AgentFiles(self.root / name)
         files.directory.mkdir()
@@ -472,7 +478,7 @@ def places() -> Iterator[Places]:
         yield Places(Path(directory))
 
 
-def until(condition: Callable[[], object], what: str | Callable[[], object], seconds: float = 20) -> None:
+def until(condition: Callable[[], object], what: str | Callable[[], object], seconds: float = PATIENCE) -> None:
     """Poll a condition with a bound; `what` is asked only when it was not kept."""
     end = time.monotonic() + seconds
     while not condition():
@@ -481,7 +487,7 @@ def until(condition: Callable[[], object], what: str | Callable[[], object], sec
         time.sleep(0.05)
 
 
-def all_in(at: Places, names: Sequence[str], state: str, seconds: float = 20) -> None:
+def all_in(at: Places, names: Sequence[str], state: str, seconds: float = PATIENCE) -> None:
     """Wait until the agents of these names say that they are in that state."""
     until(
         lambda: all(at.state(name) == state for name in names),

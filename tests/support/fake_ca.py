@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshpki.wire import methods
 from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
+from support.kept_port import kept_port, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +165,7 @@ class Call:
 
 
 class FakeCa:
-    """A TLS gRPC server on a free port. `mode` says what it does with the next calls; every call is recorded."""
+    """A TLS gRPC server on a port of its own. `mode` says what it does with the next calls; every call is recorded."""
 
     def __init__(self, authority: FakeAuthority | None = None, *, life: float = 3600, uri: str = SPIFFE_ID) -> None:
         self.authority = authority or FakeAuthority()
@@ -177,7 +178,8 @@ class FakeCa:
         self.hang = threading.Event()
         self.hang.set()  # set: does not hang
         self._arrived = threading.Condition()
-        self._port = 0
+        self._kept = kept_port()
+        self._port = number_of(self._kept)
         self._server: grpc.Server | None = None
 
     @property
@@ -198,7 +200,7 @@ class FakeCa:
         leaf = make_leaf(self.authority.issuer, key.public_key(), uris=(), dns=(SERVER_NAME,))
         chain = (pem(leaf) + self.authority.issuer.pem).encode()
         credentials = grpc.ssl_server_credentials([(key_pem(key), chain)])
-        self._port = self._server.add_secure_port(f"127.0.0.1:{self._port}", credentials)
+        self._server.add_secure_port(self.address, credentials)
         self._server.start()
         return self
 
@@ -230,3 +232,4 @@ class FakeCa:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        self._kept.close()

@@ -32,7 +32,7 @@ WEB = ServiceAccountRef("default", "web")
 SLEEPER = "import time; time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 DIES = "raise SystemExit(7)"
-BOUND = 30.0
+BOUND = 60.0
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = BOUND) -> None:

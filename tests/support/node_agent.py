@@ -22,12 +22,14 @@ from meshpki.agent.node.token import ISTIO_HEADER
 from meshpki.wire.methods import SECRET_TYPE_URL, STREAM_SECRETS
 from meshpki.wire.sds_pb2 import DiscoveryRequest, DiscoveryResponse, Node, Secret
 from support import ca_server
-from support.agent_process import wait_until, with_open_files
+from support.agent_process import PATIENCE, wait_until, with_open_files
+from support.kept_port import kept_port, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+_KEPT: list[socket.socket] = []
 _SLEEPLESS = """
 from meshpki.agent.node import sessions as node
 from meshpki_cli.entry import main
@@ -136,14 +138,14 @@ class NodeAgentProcess:
         """End it as a power cut would."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
     def stop(self) -> int:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
-        return self.process.wait(15)
+        return self.process.wait(PATIENCE)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -164,12 +166,9 @@ def links_of(pid: int) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listened on a moment ago."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Ports on which nobody listens, kept for this process: no other is given them before a server of a test comes."""
+    _KEPT.extend(kept_port() for _ in range(count))
+    return [number_of(kept) for kept in _KEPT[-count:]]
 
 
 def listens(address: str) -> bool:

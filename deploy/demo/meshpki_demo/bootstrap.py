@@ -25,6 +25,8 @@ PEER_HEADERS: Final = {
     "x-own-uri": "%DOWNSTREAM_LOCAL_URI_SAN%",
 }
 """What the answering sidecar adds to each request out of its own TLS session."""
+LONGEST: Final = "30s"
+"""How long Envoy waits for an answer, and for a connection: for a machine that stands still for some seconds."""
 REQUESTS_PER_CONNECTION: Final = 4
 """Few, so that a new certificate is seen at work soon after a rotation: a live connection keeps its old one."""
 
@@ -158,7 +160,7 @@ def _listener(
     virtual_host: Json = {
         "name": "all",
         "domains": ["*"],
-        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": UPSTREAM, "timeout": "5s"}}],
+        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": UPSTREAM, "timeout": LONGEST}}],
         **(route or {}),
     }
     connection_manager: Json = {
@@ -193,7 +195,7 @@ def _cluster(to: Address, *, transport: Json = None, requests: int = 0) -> Json:
     cluster: dict[str, Json] = {
         "name": UPSTREAM,
         "type": "STATIC",
-        "connect_timeout": "2s",
+        "connect_timeout": LONGEST,
         "load_assignment": _endpoint(UPSTREAM, _socket_address(to)),
         "typed_extension_protocol_options": _http_options({"http_protocol_options": {}}, common),
     }
@@ -210,7 +212,7 @@ def _sds_clusters(secrets: Secrets) -> list[Json]:
         {
             "name": SDS_CLUSTER,
             "type": "STATIC",
-            "connect_timeout": "1s",
+            "connect_timeout": LONGEST,
             "load_assignment": _endpoint(SDS_CLUSTER, pipe),
             "typed_extension_protocol_options": _http_options({"http2_protocol_options": {}}),
         }

@@ -26,7 +26,7 @@ BOOTSTRAP: Final = "bootstrap.json"
 LOG: Final = "envoy.log"
 MAX_SOCKET_PATH: Final = 107
 """Bytes of a unix socket's path on Linux (sun_path without its NUL)."""
-START_SECONDS: Final = 20.0
+START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.02
 HTTP_OK: Final = 200

@@ -25,9 +25,9 @@ from meshpki_demo.wrong_tokens import Forge
 from meshpki_local import run_file
 
 CERTIFICATE_TTL: Final = "30s"
-ROTATION_SECONDS: Final = 40.0
-RECOVERY_SECONDS: Final = 20.0
-NODE_SECONDS: Final = 10.0
+ROTATION_SECONDS: Final = 90.0
+RECOVERY_SECONDS: Final = 60.0
+NODE_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.05
 REQUESTS_AFTER: Final = 50
 MADE: Final = re.compile(r"  new |Applied: |\d+ of \d+ checks passed")

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 if TYPE_CHECKING:
     from meshpki_demo.bootstrap import Address
 
-TIMEOUT_SECONDS: Final = 5.0
+TIMEOUT_SECONDS: Final = 30.0
 REQUEST: Final = b"GET / HTTP/1.1\r\nhost: server\r\nconnection: close\r\n\r\n"
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from meshpki_demo.bootstrap import Address
 
 HTTP_OK: Final = 200
-TIMEOUT_SECONDS: Final = 5.0
+TIMEOUT_SECONDS: Final = 40.0
+"""Longer than Envoy's own: what it has to say of a request that fails is heard."""
 PAUSE_SECONDS: Final = 0.005
 KEPT_FAILURES: Final = 5
 
@@ -97,7 +98,7 @@ class Traffic:
             tally.serials[serial] = tally.serials.get(serial, 0) + 1
         tally.sent += 1
 
-    def wait_sent(self, more: int, seconds: float = 30.0) -> None:
+    def wait_sent(self, more: int, seconds: float = 60.0) -> None:
         """Return when `more` further requests have been sent. Raises UnavailableError when that takes too long."""
         goal, end = self.tally.sent + more, time.monotonic() + seconds
         while self.tally.sent < goal:

@@ -51,7 +51,8 @@ def supervise(layout: Layout, begun: Callable[[], None] = lambda: None) -> int:
         private_directory(directory)
     processes.forbid_core_dumps()
     os.umask(0o777 & ~PRIVATE_DIRECTORY)
-    with single.only_supervisor(layout.lock), selectors.DefaultSelector() as selector, _signals(selector) as asked:
+    # Whoever finds our name in the lock may send SIGHUP at once, and until the name is gone.
+    with selectors.DefaultSelector() as selector, _signals(selector) as asked, single.only_supervisor(layout.lock):
         _log.info("supervisor started", extra={"pid": os.getpid(), "state_dir": str(layout.state)})
         supervisor = Supervisor(layout, selector, asked)
         begun()

@@ -31,8 +31,8 @@ pytestmark = pytest.mark.e2e
 CLIENT = "spiffe://mesh.test/ns/default/sa/client"
 SERVER = "spiffe://mesh.test/ns/default/sa/server"
 OTHER_DOMAIN = "spiffe://other.test/ns/default/sa/server"
-LIFE = 6.0
-"""Seconds of a certificate where rotations are to be seen: a new one about every three seconds."""
+LIFE = 16.0
+"""Seconds of a certificate where rotations are to be seen: a new one every eight seconds, and eight to be late."""
 
 
 @dataclass
@@ -143,7 +143,7 @@ def test_envoy_first(mesh: Mesh) -> None:
         mesh.start_agents()
         wait_until(lambda: mesh.server.files.read_status().get("state") == "failed", "an agent without a CA")
         mesh.server.ca.start()
-        server.wait_live(40)
+        server.wait_live()
         with mesh.client_envoy(server) as client:
             assert ask(client.listener()).server == SERVER
 
@@ -153,11 +153,11 @@ def test_a_rotation_under_traffic_fails_no_request(mesh: Mesh) -> None:
         side.ca.life = LIFE
     mesh.start_agents()
     with mesh.envoys() as client, Traffic(client.listener()) as traffic:
-        wait_until(lambda: len(traffic.tally.serials) >= 4, "four certificates at work", seconds=40)
+        wait_until(lambda: len(traffic.tally.serials) >= 4, "four certificates at work")
         wait_until(lambda: len(mesh.server.ca.calls) >= 4, "as many on the other side")
         traffic.wait_sent(50)
     assert traffic.tally.failed == 0, traffic.tally.failures
-    assert traffic.tally.sent > 200
+    assert traffic.tally.sent > 100
 
 
 def test_agents_killed_and_restarted_under_traffic_fail_no_request(mesh: Mesh) -> None:
@@ -168,22 +168,22 @@ def test_agents_killed_and_restarted_under_traffic_fail_no_request(mesh: Mesh) -
             side.agent.kill()
             traffic.wait_sent(50)
             side.agent.start()
-        wait_until(lambda: len(traffic.tally.serials) == 2, "the new agent's certificate", seconds=60)
+        wait_until(lambda: len(traffic.tally.serials) == 2, "the new agent's certificate")
         traffic.wait_sent(50)
     assert traffic.tally.failed == 0, traffic.tally.failures
 
 
 def test_a_ca_away_for_a_while_under_traffic_fails_no_request(mesh: Mesh) -> None:
     for side in (mesh.client, mesh.server):
-        side.ca.life = 20
+        side.ca.life = 30
     mesh.start_agents()
     with mesh.envoys() as client, Traffic(client.listener()) as traffic:
         traffic.wait_sent(20)
         mesh.client.ca.stop()
-        wait_until(lambda: mesh.client.files.read_status()["state"] == "overdue", "overdue", seconds=40)
+        wait_until(lambda: mesh.client.files.read_status()["state"] == "overdue", "overdue")
         traffic.wait_sent(50)
         mesh.client.ca.start()
-        wait_until(lambda: len(traffic.tally.serials) >= 2, "the next certificate", seconds=40)
+        wait_until(lambda: len(traffic.tally.serials) >= 2, "the next certificate")
     assert traffic.tally.failed == 0, traffic.tally.failures
 
 
@@ -234,7 +234,7 @@ def test_a_rotation_under_traffic_with_the_validator_fails_no_request(mesh: Mesh
     mesh.client.ca.life = LIFE
     mesh.start_agents()
     with mesh.envoys() as client, Traffic(client.listener()) as traffic:
-        wait_until(lambda: len(traffic.tally.serials) >= 3, "three certificates at work", seconds=40)
+        wait_until(lambda: len(traffic.tally.serials) >= 3, "three certificates at work")
     assert traffic.tally.failed == 0, traffic.tally.failures
 
 

@@ -1,6 +1,7 @@
 """The CA in every bad state, for agents that already serve: what is served meanwhile, what is said, how it ends.
 
-One run for the whole table, since all of it is waiting: eighteen agents, three CAs, fifteen seconds of life.
+One run for the whole table, since all of it is waiting: eighteen agents, three CAs, half a minute of life.
+Between any two things that have to come in an order there are seconds enough for a machine that stands still for some.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("failures-ca")]
 STATUSES = [status for status in grpc.StatusCode if status is not grpc.StatusCode.OK]
 REFUSALS = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}
 HANGS, AWAY, AWAY_TOO_LONG = "hangs", "away", "away-too-long"
-LIFE, SHORT_LIFE = 15.0, 5.0
+LIFE, SHORT_LIFE = 30.0, 10.0
 HALF = LIFE / 2
 FREE = "127.0.0.1:0"
 
@@ -69,7 +70,7 @@ def record() -> Iterator[Record]:
         ScriptedCa(life=LIFE) as away,
         ScriptedCa(life=SHORT_LIFE) as too_long,
     ):
-        configs = {name: at.agent(name, ca, call_seconds=0.5 if name == HANGS else 5, http=FREE) for name in sick}
+        configs = {name: at.agent(name, ca, call_seconds=3 if name == HANGS else 30, http=FREE) for name in sick}
         configs |= {AWAY: at.agent(AWAY, away, http=FREE), AWAY_TOO_LONG: at.agent(AWAY_TOO_LONG, too_long, http=FREE)}
         with Crowd(configs, at.root / "log") as crowd, Watch(at.sockets()) as watch:
             kept = Record(watch, crowd, at, ca)
@@ -78,18 +79,17 @@ def record() -> Iterator[Record]:
             ca.orders = sick
             away.stop()
             too_long.stop()
-            all_in(at, [AWAY_TOO_LONG], "overdue")
-            until(lambda: all(crowd.failures(name) for name in sick), "each has failed once")
-            kept.keep([*sick, AWAY, AWAY_TOO_LONG])
             all_in(at, [AWAY_TOO_LONG], "expired")
+            until(lambda: all(at[name].read_status()["last_failure"] for name in (*sick, AWAY)), "each has failed once")
+            kept.keep([*sick, AWAY])
             ca.orders = {}
             ca.released.set()
-            until(lambda: time.monotonic() - began > HALF + 0.5 and crowd.failures(AWAY), "half a life is over")
+            until(lambda: time.monotonic() - began > HALF, "half a life is over")
             kept.away_seconds = time.monotonic() - began
-            kept.keep([AWAY, AWAY_TOO_LONG])
+            kept.keep([AWAY_TOO_LONG])
             away.start()
             too_long.start()
-            all_in(at, list(configs), "fresh", 30)
+            all_in(at, list(configs), "fresh")
             kept.healed = {name: crowd.metrics(name).of("certificate_state", state="fresh") for name in configs}
             until(
                 lambda: all(watch.of(name)[-1].serial == at.serial(name) for name in configs),
@@ -118,7 +118,7 @@ def test_a_status_instead_of_a_renewal(record: Record, status: grpc.StatusCode) 
     assert {line["message"] for line in record.warnings(name)} == {headline}
     assert all(status.name in line["seen"] and line["todo"] for line in record.warnings(name))
     assert record.places[name].read_status()["last_failure"] is None
-    assert 3 <= len(record.ca.taken[name]) <= 5, "asked again, and not in a loop"
+    assert 3 <= len(record.ca.taken[name]) <= 8, "asked again, and not in a loop"
 
 
 def test_a_ca_that_hangs_is_given_up_at_the_deadline_and_asked_again(record: Record) -> None:
@@ -141,10 +141,10 @@ def test_a_ca_away_for_longer_than_half_a_life_is_not_noticed_by_the_workload(re
 
 def test_a_ca_away_for_longer_than_a_life_ends_in_expired_and_heals_by_itself(record: Record) -> None:
     """The expired certificate stays on the wire: Envoy would keep it anyway, and peers say what is wrong with it."""
-    first, *_, last = record.watch.serials(AWAY_TOO_LONG)
     gaps = record.watch.gaps(AWAY_TOO_LONG)
     assert gaps, "it did expire"
-    assert {(gap.serial, gap.error) for gap in gaps} == {(first, "")}
+    ((expired, error),) = {(gap.serial, gap.error) for gap in gaps}
+    assert error == ""
     assert all(gap.at >= gap.not_after for gap in gaps)
     assert record.during[AWAY_TOO_LONG]["state"] == "expired"
     assert record.in_state[AWAY_TOO_LONG] == {"expired"}
@@ -152,7 +152,7 @@ def test_a_ca_away_for_longer_than_a_life_ends_in_expired_and_heals_by_itself(re
     assert (status, why[:24]) == (503, "the certificate expired ")
     errors = [line["message"] for line in record.crowd.lines(AWAY_TOO_LONG) if line["level"] == "error"]
     assert errors == ["the certificate has expired, and there is no other: peers refuse it from now on"]
-    assert last != first
+    assert record.watch.serials(AWAY_TOO_LONG)[-1] != expired
     assert record.watch.of(AWAY_TOO_LONG)[-1].valid
 
 

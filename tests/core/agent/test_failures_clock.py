@@ -33,7 +33,7 @@ BEGIN = {
     SET_BACK: 0.0,
     SET_BACK_AWAY: 0.0,
 }
-LIVES = {AHEAD: 3600.0, AHEAD_OF_ALL: 300.0, BEHIND: 3600.0, SET_AHEAD: 1100.0, SET_BACK: 3600.0, SET_BACK_AWAY: 8.0}
+LIVES = {AHEAD: 3600.0, AHEAD_OF_ALL: 300.0, BEHIND: 3600.0, SET_AHEAD: 1100.0, SET_BACK: 3600.0, SET_BACK_AWAY: 30.0}
 
 
 @dataclass
@@ -45,7 +45,8 @@ class Record:
     places: Places
     cas: dict[str, ScriptedCa]
     during: dict[str, dict[str, Any]] = field(default_factory=dict)  # Any: JSON, looked at in assertions
-    retried_in: float = 0.0
+    asked_again: float = 0.0
+    """Seconds after the clock was set back."""
 
     def first_failure(self, name: str) -> dict[str, Any]:  # Any: as above
         return next(line for line in self.crowds[name].lines() if "fault" in line)
@@ -70,8 +71,8 @@ def record() -> Iterator[Record]:
         all_in(at, [AHEAD, SET_AHEAD, SET_BACK, SET_BACK_AWAY], "fresh")
         kept = Record(stack.enter_context(Watch(at.sockets())), crowds, at, cas)
         cas[SET_BACK_AWAY].stop()
-        until(lambda: crowds[BEHIND].failures() and crowds[AHEAD_OF_ALL].failures(), "two that cannot begin")
-        until(lambda: len(crowds[SET_BACK_AWAY].failures()) >= 2, "one that is overdue")
+        all_in(at, [BEHIND, AHEAD_OF_ALL], "failed")
+        until(lambda: at[SET_BACK_AWAY].read_status()["last_failure"], "one that is overdue")
         until(lambda: all(kept.watch.of(name)[-1:] for name in crowds), "looks")
         for name in crowds:
             kept.during[name] = at[name].read_status()
@@ -82,11 +83,11 @@ def record() -> Iterator[Record]:
         for name in (BEHIND, AHEAD_OF_ALL):
             clocks[name].step(0)
         until(lambda: len(crowds[SET_BACK_AWAY].failures()) > asked, "asked again, though it is due in ten minutes")
-        kept.retried_in = time.monotonic() - began
+        kept.asked_again = time.monotonic() - began
         cas[SET_BACK_AWAY].start()
         clocks[SET_BACK_AWAY].step(0)
         until(lambda: len(kept.watch.serials(SET_AHEAD)) == 2, "renewed")
-        until(lambda: len(kept.watch.serials(SET_BACK_AWAY)) == 2, "renewed when the CA and the clock were right again")
+        until(lambda: len(kept.watch.serials(SET_BACK_AWAY)) >= 2, "renewed when the CA and the clock were right again")
         all_in(at, list(crowds), "fresh")
         until(lambda: all(kept.watch.of(name)[-1].valid for name in crowds), "each is served")
         yield kept
@@ -96,7 +97,7 @@ def test_ahead_a_long_life_is_served_and_renewed_by_what_is_left_of_it(record: R
     said = record.during[AHEAD]
     assert record.watch.gaps(AHEAD) == []
     assert record.crowds[AHEAD].failures() == []
-    left = said["not_after"] - (time.time() + TEN_MINUTES)
+    left = said["not_after"] - (record.cas[AHEAD].taken[AHEAD][0].at + TEN_MINUTES)
     assert said["renew_at"] == pytest.approx(said["not_after"] - left / 2, abs=30)
 
 
@@ -132,7 +133,7 @@ def test_set_back_it_serves_on_and_asks_nobody(record: Record) -> None:
 
 def test_set_back_while_overdue_it_does_not_wait_for_a_time_that_is_ten_minutes_off(record: Record) -> None:
     assert record.during[SET_BACK_AWAY]["state"] == "overdue"
-    assert record.retried_in < 10
+    assert record.asked_again < TEN_MINUTES / 2
     assert all(gap.at >= gap.not_after for gap in record.watch.gaps(SET_BACK_AWAY))
 
 

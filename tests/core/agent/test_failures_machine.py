@@ -33,41 +33,43 @@ def limit(pid: int, which: int, soft: int) -> None:
 def test_suspended_past_a_renewal_and_past_the_end() -> None:
     """A stopped process is what a suspended machine is to the agent: afterwards everything is late at once."""
     short, long = "short", "long"
-    with places() as at, ScriptedCa(life=10) as ca, ExitStack() as stack:
+    with places() as at, ScriptedCa(life=20) as ca, ExitStack() as stack:
         crowds = {name: Crowd({name: at.agent(name, ca)}, at.root / f"{name}.log") for name in (short, long)}
         for crowd in crowds.values():
             stack.enter_context(crowd)
         all_in(at, [short, long], "fresh")
         subscribers = {name: stack.enter_context(Subscriber(at[name].socket)) for name in (short, long)}
-        watch = stack.enter_context(Watch(at.sockets(), patience=0.3))
+        watches = {name: stack.enter_context(Watch({name: at[name].socket})) for name in crowds}
         until(lambda: all(one.pushed for one in subscribers.values()), "the first secret")
-        until(lambda: all(watch.of(name) for name in crowds), "a look")
-        ends = {name: watch.of(name)[0].not_after for name in crowds}
+        until(lambda: all(watch.of(name) for name, watch in watches.items()), "a look")
+        ends = {name: watch.of(name)[-1].not_after for name, watch in watches.items()}
         woken: dict[str, float] = {}
         for crowd in crowds.values():
             os.kill(crowd.pid, signal.SIGSTOP)
-        for name, moment in ((short, ends[short] - 3), (long, ends[long] + 0.5)):
+        for name, moment in ((short, ends[short] - 8), (long, ends[long] + 0.5)):
             time.sleep(max(0.0, moment - time.time()))  # the suspension itself, not a hope
             os.kill(crowds[name].pid, signal.SIGCONT)
             woken[name] = time.time()
         for name, subscriber in subscribers.items():
             wait_for_push(subscriber, woken[name])
-            assert subscriber.pushed[-1][0] - woken[name] < 5
             assert subscriber.status is None, "the stream of before"
         all_in(at, [short, long], "fresh")
-        assert [look for look in watch.gaps(short) if look.at > woken[short]] == [], "from the first moment awake"
+        assert [look for look in watches[short].gaps(short) if look.at > woken[short]] == [], (
+            "from the first moment awake"
+        )
         for name, crowd in crowds.items():
             assert crowd.failures() == [], name
 
 
 def wait_for_push(subscriber: Subscriber, after: float) -> None:
-    until(lambda: subscriber.pushed[-1][0] > after, "a certificate on the stream")
+    sooner = 20  # than at the look that an agent takes at its clock every thirty seconds
+    until(lambda: subscriber.pushed[-1][0] > after, "a certificate on the stream", sooner)
 
 
 def test_a_full_disk_stops_files_and_status_but_no_certificate() -> None:
     """No file may grow: every write to one fails, as on a full disk. `mute` cannot even write its log."""
     told, mute = "told", "mute"
-    with places() as at, ScriptedCa(life=5) as ca, ExitStack() as stack:
+    with places() as at, ScriptedCa(life=16) as ca, ExitStack() as stack:
         configs = {name: at.agent(name, ca) for name in (told, mute)}
         crowds = {name: Crowd({name: configs[name]}, at.root / name / "log", piped=name == told) for name in configs}
         for crowd in crowds.values():
@@ -78,22 +80,27 @@ def test_a_full_disk_stops_files_and_status_but_no_certificate() -> None:
         until(lambda: all(at[name].certs.joinpath("..data").exists() for name in configs), "files")
         for crowd in crowds.values():
             limit(crowd.pid, resource.RLIMIT_FSIZE, 0)
-        frozen = {name: files_serial(at[name].certs) for name in configs}
         seen = {name: len(subscriber.pushed) for name, subscriber in subscribers.items()}
-        until(lambda: all(len(subscribers[name].pushed) >= seen[name] + 2 for name in configs), "certificates go on")
+        until(lambda: all(len(subscribers[name].pushed) > seen[name] for name in configs), "one that finds no room")
+        frozen = {name: files_serial(at[name].certs) for name in configs}
+        until(lambda: all(len(subscribers[name].pushed) > seen[name] + 1 for name in configs), "certificates go on")
         assert {name: files_serial(at[name].certs) for name in configs} == frozen, "an old pair, but a pair"
         for crowd in crowds.values():
             limit(crowd.pid, resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
         for name in configs:
             wait_for_caught_up(at, watch, name)
             assert watch.gaps(name) == []
-            assert [path for path in at[name].directory.rglob("*.new") if path.name != "token.new"] == []
-            assert len(list(at[name].certs.glob("..set-*"))) <= 2
+            until(lambda: not half_written(at[name].directory), "nothing half written")  # noqa: B023 - called here
+            until(lambda: len(list(at[name].certs.glob("..set-*"))) <= 2, "old sets gone")  # noqa: B023 - as above
             assert crowds[name].failures() == []
         said = [line for line in crowds[told].lines() if line["level"] == "warning"]
         assert said[0]["message"] == "the files could not be written"
         assert "File too large" in said[0]["seen"]
         assert [crowd.stop() for crowd in crowds.values()] == [0, 0]
+
+
+def half_written(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*.new") if path.name != "token.new"]
 
 
 def wait_for_caught_up(at: Places, watch: Watch, name: str) -> None:
@@ -103,7 +110,7 @@ def wait_for_caught_up(at: Places, watch: Watch, name: str) -> None:
 
 def test_without_descriptors_the_connected_are_served_and_the_rest_comes_back() -> None:
     """Somebody beside the workload holds connections until there is no descriptor left, and lets go after a while."""
-    with places() as at, ScriptedCa(life=12) as ca, Crowd({ONE: at.agent(ONE, ca)}, at.root / "log") as crowd:
+    with places() as at, ScriptedCa(life=24) as ca, Crowd({ONE: at.agent(ONE, ca)}, at.root / "log") as crowd:
         all_in(at, [ONE], "fresh")
         with Watch(at.sockets()) as watch, Subscriber(at[ONE].socket) as subscriber:
             until(lambda: subscriber.pushed and watch.of(ONE), "the secret")

@@ -31,7 +31,7 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount, or to give 
 
 def served(files: AgentFiles) -> int:
     """The serial of the certificate on the socket."""
-    with WorkloadApiClient(f"unix://{files.socket}", default_timeout=10) as client:
+    with WorkloadApiClient(f"unix://{files.socket}", default_timeout=60) as client:
         return client.fetch_x509_svid().leaf.serial_number
 
 
@@ -99,7 +99,7 @@ def test_without_a_socket_trouble_from_the_start_is_the_end(ca: FakeCa, files: A
     files.certs.write_text("in the way")
     agent = AgentProcess(replace(files.config(ca), sds_socket=None), files.log).start()
     assert agent.process is not None
-    assert agent.process.wait(20) == 1
+    assert agent.process.wait(60) == 1
     assert "no directory" in files.log.read_text()
     assert ca.calls == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import logging
@@ -46,7 +47,7 @@ AUTHORITY = FakeAuthority()
 
 
 class Ca:
-    """Signs for tokens, is away, or refuses; and keeps which tokens were shown to it."""
+    """Signs for tokens by the clock of the machine, is away, or refuses; and keeps which tokens were shown to it."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -61,7 +62,7 @@ class Ca:
             raise CaUnavailableError("UNAVAILABLE", "away", todo="wait")
         if self.refuses:
             raise CaRefusedError("UNAUTHENTICATED", "token_revoked", "refused", todo="none")
-        AUTHORITY.now = self.machine.now
+        AUTHORITY.now = self.machine.now  # later, and the next run would find a longer life than it wishes for
         return Answer(tuple(AUTHORITY.answer(csr_pem, ends=LIFE)))
 
     async def report(self, bundle: BundleHeld, credential: Credential) -> None:
@@ -73,8 +74,8 @@ class Machine:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.ca = Ca(self)
         self.now = time.time()
+        self.ca = Ca(self)
 
     @asynccontextmanager
     async def agent(self, *, cached: bool = True) -> AsyncIterator[NodeSessions]:
@@ -105,6 +106,7 @@ class Machine:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node, "LONGEST_SLEEP_SECONDS", 0.02)
+    token.cache_clear()
 
 
 @pytest.fixture
@@ -112,7 +114,9 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "cache")
 
 
+@functools.cache
 def token(mark: str = "a", *, life: float | None = 1800) -> str:
+    """The same one whenever a test asks for it, though a second may have begun meanwhile."""
     return fake_token(expires_at=None if life is None else time.time() + life, mark=mark)
 
 

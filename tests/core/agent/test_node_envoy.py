@@ -116,24 +116,24 @@ def test_two_workloads_on_one_socket_each_get_their_own(node: Node) -> None:
 
 
 def test_an_expiring_token_is_exchanged_by_reconnecting_and_no_request_fails(node: Node) -> None:
-    """Tokens of 18 s, rewritten at 80 % as by a kubelet; certificates of 15 s. Each stream's token is soon spent."""
-    node.agent.ttl = "15s"
+    """Tokens of 24 s, each in place for half of that; certificates of 20 s. Each stream's token is soon spent."""
+    node.agent.ttl = "20s"
     stop = threading.Event()
 
     def kubelet() -> None:
-        while not stop.wait(18 * 0.8):
+        while not stop.wait(12):
             for name in ("client", "server"):
-                node.give_token(name, lifetime=18)
+                node.give_token(name, lifetime=24)
 
     for name in ("client", "server"):
-        node.give_token(name, lifetime=18)
+        node.give_token(name, lifetime=24)
     thread = threading.Thread(target=kubelet)
     with node.agent:
         thread.start()
         try:
             with node.envoys() as (_, client), Traffic(client.listener()) as traffic:
-                wait_until(lambda: len(traffic.tally.serials) >= 4, "four certificates at work", seconds=60)
-                wait_until(lambda: asked_back(node) >= 4, "tokens exchanged on both sides", seconds=60)
+                wait_until(lambda: len(traffic.tally.serials) >= 4, "four certificates at work")
+                wait_until(lambda: asked_back(node) >= 4, "tokens exchanged on both sides")
                 traffic.wait_sent(50)
         finally:
             stop.set()
@@ -170,7 +170,7 @@ def test_a_third_that_would_be_one_of_them_gets_nothing_until_it_has_a_token_of_
             wait_until(lambda: node.agent.log.read_text().count("token_bad_signature") >= 2, "refused more than once")
             assert envoy.serials() == ()
             put_token(mallory.token, node.token("mallory"))
-            envoy.wait_live(60)  # Envoy's own retries are up to half a minute apart
+            envoy.wait_live(100)  # Envoy's own retries are up to half a minute apart
             assert len(envoy.serials()) == 1
             assert set(envoy.serials()).isdisjoint((*client.serials(), *server.serials()))
             with pytest.raises(UnavailableError):  # it is mallory now, and the server lets only the client in
@@ -200,7 +200,7 @@ def test_start_order_does_not_matter(node: Node, agent_first: bool) -> None:
         if not agent_first:
             time.sleep(1.5)  # Envoy has failed to connect at least once
             node.agent.start()
-        server.wait_live(60)
+        server.wait_live()
 
 
 def test_an_agent_killed_and_restarted_under_traffic_fails_no_request(node: Node) -> None:
@@ -209,7 +209,7 @@ def test_an_agent_killed_and_restarted_under_traffic_fails_no_request(node: Node
         node.agent.kill()
         traffic.wait_sent(50)
         node.agent.start()
-        wait_until(lambda: len(traffic.tally.serials) == 2, "the new agent's certificate", seconds=60)
+        wait_until(lambda: len(traffic.tally.serials) == 2, "the new agent's certificate")
         traffic.wait_sent(50)
     assert traffic.tally.failed == 0, traffic.tally.failures
 
@@ -223,4 +223,4 @@ def test_a_ca_away_at_the_start_is_waited_for(node: Node) -> None:
         address = node.ca.server.address.rpartition(":")
         listen = HostPort(address[0], int(address[2]))
         with CaServer(dataclasses.replace(node.ca.config, listen=listen)):
-            server.wait_live(40)
+            server.wait_live(100)

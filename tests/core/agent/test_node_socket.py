@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from meshpki.wire.workload_pb2 import X509SVIDResponse
 from support import ca_server
 from support.agent_process import wait_until
 from support.authority import make_authority
-from support.node_agent import NodeAgentProcess, Stream, free_ports, leaf_of, spiffe_id_of, with_token
+from support.node_agent import NodeAgentProcess, Stream, free_ports, leaf_of, put_token, spiffe_id_of, with_token
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -53,12 +54,12 @@ class Node:
         with grpc.insecure_channel(f"unix:{self.agent.socket}") as channel:
             if kind is Kind.UNARY:
                 unary: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
-                return unary(b"", metadata=metadata, timeout=20)
+                return unary(b"", metadata=metadata, timeout=60)
             if kind is Kind.SERVER_STREAM:
                 served: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(path)
-                return next(served(b"", metadata=metadata, timeout=20))
+                return next(served(b"", metadata=metadata, timeout=60))
             both: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(path)
-            return next(both(iter((b"",)), metadata=metadata, timeout=20))
+            return next(both(iter((b"",)), metadata=metadata, timeout=60))
 
 
 def spiffe_id(name: str) -> str:
@@ -223,12 +224,13 @@ def test_a_spiffe_client_has_no_token_and_so_no_identity_here(node: Node, path: 
 
 
 def test_a_token_that_was_accepted_is_refused_once_it_has_expired(node: Node) -> None:
-    token = node.token("brief", lifetime=7)
+    token = node.token("brief", lifetime=12)
+    ends = time.time() + 12
     with node.stream(token) as stream:
         assert spiffe_id_of(stream.secrets()["default"]) == spiffe_id("brief")
         with node.stream(token) as again:
             assert spiffe_id_of(again.secrets()["default"]) == spiffe_id("brief")
-        time.sleep(7.1)
+        wait_until(lambda: time.time() > ends + 0.1, "the end of the token")
         assert refusal(node.stream(token)) == (grpc.StatusCode.UNAUTHENTICATED, OPAQUE)
     wait_until(lambda: "call_with_expired_token" in reasons(node.agent), "our log says why: the CA was not asked")
 
@@ -241,7 +243,7 @@ def reasons(agent: NodeAgentProcess) -> list[str]:
 def test_a_stream_whose_token_is_spent_ends_with_a_clean_status_before_its_certificate_does(
     node: Node, own: NodeAgentProcess
 ) -> None:
-    own.ttl = "10s"
+    own.ttl = "30s"
     with own, Stream(own.socket, with_token(node.token("brief", lifetime=8)), "default") as stream:
         leaf = leaf_of(stream.secrets()["default"])
         with pytest.raises(StopIteration):
@@ -257,12 +259,17 @@ def test_other_roots_reach_every_stream_without_a_renewal(node: Node, own: NodeA
         streams = [Stream(own.socket, with_token(node.token(name)), "ROOTCA") for name in ("a", "b")]
         for stream in streams:
             assert stream.secrets()["ROOTCA"].validation_context.trusted_ca.inline_bytes.count(b"BEGIN") == 1
-        own.roots.write_bytes(node.ca.authority.root_pem + other)
-        begun = time.monotonic()
+        took = []
+        for count in (2, 1, 2, 1, 2):
+            begun = time.monotonic()
+            put_token(own.roots, node.ca.authority.root_pem + other * (count - 1))
+            for stream in streams:
+                roots = stream.secrets()["ROOTCA"].validation_context.trusted_ca.inline_bytes
+                assert roots.count(b"BEGIN") == count
+            took.append(time.monotonic() - begun)
+        assert statistics.median(took) < 1, "the machine of the tests may stand still now and then, but not each time"
         for stream in streams:
-            assert stream.secrets()["ROOTCA"].validation_context.trusted_ca.inline_bytes.count(b"BEGIN") == 2
             stream.close()
-        assert time.monotonic() - begun < 5  # one second is promised; the machine of the tests may be busy
 
 
 def test_a_node_takes_only_so_many(node: Node, own: NodeAgentProcess) -> None:
@@ -355,10 +362,10 @@ def test_metrics_and_status_tell_of_the_accepted_only(node: Node, own: NodeAgent
         assert refusal(Stream(own.socket, with_token(TokenMaker(slot=3).token(now=time.time(), name="evil")), "x"))
         with Stream(own.socket, with_token(node.token("api")), "default") as stream:
             stream.secrets()
-            page = urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
+            page = urllib.request.urlopen(f"http://{address}/metrics", timeout=60).read().decode()
             assert f'meshpki_agent_certificate_state{{spiffe_id="{spiffe_id("api")}",state="fresh"}} 1.0' in page
             assert "evil" not in page
-            assert urllib.request.urlopen(f"http://{address}/readyz", timeout=10).status == 200
+            assert urllib.request.urlopen(f"http://{address}/readyz", timeout=60).status == 200
             wait_until(lambda: own.status().get("identities"), "the status")
             (standing,) = own.status()["identities"]
             assert (standing["spiffe_id"], standing["state"]) == (spiffe_id("api"), "fresh")

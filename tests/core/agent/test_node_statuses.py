@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -79,8 +80,10 @@ class Caller:
         return await call.code(), await call.details() or ""
 
 
+@functools.cache
 def text_of(mark: str) -> str:
-    return fake_token(expires_at=time.time() + 3600, mark=mark)
+    """The same one for a mark, though a second may have begun meanwhile."""
+    return fake_token(expires_at=time.time() + 86_400, mark=mark)
 
 
 def serving(

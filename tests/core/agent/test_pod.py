@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
 
+from support import crowd
 from support.agent_process import AgentFiles, AgentProcess, wait_until
 from support.crowd import files_serial
 from support.fake_ca import SERVER_NAME, FakeAuthority, FakeCa
@@ -54,13 +54,18 @@ def test_other_roots_reach_the_files_within_a_second_and_the_ca_hears_nothing(ca
     with AgentProcess(files.config(ca), files.log):
         wait_until(lambda: state(files) == "fresh", "fresh")
         before = files_serial(files.certs)
-        put_roots(files, ca.authority.roots_pem + NEW.roots_pem)
-        wait_until(lambda: roots(files) == {old, new}, "old and new together", seconds=1)
+        took = []
+        for wanted in ({old, new}, {old}) * 2 + ({old, new},):
+            began = time.monotonic()
+            put_roots(files, ca.authority.roots_pem + (NEW.roots_pem if new in wanted else b""))
+            wait_until(lambda: roots(files) == wanted, "what the file says")  # noqa: B023 - called here
+            took.append(time.monotonic() - began)
+        assert statistics.median(took) < 1, "the machine of the tests may stand still now and then, but not each time"
         files.roots.write_bytes(ca.authority.roots_pem[:200])  # half of it, in place
-        wait_until(lambda: "no good" in files.log.read_text(), "a word about it", seconds=1)
+        wait_until(lambda: "no good" in files.log.read_text(), "a word about it")
         assert roots(files) == {old, new}
         files.roots.write_bytes(ca.authority.roots_pem)
-        wait_until(lambda: roots(files) == {old}, "the new one gone again", seconds=1)
+        wait_until(lambda: roots(files) == {old}, "the new one gone again")
         assert files_serial(files.certs) == before
         assert len(ca.calls) == 1
 
@@ -75,9 +80,7 @@ def test_a_ca_moves_to_another_root_and_the_agent_follows(ca: FakeCa, files: Age
         ca.authority = NEW
         ca.start()
         put_roots(files, NEW.roots_pem)  # what is held is trusted no more: asked at once, not at half of its life
-        wait_until(
-            lambda: serial(files) != before and state(files) == "fresh", "a certificate of the new root", seconds=5
-        )
+        wait_until(lambda: serial(files) != before and state(files) == "fresh", "a certificate of the new root")
         assert roots(files) == {NEW.root.certificate}
 
 
@@ -93,7 +96,7 @@ def test_restarted_without_a_ca_and_without_a_token_it_serves_at_once_what_is_va
     files.token.unlink()
     files.socket.unlink()
     with agent:
-        wait_until(lambda: state(files) == "fresh" and files.socket.is_socket(), "fresh", seconds=10)
+        wait_until(lambda: state(files) == "fresh" and files.socket.is_socket(), "fresh")
         assert serial(files) == before
         assert f"{files_serial(files.certs):x}" == before
         assert "of an earlier run" in files.log.read_text()
@@ -146,7 +149,7 @@ def test_served_without_a_token_it_ends_when_the_token_that_comes_is_anothers(ca
         wait_until(lambda: state(files) == "fresh" and files.socket.is_socket(), "served from the cache")
         files.write_token(expires_at=time.time() + 3600, account="default:api")
         assert agent.process is not None
-        assert agent.process.wait(20) != 0
+        assert agent.process.wait(60) != 0
         assert not files.socket.exists()
         assert "the token that has come is another account's" in files.log.read_text()
     files.status.unlink()
@@ -185,17 +188,12 @@ def test_a_directory_that_can_hold_no_cache_stops_nothing(ca: FakeCa, files: Age
 
 def page(files: AgentFiles, path: str) -> tuple[int, str]:
     port = re.findall(r'"port": (\d+)', files.log.read_text())[-1]
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+    return crowd.page(int(port), path)
 
 
 def test_readiness_tells_the_truth_from_before_the_first_certificate_to_its_end(ca: FakeCa, files: AgentFiles) -> None:
     ca.stop()
-    ca.life = 4
+    ca.life = 15
     with AgentProcess(replace(files.config(ca), http="127.0.0.1:0"), files.log) as agent:
         wait_until(lambda: state(files) == "failed", "failed")
         assert page(files, "/livez") == (200, "ok\n")
@@ -228,7 +226,7 @@ def test_every_line_of_the_command_is_json_whatever_grpc_meets(ca: FakeCa, files
             time.sleep(0.2)  # for the lines of gRPC's own threads
         finally:
             process.terminate()
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert out == b""
     lines = [json.loads(line) for line in err.splitlines()]
     assert any("the CA gave no answer" in line["message"] for line in lines)

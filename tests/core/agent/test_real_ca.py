@@ -71,7 +71,7 @@ def test_gets_a_certificate_for_the_tokens_account(real_ca: RunningCa, own_files
         wait_until(lambda: own_files.read_status().get("state") == "fresh", "fresh")
         status = own_files.read_status()
         assert status["spiffe_id"] == SPIFFE_ID
-        assert 590 < status["not_after"] - time.time() <= 600
+        assert 500 < status["not_after"] - time.time() <= 600
         chain = x509.load_pem_x509_certificates((own_files.certs / "cert-chain.pem").read_bytes())
         roots = x509.load_pem_x509_certificates((own_files.certs / "root-cert.pem").read_bytes())
         chain[-1].verify_directly_issued_by(roots[0])
@@ -86,7 +86,9 @@ def test_a_wrong_audience_is_denied_in_the_cas_own_word_and_mended_by_a_new_toke
         wait_until(lambda: own_files.read_status().get("state") == "denied", "denied")
         assert fault(own_files) == TokenReason.WRONG_AUDIENCE
         put_token(own_files, real_ca)
-        wait_until(lambda: own_files.read_status().get("state") == "fresh", "fresh", seconds=5)
+        wait_until(
+            lambda: own_files.read_status().get("state") == "fresh", "fresh", seconds=20
+        )  # sooner than the next try of one that was refused
 
 
 def test_sign_once_tells_the_reason(real_ca: RunningCa) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from dataclasses import replace
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
     from support.ca_server import RunningCa
 
 _Answer = TypeVar("_Answer")
-BOUND = 8
+LIFE, BOUND = 14, 30
+"""Seconds of a certificate, and of what the CA renews without a token: half a life is what a machine may be late."""
 DIGEST = "ab" * 32
 
 
 @pytest.fixture
 def renewing_ca(tmp_path: Path) -> Iterator[RunningCa]:
-    with renewal.running(tmp_path, ttl=3, without_token=BOUND) as running:
+    with renewal.running(tmp_path, ttl=LIFE, without_token=BOUND) as running:
         yield running
 
 
@@ -50,9 +52,9 @@ def own_files(short_dir: Path, renewing_ca: RunningCa) -> AgentFiles:
     return files
 
 
-def put_token(files: AgentFiles, ca: RunningCa, lifetime: int = 3600) -> None:
+def put_token(files: AgentFiles, ca: RunningCa, *, name: str = "web") -> None:
     passing = files.directory / "token.new"
-    passing.write_bytes(ca.maker.token(now=time.time(), lifetime=lifetime))
+    passing.write_bytes(ca.maker.token(now=time.time(), name=name))
     passing.replace(files.token)
 
 
@@ -81,44 +83,63 @@ def lines(files: AgentFiles, words: str) -> list[dict[str, object]]:
 TOKEN_AT_FAULT = "the token is at fault: the certificate that is held is the credential instead"
 
 
+LOST: dict[str, tuple[Callable[[AgentFiles], object], str]] = {
+    "gone": (lambda files: files.token.unlink(), "token_missing"),
+    "empty": (lambda files: files.token.write_bytes(b""), "token_missing"),
+    "expired": (lambda files: files.token.write_text(fake_token(expires_at=time.time() - 5)), "token_expired"),
+}
+
+
+def last_reason(files: AgentFiles) -> object:
+    return (files.read_status().get("last_failure") or {}).get("reason")
+
+
 @pytest.mark.e2e
-@pytest.mark.parametrize(
-    ("lose", "reason"),
-    [
-        (lambda files, ca: files.token.unlink(), "token_missing"),
-        (lambda files, ca: files.token.write_bytes(b""), "token_missing"),
-        (lambda files, ca: files.token.write_text(fake_token(expires_at=time.time() - 5)), "token_expired"),
-    ],
-    ids=["gone", "empty", "expired"],
-)
-def test_alive_to_the_bound_then_denied_and_well_again_with_a_token(
-    renewing_ca: RunningCa, own_files: AgentFiles, lose: Callable[[AgentFiles, RunningCa], None], reason: str
-) -> None:
-    with AgentProcess(config(own_files, renewing_ca), own_files.log):
-        wait_until(lambda: own_files.read_status().get("state") == "fresh", "a first certificate")
-        first = served(own_files)
-        lose(own_files, renewing_ca)
+def test_alive_to_the_bound_then_denied_and_well_again_with_a_token(renewing_ca: RunningCa, short_dir: Path) -> None:
+    """Three agents at once, since all of it is waiting; each loses its token in another way."""
+    agents = {name: AgentFiles(short_dir / name) for name in LOST}
+    begun = time.time()
+    with contextlib.ExitStack() as stack:
+        for name, files in agents.items():
+            files.directory.mkdir()
+            files.roots.write_bytes(renewing_ca.authority.root_pem)
+            put_token(files, renewing_ca, name=name)
+            stack.enter_context(AgentProcess(config(files, renewing_ca), files.log))
+        for files in agents.values():
+            wait_until(lambda: files.read_status().get("state") == "fresh", "a first certificate")  # noqa: B023 - called here
+        first = {name: served(files) for name, files in agents.items()}
+        for name, (lose, _) in LOST.items():
+            lose(agents[name])
         gaps = 0
-        while own_files.read_status()["state"] == "fresh":
-            assert time.time() < first.not_valid_before_utc.timestamp() + 60, "the bound was never reached"
-            gaps += served(own_files).not_valid_after_utc.timestamp() <= time.time()
+        while any(last_reason(files) != "renewal_token_needed" for files in agents.values()):
+            now = time.time()
+            assert now < begun + 120, "the bound was never reached"
+            if now < begun + BOUND - 1:
+                gaps += sum(served(files).not_valid_after_utc.timestamp() <= now for files in agents.values())
             time.sleep(0.05)
         assert gaps == 0
-        last, status = served(own_files), own_files.read_status()
-        assert status["state"] == "denied"
-        assert status["last_failure"]["reason"] == "renewal_token_needed"
-        assert last.serial_number != first.serial_number
-        records = [line.record for line in tail(renewing_ca.config.audit, 100)]
-        issued = [record for record in records if record.kind is RecordKind.ISSUED]
-        assert len(issued) >= 3
-        assert [record.renewed_from for record in issued] == ["", *(record.serial for record in issued[:-1])]
-        assert len({record.attested_at for record in issued}) == 1
-        assert len(lines(own_files, TOKEN_AT_FAULT)) >= 1
-        assert {line["reason"] for line in lines(own_files, TOKEN_AT_FAULT) if line["level"] == "warning"} == {reason}
-        wait_until(lambda: time.time() > last.not_valid_after_utc.timestamp(), "the bound")
-        put_token(own_files, renewing_ca)
-        wait_until(lambda: own_files.read_status().get("state") == "fresh", "well again", seconds=10)
-        assert served(own_files).not_valid_after_utc > last.not_valid_after_utc
+        for name, files in agents.items():
+            last = stays_denied(renewing_ca, files, name, first[name])
+            wait_until(lambda: time.time() > last.not_valid_after_utc.timestamp(), "the bound")  # noqa: B023 - as above
+            put_token(files, renewing_ca, name=name)
+            wait_until(lambda: files.read_status().get("state") == "fresh", "well again", seconds=20)  # noqa: B023
+            assert served(files).not_valid_after_utc > last.not_valid_after_utc
+
+
+def stays_denied(ca: RunningCa, files: AgentFiles, name: str, first: x509.Certificate) -> x509.Certificate:
+    """See what is told of one whose certificate the CA renews no more; gives the last one."""
+    last = served(files)
+    assert files.read_status()["state"] in {"denied", "expired"}, "which of them is a matter of time"
+    assert last.serial_number != first.serial_number
+    records = [line.record for line in tail(ca.config.audit, 1000)]
+    issued = [record for record in records if record.kind is RecordKind.ISSUED and record.service_account == name]
+    assert len(issued) >= 3
+    assert [record.renewed_from for record in issued] == ["", *(record.serial for record in issued[:-1])]
+    assert len({record.attested_at for record in issued}) == 1
+    said = lines(files, TOKEN_AT_FAULT)
+    assert len(said) >= 1
+    assert {line["reason"] for line in said if line["level"] == "warning"} == {LOST[name][1]}
+    return last
 
 
 @pytest.mark.e2e
@@ -126,10 +147,10 @@ def test_a_listener_that_is_away_is_no_worse_than_no_token(renewing_ca: RunningC
     with AgentProcess(replace(config(own_files, renewing_ca), ca_renewal_address="127.0.0.1:9"), own_files.log):
         wait_until(lambda: own_files.read_status().get("state") == "fresh", "a first certificate")
         own_files.token.unlink()
-        wait_until(lambda: own_files.read_status().get("state") == "overdue", "overdue")
+        wait_until(lambda: own_files.read_status().get("state") in {"overdue", "expired"}, "overdue")
         assert own_files.read_status()["last_failure"]["kind"] == "network"
         put_token(own_files, renewing_ca)
-        wait_until(lambda: own_files.read_status().get("state") == "fresh", "well again", seconds=15)
+        wait_until(lambda: own_files.read_status().get("state") == "fresh", "well again")
 
 
 @pytest.mark.e2e
@@ -139,7 +160,7 @@ def test_a_restarted_agent_without_a_token_goes_on_from_its_cache(
     cached = replace(config(own_files, renewing_ca), cache=own_files.directory / "cache")
     with AgentProcess(cached, own_files.log) as agent:
         wait_until(lambda: own_files.read_status().get("state") == "fresh", "a first certificate")
-        wait_until(lambda: any((own_files.directory / "cache").iterdir()), "a cache")
+        wait_until(lambda: list((own_files.directory / "cache").glob("*.json")), "a cache")
         own_files.token.unlink()
         agent.kill()
     before = served(own_files)
@@ -156,12 +177,12 @@ def test_the_ca_knows_which_roots_the_agent_serves(renewing_ca: RunningCa, own_f
         return found
 
     with AgentProcess(config(own_files, renewing_ca), own_files.log):
-        wait_until(reports, "a first report", seconds=20)
+        wait_until(reports, "a first report")
         (first,) = reports()
         assert first["instance"] == "pod:0b0e4f3a-8f1e-4a57-9b6e-3d2c1b0a9f8e"
         assert (first["sequence"], first["roots"]) == (1, 1)
         own_files.roots.write_bytes(renewing_ca.authority.root_pem + make_authority().root_pem)
-        wait_until(lambda: [each["roots"] for each in reports()] == [2], "word of the second root", seconds=20)
+        wait_until(lambda: [each["roots"] for each in reports()] == [2], "word of the second root")
         (second,) = reports()
         assert second["digest"] != first["digest"]
         assert second["sequence"] == 2

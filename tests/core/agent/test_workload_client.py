@@ -46,7 +46,7 @@ def served_serial(files: AgentFiles) -> int:
 
 @pytest.mark.usefixtures("agent")
 def test_the_client_gets_svid_key_chain_and_bundle(ca: FakeCa, files: AgentFiles) -> None:
-    with WorkloadApiClient(address(files), default_timeout=10) as client:
+    with WorkloadApiClient(address(files), default_timeout=60) as client:
         svid = client.fetch_x509_svid()
         (only,) = client.fetch_x509_svids()
         held = client.fetch_x509_context()
@@ -66,13 +66,13 @@ def test_the_client_finds_the_socket_by_its_well_known_variable(
     files: AgentFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", address(files))
-    with WorkloadApiClient(default_timeout=10) as client:
+    with WorkloadApiClient(default_timeout=60) as client:
         assert client.fetch_x509_svid().spiffe_id == SpiffeId(SPIFFE_ID)
 
 
 @pytest.mark.usefixtures("agent")
 def test_the_other_profile_is_a_clear_no(files: AgentFiles) -> None:
-    with WorkloadApiClient(address(files), default_timeout=10) as client:
+    with WorkloadApiClient(address(files), default_timeout=60) as client:
         for ask in (
             lambda: client.fetch_jwt_svid({"somebody"}),
             client.fetch_jwt_bundles,
@@ -101,7 +101,7 @@ def test_a_source_follows_every_rotation(ca: FakeCa, files: AgentFiles) -> None:
 
         source.subscribe_for_updates(note)
         with arrived:
-            assert arrived.wait_for(lambda: len(seen) >= 4, 30)
+            assert arrived.wait_for(lambda: len(seen) >= 4, 60)
         assert len(set(seen)) == len(seen), "each message brought something new"
         wait_until(
             lambda: source.get_x509_context().default_svid.leaf.serial_number == served_serial(files), "the newest"
@@ -111,7 +111,7 @@ def test_a_source_follows_every_rotation(ca: FakeCa, files: AgentFiles) -> None:
 
 def _source(files: AgentFiles) -> X509Source:
     wait_until(files.socket.is_socket, "a socket")
-    return X509Source(socket_path=address(files), timeout_in_seconds=20)
+    return X509Source(socket_path=address(files), timeout_in_seconds=60)
 
 
 def test_a_source_outlives_its_agent(ca: FakeCa, files: AgentFiles) -> None:
@@ -131,12 +131,12 @@ def test_a_source_outlives_its_agent(ca: FakeCa, files: AgentFiles) -> None:
 def test_an_identity_that_the_ca_denies_is_permission_denied_once_the_certificate_is_over(
     ca: FakeCa, files: AgentFiles
 ) -> None:
-    ca.life = 4
+    ca.life = 16
     with AgentProcess(files.config(ca), files.log):
         wait_until(files.socket.is_socket, "a socket")
         ca.status = grpc.StatusCode.PERMISSION_DENIED
         wait_until(lambda: files.read_status().get("state") == "denied", "denied")
-        with WorkloadApiClient(address(files), default_timeout=10) as client:
+        with WorkloadApiClient(address(files), default_timeout=60) as client:
             assert client.fetch_x509_svid().spiffe_id == SpiffeId(SPIFFE_ID), "still valid, still served"
             wait_until(lambda: files.read_status().get("state") == "expired", "expired")
             with pytest.raises(WorkloadApiError, match="no identity is issued"):

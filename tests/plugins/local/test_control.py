@@ -84,7 +84,7 @@ def test_a_supervisor_of_another_version_is_replaced(state: Path, monkeypatch: p
         effect = SupervisorProcess(layout, Settings(workloads=(WEB,)))
         assert "the supervisor is version" in effect.observe().detail
         effect.apply(silent)
-        assert old.wait(30) == 0
+        assert old.wait(60) == 0
         assert started == [layout]
         assert pids(layout) == {}
 
@@ -101,7 +101,7 @@ def test_undoing_an_update_leaves_the_supervisor_at_work(state: Path) -> None:
         assert process.poll() is None
         assert len(pids(layout)) == 1
         effect.undo({"ran": False}, silent)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert not layout.run.exists()
     assert not layout.logs.exists()
     assert pids(layout) == {}

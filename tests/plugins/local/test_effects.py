@@ -113,7 +113,7 @@ def test_a_life(layout: Layout, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_before_any_touch_it_is_gone_on_with_or_taken_back(tmp_path: Path, name: str) -> None:
     command = [sys.executable, killed_effects.__file__, name, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=170)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) >= 3, "it was killed somewhere"
 
@@ -443,9 +443,12 @@ def test_a_configuration_of_the_operators_is_foreign(layout: Layout) -> None:
     assert state_of(CaConfig(layout, SETTINGS)) is EffectState.FOREIGN
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow beyond a few bytes: what write(2) then says is what it says on a full disk."""
+    """No file may grow beyond a few bytes: what write(2) then says is what it says on a full disk.
+
+    Around what is tried alone: what pytest itself writes meanwhile may be to a file, too.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
@@ -456,11 +459,10 @@ def full_disk() -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_full_disk_is_an_error_and_leaves_no_half_file(layout: Layout, name: str) -> None:
     effect = make(name, layout)
-    with pytest.raises(MachineError, match="could not"):
+    with full_disk(), pytest.raises(MachineError, match="could not"):
         effect.apply(silent)
     assert [path for path in layout.state.rglob("*") if path.is_file()] == []
     assert state_of(effect) is EffectState.ABSENT

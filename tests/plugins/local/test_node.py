@@ -121,6 +121,7 @@ def test_each_workload_is_asked_for_with_its_own_token(layout: Layout, tmp_path:
         assert statuses.read(layout, NODE, A) is None
         with agent:
             assert agent.socket == layout.node_socket
+            wait_until(lambda: statuses.read(layout, NODE, A) and statuses.read(layout, NODE, B), "an answer for each")
             a, b = (statuses.read(layout, NODE, account) for account in (A, B))
             assert a is not None
             assert b is not None

@@ -15,7 +15,7 @@ import pytest
 from meshpki.errors import MachineError
 from meshpki_local import processes
 from meshpki_local.processes import ProcessRef
-from support.local_supervisor import SLEEPER, STUBBORN, until
+from support.local_supervisor import BOUND, SLEEPER, STUBBORN, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,14 +68,18 @@ def test_a_name_with_brackets_does_not_confuse(tmp_path: Path) -> None:
         process.wait()
 
 
-@pytest.mark.parametrize(("source", "end"), [(SLEEPER, signal.SIGTERM), (STUBBORN, signal.SIGKILL)])
-def test_stop_asks_then_kills(tmp_path: Path, source: str, end: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("source", "seconds", "end"),
+    [(SLEEPER, 60, signal.SIGTERM), (STUBBORN, 0.5, signal.SIGKILL)],
+    ids=["willing", "stubborn"],
+)
+def test_stop_asks_then_kills(tmp_path: Path, source: str, seconds: float, end: signal.Signals) -> None:
     ready = tmp_path / "ready"
     first, _, rest = source.partition("time.sleep")
     process = subprocess.Popen([sys.executable, "-c", f"{first}open({str(ready)!r}, 'w'); time.sleep{rest}"])
     until(ready.exists, "it has come up")
-    processes.stop([refer(process)], 0.5)
-    assert process.wait(5) == -end
+    processes.stop([refer(process)], seconds)
+    assert process.wait(BOUND) == -end
 
 
 def test_only_marked_processes_of_this_installation_are_found(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def in_this_process() -> Iterator[None]:
+    """For `supervise` called here: the tests after this one are to find the umask that they are used to."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture
@@ -184,13 +192,12 @@ def test_a_file_that_was_away_and_came_back_is_no_problem_any_more(state: Path) 
 def test_sigterm_ends_everything_agents_before_the_ca(state: Path) -> None:
     note = "import signal, sys, time, pathlib\n"
     note += "def end(*_):\n time.sleep({pause})\n open({path!r}, 'a').write({name!r} + '\\n')\n sys.exit()\n"
-    note += "signal.signal(signal.SIGTERM, end)\ntime.sleep(600)"
+    note += "signal.signal(signal.SIGTERM, end)\npathlib.Path({path!r} + {name!r}).touch()\ntime.sleep(600)"
     path = str(state / "order")
     children = {name: note.format(pause=pause, path=path, name=name) for name, pause in (("ca", 0), ("agent-a", 0.5))}
     layout = prepare(state, children)
     with running(layout) as supervisor:
-        until(lambda: len(pids(layout)) == 2, "all run")
-        time.sleep(0.3)  # For the children to have set their handlers: a stand-in has no other way to say so.
+        until(lambda: all(Path(path + name).exists() for name in children), "all have set their handlers")
         supervisor.send_signal(signal.SIGTERM)
         assert supervisor.wait(BOUND) == 0
     assert (state / "order").read_text().split() == ["agent-a", "ca"]
@@ -200,15 +207,45 @@ def test_sigterm_ends_everything_agents_before_the_ca(state: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stubborn_child_is_killed_after_its_bound(state: Path, number: signal.Signals) -> None:
-    layout = prepare(state, {"ca": SLEEPER, "agent-a": STUBBORN})
+    deaf = state / "deaf"
+    source = STUBBORN.replace("time.sleep", f"open({str(deaf)!r}, 'w'); time.sleep")
+    layout = prepare(state, {"ca": SLEEPER, "agent-a": source})
     with running(layout) as supervisor:
-        until(lambda: len(pids(layout)) == 2, "all run")
-        time.sleep(0.3)
+        until(lambda: len(pids(layout)) == 2 and deaf.exists(), "all run")
         supervisor.send_signal(number)
         assert supervisor.wait(BOUND) == 0
     assert pids(layout) == {}
 
 
+@pytest.mark.usefixtures("in_this_process")
+def test_a_nudge_is_borne_for_as_long_as_the_lock_names_the_supervisor(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`provision` sends SIGHUP to whoever is named there: one that does not listen yet, or no more, would die of it."""
+    layout = prepare(state, {})
+    deaf: list[bool] = []
+    sign, close = single._sign, os.close
+
+    def listens(descriptor: int) -> None:
+        deaf.append(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
+
+    def signing(descriptor: int) -> None:
+        sign(descriptor)
+        listens(descriptor)
+        monkeypatch.setattr(
+            os, "close", lambda number: (listens(number) if number == descriptor else None, close(number))
+        )
+
+    def begun() -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(single, "_sign", signing)
+    with pytest.raises(InterruptedError):
+        supervise(layout, begun)
+    assert deaf == [False, False], "when the name is written, and when it goes"
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_a_second_supervisor_is_refused_and_names_the_first(state: Path) -> None:
     layout = prepare(state, {"ca": SLEEPER})
     with running(layout) as first:

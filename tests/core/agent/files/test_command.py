@@ -21,7 +21,7 @@ from support.agent_process import fake_token, wait_until
 KEY = new_key_request(KeyType.EC_P256).key_pem.decode()
 
 
-def python(code: str, *arguments: str, seconds: float = 20) -> CommandNotice:
+def python(code: str, *arguments: str, seconds: float = 60) -> CommandNotice:
     return CommandNotice((sys.executable, "-I", "-c", code, *arguments), seconds)
 
 
@@ -91,12 +91,12 @@ def test_one_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     code = (
         "import os, subprocess, sys, time; print('began', flush=True)\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "child = subprocess.Popen(['/bin/sleep', '600'])\n"
         "open(sys.argv[1], 'w').write(f'{os.getpid()} {child.pid}')\n"
         "time.sleep(600)"
     )
-    with pytest.raises(MachineError, match=r"within 3 s.*began"):
-        run(python(code, str(pids), seconds=3), tmp_path)
+    with pytest.raises(MachineError, match=r"within 8 s.*began"):  # time enough to begin, on any machine
+        run(python(code, str(pids), seconds=8), tmp_path)
     for pid in pids.read_text().split():
         wait_until(lambda: not alive(int(pid)), "gone")  # noqa: B023 - called here
 
@@ -113,13 +113,13 @@ def test_a_cancelled_one_is_killed(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 60))
     assert not alive(int(pid_file.read_text()))
 
 
 def test_what_it_leaves_behind_goes_on_and_is_not_waited_for(tmp_path: Path) -> None:
     """A daemon that holds the output open, as `service x restart` leaves one."""
-    code = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)"
+    code = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid)"
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign,assignment]  # all that a test needs of one
@@ -131,7 +131,7 @@ def test_what_it_leaves_behind_goes_on_and_is_not_waited_for(tmp_path: Path) -> 
     finally:
         file_command.log.removeHandler(handler)
         file_command.log.setLevel(logging.NOTSET)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     pid = int(vars(records[0])["said"])
     assert alive(pid)
     os.kill(pid, 9)

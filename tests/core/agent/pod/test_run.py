@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from support.agent_process import CANARY, AgentFiles, AgentProcess, wait_until
+from support.agent_process import CANARY, PATIENCE, AgentFiles, AgentProcess, fake_token, wait_until
 from support.fake_ca import SERVER_NAME, SPIFFE_ID, FakeAuthority
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def state(files: AgentFiles) -> object:
 
 def check_pair(directory: Path) -> x509.Certificate:
     """The served files belong together; gives the leaf."""
-    data = directory / "..data"
+    data = directory / (directory / "..data").readlink()  # once: a renewal may come between the two
     key = serialization.load_pem_private_key((data / "key.pem").read_bytes(), None)
     leaf = x509.load_pem_x509_certificates((data / "cert-chain.pem").read_bytes())[0]
     assert key.public_key() == leaf.public_key()
@@ -59,7 +59,7 @@ def test_serves_and_says_so_and_leaves_no_socket(ca: FakeCa, files: AgentFiles) 
         assert status["spiffe_id"] == SPIFFE_ID
         assert status["serial"] == f"{leaf.serial_number:x}"
         assert status["not_after"] == int(leaf.not_valid_after_utc.timestamp())
-        assert 0.45 * 3600 - 5 < status["renew_at"] - time.time() < 0.55 * 3600
+        assert 0.45 * 3600 - 60 < status["renew_at"] - time.time() < 0.55 * 3600
         assert status["last_failure"] is None
         assert stat.S_IMODE(files.socket.stat().st_mode) == 0o660
         assert stat.S_IMODE((files.certs / "key.pem").stat().st_mode) == 0o600
@@ -108,8 +108,8 @@ def test_a_tired_ca_is_asked_again_and_the_old_certificate_is_served(
         ca.wait_for_calls(1)
         wait_until(lambda: serial(files), "a certificate")
         ca.status = status
-        wait_until(lambda: state(files) == "overdue", "overdue")
-        assert fault(files) == f"network/{status.name.lower()}"
+        wait_until(lambda: fault(files) == f"network/{status.name.lower()}", "the reason")
+        assert state(files) in {"overdue", "expired"}, "which of them is a matter of time"
         assert files.read_status()["serial"] == f"{check_pair(files.certs).serial_number:x}"
         assert files.socket.is_socket()
         ca.status = None
@@ -144,11 +144,12 @@ def test_a_refusal_is_asked_again_slowly_but_at_once_with_a_new_token(
     with AgentProcess(files.config(ca), files.log):
         wait_until(lambda: state(files) == "denied", "denied")
         assert fault(files) == "verdict/token_not_bound"
-        assert files.read_status()["renew_at"] - time.time() > 20
+        status_now = files.read_status()
+        assert status_now["renew_at"] - status_now["last_failure"]["at"] > 20
         calls = len(ca.calls)
         ca.status = None
         token = files.write_token(expires_at=time.time() + 600, mark="new")
-        wait_until(lambda: state(files) == "fresh", "fresh")
+        wait_until(lambda: state(files) == "fresh", "fresh", seconds=20)
         assert len(ca.calls) == calls + 1
         assert ca.calls[-1].header("authorization") == [f"Bearer {token}"]
     assert "no renewal: the CA refused" in files.log.read_text()
@@ -159,7 +160,8 @@ def test_a_certificate_is_kept_through_a_denial(ca: FakeCa, files: AgentFiles) -
     with AgentProcess(files.config(ca), files.log):
         wait_until(lambda: serial(files), "a certificate")
         ca.status = grpc.StatusCode.UNAUTHENTICATED
-        wait_until(lambda: state(files) == "denied", "denied")
+        wait_until(lambda: fault(files).startswith("verdict/"), "denied")
+        assert state(files) in {"denied", "expired"}, "which of them is a matter of time"
         assert serial(files)
         assert files.socket.is_socket()
 
@@ -174,7 +176,7 @@ def test_an_expired_token_is_said_once_and_not_sent(ca: FakeCa, files: AgentFile
         warnings = [line for line in files.log.read_text().splitlines() if '"warning"' in line]
         assert len([line for line in warnings if "token_expired" in line]) == 1
         files.write_token(expires_at=time.time() + 600)
-        wait_until(lambda: state(files) == "fresh", "fresh", seconds=5)
+        wait_until(lambda: state(files) == "fresh", "fresh")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_a_token_file_that_is_not_ready_is_waited_for(
         wait_until(lambda: fault(files) == f"token/{reason}", reason)
         assert ca.calls == []
         files.write_token(expires_at=time.time() + 600)
-        wait_until(lambda: state(files) == "fresh", "fresh", seconds=5)
+        wait_until(lambda: state(files) == "fresh", "fresh")
 
 
 def other_root(chain: list[str]) -> list[str]:
@@ -240,11 +242,11 @@ def test_another_identity_than_before_is_refused(ca: FakeCa, files: AgentFiles) 
 
 def test_a_ca_that_hangs_is_overdue_after_the_deadline_and_expires_in_the_end(ca: FakeCa, files: AgentFiles) -> None:
     ca.life = 6
-    with AgentProcess(files.config(ca, call_seconds=0.5), files.log):
+    with AgentProcess(files.config(ca, call_seconds=2), files.log):
         wait_until(lambda: serial(files), "a certificate")
         ca.hang.clear()
-        wait_until(lambda: state(files) == "overdue", "overdue")
-        assert fault(files) == "network/deadline_exceeded"
+        wait_until(lambda: fault(files) == "network/deadline_exceeded", "the reason")
+        assert state(files) in {"overdue", "expired"}, "which of them is a matter of time"
         wait_until(lambda: state(files) == "expired", "expired")
         assert files.socket.is_socket()
         ca.hang.set()
@@ -259,14 +261,14 @@ def test_a_ca_that_takes_half_a_minute_is_given_up_at_the_usual_deadline_and_ask
     ca.hang.clear()
     began = time.monotonic()
     with AgentProcess(files.config(ca), files.log):
-        wait_until(lambda: fault(files) == "network/deadline_exceeded", "the first call given up", seconds=30)
-        assert 9 < time.monotonic() - began < 30
-        wait_until(lambda: len(ca.calls) >= 3, "asked again and again", seconds=60)
+        wait_until(lambda: fault(files) == "network/deadline_exceeded", "the first call given up")
+        assert time.monotonic() - began > 9
+        wait_until(lambda: len(ca.calls) >= 3, "asked again and again")
         assert time.monotonic() - began > 20
         assert state(files) == "failed"
         assert not files.socket.exists(), "no socket before there is something to serve"
         ca.hang.set()
-        wait_until(lambda: state(files) == "fresh", "fresh", seconds=30)
+        wait_until(lambda: state(files) == "fresh", "fresh")
 
 
 def test_a_ca_that_is_not_there_yet_is_waited_for_and_roots_are_read_anew(ca: FakeCa, files: AgentFiles) -> None:
@@ -302,7 +304,7 @@ def test_a_second_agent_on_the_same_socket_is_refused(ca: FakeCa, files: AgentFi
         wait_until(files.socket.is_socket, "a socket")
         second = AgentProcess(files.config(ca), files.directory / "second.log").start()
         assert second.process is not None
-        assert second.process.wait(20) == 1
+        assert second.process.wait(PATIENCE) == 1
         assert "already listens" in (files.directory / "second.log").read_text()
         with closing(socket.socket(socket.AF_UNIX)) as client:
             client.connect(str(files.socket))
@@ -319,7 +321,7 @@ def test_a_full_disk_under_the_files_does_not_stop_sds(ca: FakeCa, files: AgentF
         before = len(ca.calls)
         ca.wait_for_calls(before + 2)
         wait_until(lambda: "could not be written" in files.log.read_text(), "a word about it")
-        assert state(files) == "fresh"
+        wait_until(lambda: state(files) == "fresh", "fresh")
         files.certs.unlink()
         aside.rename(files.certs)
         wait_until(lambda: f"{check_pair(files.certs).serial_number:x}" == serial(files), "the files caught up")
@@ -334,8 +336,10 @@ def test_no_token_and_no_key_in_log_or_status(ca: FakeCa, files: AgentFiles) -> 
         key = (files.certs / "key.pem").read_bytes()
         ca.status, ca.message = grpc.StatusCode.UNAUTHENTICATED, files.token.read_text()
         wait_until(lambda: "the CA refused" in files.log.read_text(), "a refusal that echoes the token")
-        ca.status, token = grpc.StatusCode.UNAVAILABLE, files.write_token(expires_at=time.time() + 60)
-        ca.message = f"authorization: Bearer {token}"
+        expiry = time.time() + 3600
+        token = fake_token(expires_at=expiry)
+        ca.status, ca.message = grpc.StatusCode.UNAVAILABLE, f"authorization: Bearer {token}"
+        files.write_token(expires_at=expiry)  # last: it is sent at once
         wait_until(lambda: fault(files) == "network/unavailable", "an error that echoes it")
         files.write_token(expires_at=time.time() - 60)
         wait_until(lambda: fault(files) == "token/token_expired", "an expired one")
@@ -360,7 +364,7 @@ def test_a_face_that_cannot_be_shown_is_an_error_at_the_start(ca: FakeCa, files:
     files.socket.write_text("precious")
     agent = AgentProcess(replace(files.config(ca), ca_server_name=SERVER_NAME), files.log).start()
     assert agent.process is not None
-    assert agent.process.wait(20) == 1
+    assert agent.process.wait(PATIENCE) == 1
     assert "no socket" in files.log.read_text()
     assert files.socket.read_text() == "precious"
     assert ca.calls == []

@@ -14,7 +14,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from meshpki.agent.files.standing import FilesStanding
 from meshpki.agent.process.observe import (
-    LOOP_SECONDS,
     Failing,
     NodeCounts,
     Observer,
@@ -96,7 +95,7 @@ class Agent:
 
 def get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -118,7 +117,7 @@ def observing(agent: Agent, scene: Callable[[Observer], Awaitable[None]]) -> Non
         finally:
             await asyncio.to_thread(observer.close)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 90))
 
 
 def test_the_pages() -> None:
@@ -146,7 +145,7 @@ def test_a_stuck_event_loop_is_neither_live_nor_ready_nor_without_anything_to_al
     async def scene(observer: Observer) -> None:
         asking = threading.Thread(target=ask, args=(observer.port,))
         asking.start()
-        asking.join(6 * LOOP_SECONDS)
+        asking.join(60)
         assert found == [(503, "the event loop does not answer\n")] * 3
 
     observing(Agent(), scene)

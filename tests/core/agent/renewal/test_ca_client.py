@@ -26,7 +26,7 @@ CSR = new_key_request(KeyType.EC_P256).csr_pem
 
 @pytest.fixture
 def client(ca: FakeCa, files: AgentFiles) -> CaClient:
-    return CaClient(ca.address, SERVER_NAME, roots_in(files.roots), "local", deadline_seconds=5)
+    return CaClient(ca.address, SERVER_NAME, roots_in(files.roots), "local", deadline_seconds=30)
 
 
 def ask(client: CaClient, token: str = TOKEN) -> Answer:

@@ -126,6 +126,6 @@ def test_a_new_token_is_what_it_waits_for() -> None:
         await asyncio.sleep(0)
         assert not waiting.done()
         tokens.changes.set()
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
 
     asyncio.run(wait())

@@ -111,8 +111,8 @@ class Scene:
             step = self.keeper.steps()
             if condition():
                 return
-            done, _ = await asyncio.wait([step], timeout=10)
-            assert done, "no step in 10 s"
+            done, _ = await asyncio.wait([step], timeout=30)
+            assert done, "no step in 30 s"
 
     @property
     def served(self) -> Snapshot:
@@ -160,7 +160,7 @@ async def ended(task: asyncio.Task[None]) -> None:
     """Cancel it, and wait until it has gone."""
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 30)
 
 
 async def soon(condition: Callable[[], bool]) -> None:

@@ -65,7 +65,7 @@ def test_a_change_before_anybody_waits_is_not_missed(tmp_path: Path) -> None:
     async def scene(source: TokenFileSource) -> None:
         await source.read(NOW, None)
         put(path, "next")
-        assert await is_changed(source, 5)
+        assert await is_changed(source, 30)
 
     sourcing(path, scene)
 
@@ -84,7 +84,7 @@ def test_a_change_while_waiting_is_noticed_and_a_touch_or_a_neighbour_is_none(tm
         done, _ = await asyncio.wait([waiting], timeout=0.2)
         assert not done
         put(path, "next")
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
 
     sourcing(path, scene)
 
@@ -99,6 +99,6 @@ def test_a_file_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         path.parent.mkdir()
         put(path)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
 
     sourcing(path, scene)

@@ -139,7 +139,7 @@ def following(directory: Path, scene: Scene) -> None:
         watcher = Watcher()
         files = SecretFiles(FileReader([directory]), watcher)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 await scene(files)
         finally:
             watcher.close()
@@ -157,7 +157,7 @@ def body(files: SecretFiles, name: str) -> bytes | None:
     return secret.validation_context.trusted_ca.inline_bytes or secret.tls_certificate.certificate_chain.inline_bytes
 
 
-async def until(files: SecretFiles, name: str, content: bytes | None, seconds: float = 5) -> None:
+async def until(files: SecretFiles, name: str, content: bytes | None, seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
         while body(files, name) != content:
             await asyncio.sleep(0.01)
@@ -175,7 +175,7 @@ def test_a_change_is_served_and_waking_is_for_changes_only(directory: Path) -> N
             await asyncio.sleep(0.3)
             assert not changed.done(), "the same content is no change"
             write_atomically(directory / "ca.pem", OTHER_PEM)
-            await asyncio.wait_for(changed, 5)
+            await asyncio.wait_for(changed, 30)
             assert body(files, name) == OTHER_PEM
 
     following(directory, scene)
@@ -194,7 +194,7 @@ def test_one_of_two_writes_is_never_served(directory: Path, caplog: pytest.LogCa
             await view.want([name])
             assert body(files, name) == old[0]
             write_atomically(crt, new[0])
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not caplog.records:
                     await asyncio.sleep(0.01)
             assert body(files, name) == old[0]

@@ -71,7 +71,7 @@ def test_a_thousand_streams_that_rotate_at_once_and_are_cancelled_at_once(short_
             await held(channel, "/a/waiting")
         await listener.stop(0.5)
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 150))
 
 
 async def until(done: Callable[[], bool], streams: list[asyncio.Task[None]]) -> None:

@@ -39,7 +39,7 @@ def serving(path: Path, scene: Callable[[Listener], Awaitable[None]], connection
         finally:
             await listener.stop(0.5)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 class Client:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from meshpki.agent.socket.http2.call import Http2Call
     from meshpki.agent.socket.http2.headers import Request
 
-LIMITS = Limits(message=200_000, headers=4096, greeting=0.05, idle=0.05)
+LIMITS = Limits(message=200_000, headers=4096, greeting=0.4, idle=0.4)
 LATER = Limits(message=200_000, headers=4096)
 Answer = tuple[int, str]
 Handler = Callable[["Http2Call", "Request"], Awaitable[Answer]]
@@ -116,7 +116,7 @@ def run(scene: Callable[[], Awaitable[None]]) -> None:
     async def main() -> None:
         await scene()
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 async def forever(call: Http2Call, request: Request) -> Answer:
@@ -459,7 +459,7 @@ def test_who_has_a_call_may_say_nothing_for_ever_and_then_as_long_as_anybody() -
 
 def test_a_message_on_its_way_is_heard_out_and_not_for_ever() -> None:
     async def refuse(call: Http2Call, request: Request) -> Answer:
-        await call.hear_out(0.05)
+        await call.hear_out(0.4)
         return 16, "no"
 
     async def scene() -> None:
