@@ -232,9 +232,13 @@ def test_a_nudge_is_borne_for_as_long_as_the_lock_names_the_supervisor(
     def signing(descriptor: int) -> None:
         sign(descriptor)
         listens(descriptor)
-        monkeypatch.setattr(
-            os, "close", lambda number: (listens(number) if number == descriptor else None, close(number))
-        )
+
+        def closing(number: int) -> None:
+            if number == descriptor:
+                listens(number)
+            close(number)
+
+        monkeypatch.setattr(os, "close", closing)
 
     def begun() -> None:
         raise InterruptedError
