@@ -16,7 +16,9 @@ import grpc
 import pytest
 
 from meshpki.ca.server.calls import reception as reception_module
+from meshpki.ca.server.calls.gathering import Gathering
 from meshpki.ca.server.calls.grpc_core import CompletionQueue, Event
+from meshpki.ca.server.calls.hearing import Hearing
 from meshpki.ca.server.calls.inbound import InboundCall
 from meshpki.ca.server.calls.listener import Door, Listener
 from meshpki.ca.server.calls.method_table import SERVER_BUSY
@@ -249,6 +251,13 @@ def test_of_a_row_so_many_are_served_as_there_are_places(monkeypatch: pytest.Mon
     assert 1 < max(gate.rows) <= 9 // 4
 
 
+def test_where_calls_are_judged_alone_one_of_no_method_keeps_no_other_waiting() -> None:
+    with serving(echo(), places=1) as served:
+        for number in range(5):
+            assert status(lambda: served.call("/test.Service/Other"))[0] is Code.UNIMPLEMENTED
+            assert served.call(ECHO, b"%d" % number, timeout=5) == b"%d" % number
+
+
 def test_whoever_counts_those_without_a_place_and_fails_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
     def count(refused: CallRefusedError) -> None:
         raise ZeroDivisionError
@@ -271,6 +280,86 @@ def test_a_row_of_one_who_was_late_too_often_is_served_if_its_requests_follow(mo
             served.lane.room._patience.note(None, time.monotonic())
         calls = gate.begin(served, 16)
         assert {call.code() for call in calls} == {Code.OK}
+    assert served.sent_away.counts() == {}
+
+
+class CallsFirst(CompletionQueue):
+    """Says of requests only when it has no more calls to tell of, for a moment: as when another thread reads them."""
+
+    MOMENT = 0.05
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Event] = []
+        self.telling = False
+
+    def next(self, seconds: float | None) -> Event | None:
+        while not self.telling:
+            event = super().next(self.MOMENT if self.kept else seconds)
+            if event is None and self.kept:
+                self.telling = True
+            elif event is None or getattr(event.tag, "__func__", None) is not InboundCall._received:
+                return event
+            else:
+                self.kept.append(event)
+        event = self.kept.pop(0)
+        self.telling = bool(self.kept)
+        return event
+
+
+@pytest.mark.parametrize("aside", [False, True], ids=["of one who was late too often", "of strangers"])
+def test_no_row_costs_one_that_was_not_heard_yet_its_places(monkeypatch: pytest.MonkeyPatch, aside: bool) -> None:
+    """What was judged one by one would have been heard one by one."""
+    monkeypatch.setattr(reception_module, "CompletionQueue", CallsFirst)
+    gate, waiting, add = Gate(monkeypatch), list[int](), Gathering.add
+
+    def added(gathering: Gathering[Any], item: object, now: float) -> None:  # Any: whatever is gathered
+        add(gathering, item, now)
+        waiting.append(len(gathering._items))
+
+    monkeypatch.setattr(Gathering, "add", added)
+    with serving(echo(gate, aside=aside)) as served:
+        for _ in range(40):
+            served.lane.room._patience.note(None, time.monotonic())
+        calls = gate.begin(served, 60)
+        assert Counter(call.code() for call in calls) == {Code.OK: 61}
+    assert served.sent_away.counts() == {}
+    assert max(gate.rows) == max(waiting) == reception_module.MOST_IN_A_ROW  # the others wait in gRPC
+
+
+def test_whoever_sends_no_request_keeps_nobody_from_being_judged() -> None:
+    go = threading.Event()
+
+    def never() -> Any:  # Any: no request at all
+        go.wait(30)
+        yield from ()
+
+    with serving(echo()) as served:
+        for _ in range(40):
+            served.lane.room._patience.note(None, time.monotonic())
+        stream: grpc.StreamUnaryMultiCallable[bytes, bytes] = served.channel.stream_unary(ECHO)
+        held = [stream.future(never(), timeout=60) for _ in range(8)]
+        until(lambda: served.lane.room.count() == 8)
+        calls = [served.begin(ECHO, b"%d" % number) for number in range(40)]
+        assert [call.result(30) for call in calls] == [b"%d" % number for number in range(40)]
+        go.set()
+        for call in held:
+            call.cancel()
+
+
+def test_a_row_is_served_in_fewer_places_than_it_has_calls_if_each_needs_its_own_for_a_moment_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over = Hearing.over  # whatever the machine does: requests that are on their way are waited for
+    monkeypatch.setattr(Hearing, "over", lambda hearing, nothing_more: over(hearing, nothing_more=False))
+    gate, together = Gate(monkeypatch), Together(held=True)
+    with serving(echo(gate), together.method(), places=40) as served:
+        held = [served.begin(TOGETHER, b"%d" % number) for number in range(37)]
+        until(lambda: served.lane.places.count() == 37 and not served.lane.room.count())
+        calls = gate.begin(served, 30)
+        assert Counter(call.code() for call in calls) == {Code.OK: 31}
+        together.go.set()
+        assert {call.code() for call in held} == {Code.OK}
     assert served.sent_away.counts() == {}
 
 
