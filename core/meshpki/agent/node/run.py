@@ -103,7 +103,8 @@ class NodeAgent:
         most = connections.most(wanted, calls_at_once=self._config.at_once)
         methods = with_reflection((*sds_methods(), *workload_methods()))
 
-        server = SocketServer(self._config.socket, self.sessions, methods, connections=most)
+        patience = self._config.patience_seconds
+        server = SocketServer(self._config.socket, self.sessions, methods, connections=most, patience=patience)
         await server.start()
         try:
             await asyncio.get_running_loop().create_future()

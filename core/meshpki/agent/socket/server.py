@@ -45,7 +45,7 @@ DRAIN_SECONDS: Final = 2.0
 HEARD_OUT_SECONDS: Final = 0.2
 """So long a call that is refused is heard out before it is told: see `Http2Call.hear_out`. It holds no memory."""
 PATIENCE_SECONDS: Final = 15.0
-"""For a row's `patience`. Longer than one call to the CA: of a refusal the caller hears."""
+"""Of impatient rows. Longer than one call to the CA as it is by default: of a refusal the caller hears."""
 LIMITS: Final = Limits(message=MAX_REQUEST_BYTES, headers=MAX_METADATA_BYTES)
 CONNECTIONS: Final = 512
 
@@ -84,8 +84,8 @@ class Method:
     """Statuses of `Sessions.open` that this face's standard calls otherwise."""
     public: bool = False
     """Served without a session to whoever reaches the socket: it tells nothing of any workload."""
-    patience: float | None = None
-    """Seconds that a session may take to open, for calls that their clients make again; None waits without end."""
+    impatient: bool = False
+    """Its clients make the call again: a session may take the server's `patience` to open. Others wait without end."""
 
 
 class Call:
@@ -125,13 +125,15 @@ class SocketServer:
         *,
         connections: int = CONNECTIONS,
         limits: Limits = LIMITS,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
-        """Take so many `connections` at a time; one more is closed at once."""
+        """Take so many `connections` at a time; one more is closed at once. `patience`: see Method.impatient."""
         self._path = path
         self._sessions = sessions
         self._methods = {row.path: row for row in methods}
         if len(self._methods) != len(methods):
             raise ValueError("a path stands in the table twice")
+        self._patience = patience
         self._refused = Repeats(log, "a call is refused")
         self._listener = Listener(self._answer, limits, connections)
         self._socket: socket_path.OwnSocket | None = None
@@ -182,7 +184,7 @@ class SocketServer:
 
     async def _open(self, row: Method, metadata: Metadata) -> Session:
         try:
-            async with asyncio.timeout(row.patience):
+            async with asyncio.timeout(self._patience if row.impatient else None):
                 return await self._sessions.open(metadata)
         except TimeoutError:
             raise CallRefusedError(
