@@ -155,10 +155,11 @@ class CaServer:
             {"late calls": lambda: _look(lanes, time.monotonic()), "health": health.look}, period=LOOK_SECONDS
         )
         closing.callback(waiting.stop)
-        reception = self._listen(tls, issuer)
+        reception = Reception(metrics.sent_away)
+        closing.callback(reception.stop)  # before it listens: if the second port cannot be had, the first is let go
+        self._listen(reception, tls, issuer)
         reception.start()
         http.show(_pages(reception, readiness, metrics, bundles.page(clock)))
-        closing.callback(reception.stop)
         closing.callback(health.stop)
         closing.callback(readiness.stop)
         closing.callback(lookout.end)
@@ -169,15 +170,14 @@ class CaServer:
     def _lane(self) -> Lane:
         return lane(self.config.limits.in_flight, self.metrics.sent_away.count, account)
 
-    def _listen(self, tls: ServerTls, issuer: Issuer) -> Reception:
-        config, reception = self.config, Reception(self.metrics.sent_away)
+    def _listen(self, reception: Reception, tls: ServerTls, issuer: Issuer) -> None:
+        config = self.config
         most = affordable(config.limits.connections, allow_all(), listeners=len(self.tables))
         self.address = reception.listen(Door(str(config.listen), "listen", tls.credentials(), most), self.tables[0])
         if config.renewal is not None:
             credentials = tls.credentials(client_roots=issuer.roots_pem)
             door = Door(str(config.renewal.listen), "renewal.listen", credentials, most)
             self.renewal_address = reception.listen(door, self.tables[1])
-        return reception
 
 
 def serve(config: CaConfig, read_again: Callable[[], CaConfig]) -> int:
