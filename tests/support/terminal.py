@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+F_SETPIPE_SZ = 1031
+PAGE = 4096
 _ON_TERMINAL = """
 import os, signal, sys
 os.login_tty(int(sys.argv[1]))
@@ -61,6 +64,10 @@ class Started:
             read = os.read(self._ours, 65536)
             assert read, f"it has ended: {self.said}"
             self.said += read.decode(errors="replace")
+
+    def small(self) -> None:
+        """Let the pipe take no more than a page."""
+        fcntl.fcntl(self._ours, F_SETPIPE_SZ, PAGE)
 
     def close(self) -> None:
         """Close the terminal: the kernel sends SIGHUP, and nothing can be written there any more."""
