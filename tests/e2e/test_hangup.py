@@ -189,7 +189,7 @@ def test_a_supervisor_on_a_terminal_is_told_to_look_without_ending_it(tmp_path: 
     with local_supervisor.short_directory() as state:
         layout = local_supervisor.prepare(state, {})
         with Started([sys.executable, "-P", local_supervisor.__file__, str(state)], terminal=True) as started:
-            started.wait_for("supervisor started")
+            local_supervisor.until(lambda: control.record(layout) is not None, "it has read what to run")
             assert control.reload(layout)
             started.wait_for("configuration read")
             assert started.end() == 0
