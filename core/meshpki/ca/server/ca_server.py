@@ -143,7 +143,7 @@ class CaServer:
         housekeeping = Housekeeping(
             {
                 "audit": lambda: audit.flush(clock()),
-                "clusters": lookout.look_here,
+                "clusters": lookout.apart.look,
                 "serving certificate": tls.renew,
                 "calls sent away": lambda: metrics.sent_away.say(time.monotonic()),
             }
