@@ -347,3 +347,18 @@ def test_a_start_with_better_things_to_do_is_watched_a_moment_later_and_misses_n
             watcher.close()
 
     asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_who_asks_for_a_look_needs_neither_inotify_nor_patience(tmp_path: Path) -> None:
+    async def scene(watch: Watch) -> None:
+        future = watch.changes()
+        asked.look()
+        assert not future.done(), "nothing has changed"
+        put(watch.path, "on a file system that tells nothing")
+        asked.look()
+        assert future.done()
+        watch.close()
+        asked.look()  # nothing is watched
+
+    asked = Watcher(new_inotify=no_instances, poll_seconds=NEVER, safety_seconds=NEVER)
+    watching(tmp_path / "token", scene, lambda: asked)

@@ -46,11 +46,12 @@ ARM_SECONDS: Final = 0.2
 
 
 def run_agent(config: AgentConfig) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status.
+    """Serve until SIGTERM, SIGINT or the end of the terminal; returns the exit status.
 
     Raises MachineError when a face cannot be shown at all. Everything else is waited out.
     """
-    serve_until_signal(Agent(config).run)
+    agent = Agent(config)
+    serve_until_signal(agent.run, agent.look)
     return ExitCode.DONE
 
 
@@ -121,6 +122,10 @@ class Agent:
             self._watcher.close()
             if observer is not None:
                 await asyncio.to_thread(observer.close)
+
+    def look(self) -> None:
+        """Look at the files that are followed now, and not only when inotify or the clock says so."""
+        self._watcher.look()
 
     def _held(self) -> Held | None:
         """What an earlier run left, unless it was another workload's."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import threading
 import time
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, Self
 
 from meshpki.ca.audit.log import AuditLog
@@ -28,8 +28,9 @@ from meshpki.ca.server.review_metrics import ReviewMetrics
 from meshpki.ca.server.self_check import self_check
 from meshpki.ca.server.tls import ServerTls
 from meshpki.ca.signer import SoftwareSigner
-from meshpki.errors import UnavailableError
+from meshpki.errors import MeshpkiError, UnavailableError
 from meshpki.runtime.garbage import settle
+from meshpki.runtime.hangup import Hangup, meaning
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
 from meshpki.runtime.open_files import allow_all
 from meshpki.runtime.scheduling import without_preemption
@@ -142,7 +143,7 @@ class CaServer:
         housekeeping = Housekeeping(
             {
                 "audit": lambda: audit.flush(clock()),
-                "clusters": lookout.look_here,
+                "clusters": lookout.apart.look,
                 "serving certificate": tls.renew,
                 "calls sent away": lambda: metrics.sent_away.say(time.monotonic()),
             }
@@ -154,10 +155,11 @@ class CaServer:
             {"late calls": lambda: _look(lanes, time.monotonic()), "health": health.look}, period=LOOK_SECONDS
         )
         closing.callback(waiting.stop)
-        reception = self._listen(tls, issuer)
+        reception = Reception(metrics.sent_away)
+        closing.callback(reception.stop)  # before it listens: if the second port cannot be had, the first is let go
+        self._listen(reception, tls, issuer)
         reception.start()
         http.show(_pages(reception, readiness, metrics, bundles.page(clock)))
-        closing.callback(reception.stop)
         closing.callback(health.stop)
         closing.callback(readiness.stop)
         closing.callback(lookout.end)
@@ -168,27 +170,44 @@ class CaServer:
     def _lane(self) -> Lane:
         return lane(self.config.limits.in_flight, self.metrics.sent_away.count, account)
 
-    def _listen(self, tls: ServerTls, issuer: Issuer) -> Reception:
-        config, reception = self.config, Reception(self.metrics.sent_away)
+    def _listen(self, reception: Reception, tls: ServerTls, issuer: Issuer) -> None:
+        config = self.config
         most = affordable(config.limits.connections, allow_all(), listeners=len(self.tables))
         self.address = reception.listen(Door(str(config.listen), "listen", tls.credentials(), most), self.tables[0])
         if config.renewal is not None:
             credentials = tls.credentials(client_roots=issuer.roots_pem)
             door = Door(str(config.renewal.listen), "renewal.listen", credentials, most)
             self.renewal_address = reception.listen(door, self.tables[1])
-        return reception
 
 
-def serve(config: CaConfig) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; returns the exit status. For the main thread. Raises MeshpkiError."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+def serve(config: CaConfig, read_again: Callable[[], CaConfig]) -> int:
+    """Serve until SIGTERM, SIGINT or the end of the terminal, then drain; returns the exit status. For the main thread.
+
+    Without a terminal SIGHUP has it compare `read_again` with what it runs by, and say so. Raises MeshpkiError.
+    """
+    hangup, asked = meaning(), SimpleQueue[int]()  # which a handler may fill at any moment
+    heeded = (signal.SIGTERM, signal.SIGINT, *(() if hangup is Hangup.NOTHING else (signal.SIGHUP,)))
+    for number in heeded:
+        signal.signal(number, lambda number, _: asked.put(number))
     without_preemption()
     with CaServer(config):
         settle()
-        stop.wait()
+        while asked.get() == signal.SIGHUP and hangup is Hangup.LOOK:
+            _compare(config, read_again)
     return 0
+
+
+def _compare(config: CaConfig, read_again: Callable[[], CaConfig]) -> None:
+    """Say what a new start would do: whoever asked for a reload believes that it was one."""
+    try:
+        found = read_again()
+    except MeshpkiError as error:
+        _LOG.warning("SIGHUP: the configuration is read at a start only, and cannot be read", extra={"why": str(error)})
+        return
+    if found != config:
+        _LOG.warning("SIGHUP: the configuration has changed, and is read at a start only: restart the CA")
+    else:
+        _LOG.info("SIGHUP: the configuration is the one it runs by; keys of clusters are followed without a signal")
 
 
 def open_issuer(signer: Signer, profile: Profile, now: float) -> Issuer:

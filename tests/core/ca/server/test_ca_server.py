@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -30,6 +30,7 @@ from meshpki.ca.server.health import WATCHES_AT_ONCE
 from meshpki.ca.server.metrics import Outcome
 from meshpki.errors import IntegrityError, InvalidValueError, MachineError, MeshpkiError, PluginError, UnavailableError
 from meshpki.identity import TrustDomain
+from meshpki.tokens.jwks import FileKeySource
 from meshpki.wire.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH, REPORT_BUNDLE
 from support.authority import make_authority
@@ -392,6 +393,32 @@ class FailingSigner(SlowSigner):
         if self.slow:
             raise UnavailableError("the key store at /secret/place is away")
         return super().sign(tbs)
+
+
+def test_a_file_system_that_hangs_under_the_keys_stops_no_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, came, go = FileKeySource._look, threading.Event(), threading.Event()
+
+    def hangs(source: FileKeySource, *args: Any) -> Any:  # Any: as they are
+        came.set()
+        assert go.wait(120)
+        return look(source, *args)
+
+    with running(tmp_path) as ca:
+        assert ca.client.sign(ca.maker.token(now=time.time()))
+        monkeypatch.setattr(FileKeySource, "_look", hangs)
+        try:
+            assert came.wait(30)
+            until = time.monotonic() + 2.5  # the keys were seen just now; then it is noticed; then it is known
+            while time.monotonic() < until:
+                assert ca.client.sign(ca.maker.token(now=time.time()))
+            for _ in range(10):
+                assert ca.client.sign(ca.maker.token(now=time.time()))
+            with pytest.raises(CallFailedError, match="UNAVAILABLE"):  # it may be a key that is in the file
+                ca.client.sign(TokenMaker(kid="new", slot=1).token(now=time.time()))
+        finally:
+            go.set()
 
 
 def test_a_signer_that_is_away(tmp_path: Path) -> None:

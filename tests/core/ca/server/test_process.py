@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
 import subprocess
 import threading
@@ -14,7 +16,8 @@ from cryptography import x509
 from meshpki.ca.audit.record import RecordKind
 from meshpki.ca.audit.verify import tail, verify
 from support.authority import make_authority
-from support.ca_server import CONFIG, SERVE, SERVER_NAME, CallFailedError, CaProcess, make_config
+from support.ca_server import CONFIG, SERVE, SERVER_NAME, CaClient, CallFailedError, CaProcess, make_config
+from support.terminal import Started
 from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
@@ -101,6 +104,25 @@ def test_a_disk_that_is_full_at_the_very_first_start_is_said_and_the_next_start_
     assert len(server.client.sign(maker.token(now=time.time()))) == 3
     assert server.end(signal.SIGTERM) == 0
     assert verify(server.audit).intact
+
+
+def test_a_log_that_nobody_reads_stops_no_certificate(tmp_path: Path) -> None:
+    """As behind a log driver that hangs: the pipe is full, and the thread that takes the calls writes lines, too."""
+    authority, maker = make_authority(), TokenMaker()
+    make_config(tmp_path, maker, authority=authority)
+    (tmp_path / "ca.yaml").write_text(CONFIG.format(name=SERVER_NAME, issuer=maker.issuer, jwks="{file: jwks-0.json}"))
+    with Started(SERVE, terminal=False, cwd=tmp_path) as started:
+        started.small()
+        started.wait_for("the CA serves")
+        (says,) = [json.loads(line) for line in started.said.splitlines() if '"the CA serves"' in line]
+        client = CaClient(says["grpc"], authority.root_pem)
+        with contextlib.closing(client):
+            for _ in range(40):  # a line each, of some 300 bytes
+                assert client.sign(maker.token(now=time.time()))
+                with pytest.raises(CallFailedError, match="token_wrong_audience"):
+                    client.sign(maker.token(now=time.time(), audience=["other"]))
+        assert started.end() == 0
+    assert tail(tmp_path / "audit/issuance.jsonl", 1)[0].record.kind is RecordKind.STOPPED
 
 
 def test_the_log_of_a_process_holds_no_token(tmp_path: Path) -> None:

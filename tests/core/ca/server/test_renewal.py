@@ -337,11 +337,15 @@ def test_a_port_that_is_taken_is_told_by_its_key_and_nothing_is_left_running(tmp
             profile=ProfileSettings(Seconds(60), Seconds(60)),
             renewal=RenewalSettings(HostPort.parse(one.server.address)),
         )
+        failed = CaServer(config)
         with pytest.raises(MachineError, match="could not listen") as caught:
-            CaServer(config).start()
+            failed.start()
         assert "`renewal.listen`" in caught.value.todo
-        good = replace(config, renewal=RenewalSettings(HostPort("127.0.0.1", 0)))
+        # The first port was bound by then: somebody else can have it, with `failed` still there.
+        first = HostPort.parse(failed.address)
+        good = replace(config, listen=first, renewal=RenewalSettings(HostPort("127.0.0.1", 0)))
         with CaServer(good) as server:
+            assert server.address == str(first)
             assert server.renewal_address.startswith("127.0.0.1:")
 
 

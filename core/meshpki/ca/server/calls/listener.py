@@ -59,6 +59,7 @@ class Listener:
         self._server = CoreServer(queue, (*OPTIONS, connections(door.connections)))
         port = self._server.listen(door.at, door.credentials)
         if not port:
+            self._server.destroy()
             raise MachineError(
                 f"could not listen on {door.at}",
                 wanted="an address of this machine with a free port",

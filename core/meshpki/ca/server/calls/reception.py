@@ -96,11 +96,14 @@ class Reception:
     def stop(self) -> None:
         """Take no new calls, and return when those under way have ended, which they must within DRAIN_SECONDS.
 
+        If it was never started, there are none: the ports are let go.
         What waits for somebody for longer is left to itself: the threads keep nobody from ending the process.
         """
         self._closing = True  # first: the last thing that happens may have happened when a listener's `stop` returns
         for listener in self._listeners:
             listener.stop()
+        if self._thread.ident is None:  # it hears when the ports are closed, and ends
+            self._thread.start()
         self._thread.join(DRAIN_SECONDS)
         if self._thread.is_alive():
             for listener in self._listeners:

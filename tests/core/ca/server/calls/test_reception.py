@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import logging
+import socket
 import threading
 import time
 from collections import Counter
@@ -20,8 +21,9 @@ from meshpki.ca.server.calls.gathering import Gathering
 from meshpki.ca.server.calls.grpc_core import CompletionQueue, Event
 from meshpki.ca.server.calls.hearing import Hearing
 from meshpki.ca.server.calls.inbound import InboundCall
+from meshpki.ca.server.calls.lanes import aside_lane, lane
 from meshpki.ca.server.calls.listener import Door, Listener
-from meshpki.ca.server.calls.method_table import SERVER_BUSY
+from meshpki.ca.server.calls.method_table import SERVER_BUSY, MethodTable
 from meshpki.ca.server.calls.methods import BatchMethod, Call, CallRefusedError, Method, StreamMethod, anyone
 from meshpki.ca.server.calls.reception import Reception
 from meshpki.ca.server.calls.sent_away import SentAway
@@ -703,3 +705,29 @@ def test_a_port_that_is_taken_is_said() -> None:
         served.reception.listen(Door(served.address, "renewal.listen", None, 10), served.table)
     assert served.address in caught.value.seen
     assert "renewal.listen" in caught.value.todo
+
+
+@pytest.mark.parametrize("caller", [False, True], ids=["nobody", "a caller"])
+def test_ports_of_one_that_was_never_started_are_let_go(caller: bool) -> None:
+    """Whoever called meanwhile has connected to a port, and is answered by nobody."""
+    with serving(echo()) as served:
+        reception, said = Reception(SentAway()), SentAway().count
+        table = MethodTable((echo(),), lane(4, said, lambda caller: None), aside_lane(said))
+        address = reception.listen(Door("127.0.0.1:0", "listen", None, 10), table)
+        with pytest.raises(MachineError):
+            reception.listen(Door(served.address, "renewal.listen", None, 10), table)
+        with grpc.insecure_channel(address, options=[("grpc.enable_retries", 0)]) as channel:
+            method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO)
+            call: Any = method.future(b"", timeout=30) if caller else None  # Any: see Pending
+            host, _, port = address.rpartition(":")
+            if caller:
+                socket.create_connection((host, int(port)), 10).close()
+            reception.stop()
+            assert not reception._thread.is_alive()
+            assert reception.failures() == ()
+            with socket.create_server((host, int(port))):
+                pass
+            if call is not None:
+                assert call.code() in {Code.UNAVAILABLE, Code.CANCELLED}
+        reception.stop()  # once more does no harm
+        assert served.call(ECHO, b"the other") == b"the other"
