@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import signal
 import stat
 import subprocess
@@ -170,6 +171,34 @@ def test_an_interrupted_run_says_where_and_how_to_go_on(run: Callable[..., Ran],
     assert "to change" in run("provision", "--dry-run").out
     assert run("provision", "--yes").code == 0
     assert run("status").code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "place", "said"),
+    [
+        ("provision", "meshpki.provision.engine.apply", "as provision began, or when all of it was done"),
+        ("provision", "meshpki_cli.provisioning.verified", "everything is applied"),
+        ("provision", "meshpki_cli.provisioning._workloads", "everything is applied"),
+        ("deprovision", "meshpki.provision.engine.deprovision", "as deprovision began, or when all of it was done"),
+    ],
+)
+def test_ctrl_c_when_all_is_done_does_not_say_that_nothing_was(
+    command: str, place: str, said: str, run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if command == "deprovision":
+        run("provision", "--yes")
+    real = pkgutil.resolve_name(place)
+
+    def then_ctrl_c(*args: object, **named: object) -> None:
+        real(*args, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, then_ctrl_c)
+    ran = run(command, "--yes")
+    assert ran.code == 130
+    assert f"interrupted: {said}" in ran.err
+    assert "nothing was changed" not in ran.err
+    assert "meshpki status --state-dir" in ran.err
 
 
 def test_the_fallback_is_the_operators_word(run: Callable[..., Ran], platform: DirectoryPlatform) -> None:
