@@ -69,7 +69,7 @@ def guarded(command: Callable[[], object], output: str, *, serves: bool = False)
     if not serves:
         early_signals.usual()
     try:
-        with _heard_by_children():
+        with _heard_by_children(), streams.for_results_alone():
             status = command()
         with streams.writing():
             pass  # what the command left in the buffer
