@@ -317,6 +317,15 @@ def test_of_a_lost_journal_every_command_says_what_it_means(run: Callable[..., R
     assert sorted(path.name for path in (state / "files").iterdir()) == ["a", "b"]
 
 
+@pytest.mark.parametrize("command", ["provision --platform directory", "status", "verify", "deprovision --yes"])
+def test_an_empty_state_directory_is_not_where_we_stand(command: str, platform: DirectoryPlatform) -> None:
+    """As of `--state-dir "$UNSET"`."""
+    ran = command_line.invoke(*command.split(), "--state-dir", "")
+    assert (ran.code, ran.out) == (2, "")
+    assert "'--state-dir'" in ran.err
+    assert "it is empty; wanted: a directory" in ran.err
+
+
 def test_nothing_provisioned(run: Callable[..., Ran]) -> None:
     status = run("status")
     assert (status.code, status.err) == (1, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,7 +114,7 @@ def read_private(path: Path, *, limit: int) -> bytes:
         raise MachineError(
             f"{path} has mode {stat.S_IMODE(status.st_mode):04o}: others can read the key in it",
             wanted="mode 0600",
-            todo=f"chmod 600 {path}, and replace the key if somebody may have read it",
+            todo=f"chmod 600 {shlex.quote(str(path))}, and replace the key if somebody may have read it",
         )
     return read_capped(path, limit=limit)
 
@@ -152,5 +153,5 @@ def check_private_directory(path: Path, *, mode: int = PRIVATE_DIRECTORY) -> Non
         raise MachineError(
             f"{path} has mode {stat.S_IMODE(status.st_mode):04o}: others can enter it",
             wanted=f"mode {mode:04o}",
-            todo=f"chmod {mode:o} {path} after a look at what is in it",
+            todo=f"name a directory of its own; or chmod {mode:o} {shlex.quote(str(path))}, if all in it is meshpki's",
         )
