@@ -257,8 +257,9 @@ def errors(path: Path) -> Iterator[None]:
 
 _ADVICE: Final = {
     sqlite3.SQLITE_FULL: "free some space on its file system, then run the same command again",
-    sqlite3.SQLITE_IOERR: "see whether its file system is full (df), and the system log for errors of the disk; then run "
-    "the same command again",  # SQLite's word for ENOSPC, too, where it is its shared memory that finds no room
+    # SQLite's word for a full disk, too, where it is its shared memory that finds no room.
+    sqlite3.SQLITE_IOERR: "see whether its file system is full (df), and the system log for errors of the disk;"
+    " then run the same command again",
     sqlite3.SQLITE_READONLY: "make its file system writable, then run the same command again",
     sqlite3.SQLITE_CANTOPEN: "check the permissions of its directory",
     sqlite3.SQLITE_PERM: "check its permissions",
