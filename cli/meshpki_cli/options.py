@@ -32,11 +32,8 @@ def command_for(words: str, state_dir: Path | str) -> str:
     return f"meshpki {words}{named}"
 
 
-def _state_dir(text: str) -> Path:
-    """An empty text is a variable that was never set; as a path it would be where we happen to stand."""
-    if not text:
-        raise typer.BadParameter("it is empty; wanted: a directory")
-    return Path(text).absolute()
+def _absolute(path: Path) -> Path:
+    return path.absolute()
 
 
 StateDirOption: TypeAlias = Annotated[
@@ -45,9 +42,10 @@ StateDirOption: TypeAlias = Annotated[
         "--state-dir",
         envvar="MESHPKI_STATE_DIR",
         default_factory=default_state_dir,
-        parser=_state_dir,
+        callback=_absolute,
         metavar="DIRECTORY",
         show_default=False,
+        readable=False,  # whether it is, and whose, is for us to say
         help="Where the journal, keys and logs of this installation live, by default $XDG_STATE_HOME/meshpki.",
     ),
 ]

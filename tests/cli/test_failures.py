@@ -280,8 +280,24 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     os.close(writing)
 
 
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("ca", "init", "", "--trust-domain", "mesh.local"), "'DIRECTORY'"),
+        (("audit", "verify", ""), "'FILE'"),
+        (("ca", "serve", "--config="), "'--config'"),
+        (("agent", "run", "--sds-socket", ""), "'--sds-socket'"),
+        (("agent", "run", "--secret-files", ""), "'--secret-files'"),
+    ],
+)
+def test_an_empty_path_is_not_where_we_stand(args: tuple[str, ...], named: str) -> None:
+    ran = command_line.invoke(*args)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{named}: it is empty; wanted: a path" in ran.err
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("args", [("plugins",), ("--help",), ("token", "inspect", "-"), ("audit", "tail", "nowhere")])
+@pytest.mark.parametrize("args", [("--help",), ("token", "inspect", "-")])
 def test_a_stream_that_is_closed_is_no_error_of_ours(args: tuple[str, ...], closed: str) -> None:
     def ran(redirected: str) -> subprocess.CompletedProcess[bytes]:
         line = f"exec {shlex.join([*command_line.COMMAND, *args])} {redirected}"

@@ -323,7 +323,7 @@ def test_an_empty_state_directory_is_not_where_we_stand(command: str, platform: 
     ran = command_line.invoke(*command.split(), "--state-dir", "")
     assert (ran.code, ran.out) == (2, "")
     assert "'--state-dir'" in ran.err
-    assert "it is empty; wanted: a directory" in ran.err
+    assert "it is empty; wanted: a path" in ran.err
 
 
 def test_nothing_provisioned(run: Callable[..., Ran]) -> None:

@@ -57,6 +57,8 @@ def write_atomically(path: Path, content: bytes, *, mode: int = PRIVATE_FILE, ti
     for a moment. `time`, in epoch seconds, is what the file has for its own from its first moment at `path` on.
     Raises MachineError.
     """
+    if not path.name:
+        raise MachineError(f"could not write {path}: it is a directory", wanted="the name of a file")
     beside = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
     with machine_errors("could not write", path):
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)

@@ -215,6 +215,11 @@ def test_the_advice_can_be_typed(check: str, tmp_path: Path) -> None:
     assert check == "key" or caught.value.todo.startswith("name a directory of its own; or chmod 700 ")
 
 
+def test_a_path_without_a_name_is_no_file() -> None:
+    with pytest.raises(MachineError, match="it is a directory; wanted: the name of a file"):
+        write_atomically(Path("/"), b"")
+
+
 def test_a_rename_is_durable_when_the_write_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a power cut brings back the old file, which somebody may have been told is gone."""
     done: list[str] = []
