@@ -7,14 +7,11 @@ import socket
 import stat
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from meshpki.agent.socket import path as socket_path
 from meshpki.errors import MachineError
-
-if TYPE_CHECKING:
 
 
 def listen(path: Path) -> socket.socket:
