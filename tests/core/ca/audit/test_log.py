@@ -598,6 +598,15 @@ def test_refusals_wait_for_no_disk(path: Path, monkeypatch: pytest.MonkeyPatch) 
     log.close(NOW)
 
 
+@pytest.mark.parametrize("line", [b"", b"{}", b"[" * 200_000], ids=["empty", "another object", "deep"])
+def test_tail_says_how_to_find_out_where_a_line_is_none(line: bytes, path: Path) -> None:
+    filled(path).close(NOW)
+    with path.open("ab") as log:
+        log.write(line + b"\n")
+    with pytest.raises(IntegrityError, match=r"cannot be read.*to do: find out where: meshpki audit verify"):
+        tail(path, 3)
+
+
 def test_tail_of_a_long_log(path: Path) -> None:
     log = filled(path, 400)
     log.close(NOW)
