@@ -71,7 +71,7 @@ def guarded(command: Callable[[], object], output: str, *, serves: bool = False)
     else:
         early_signals.usual()
     try:
-        with _heard_by_children():
+        with _heard_by_children(), streams.for_results_alone():
             status = command()
         with streams.writing():
             pass  # what the command left in the buffer
