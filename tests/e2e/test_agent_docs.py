@@ -14,6 +14,7 @@ import yaml
 from meshpki.agent.files.standing import FilesStanding
 from meshpki.agent.process import observe
 from meshpki.agent.renewal.keeper import KeeperStatus
+from meshpki.agent.renewal.renewing_source import TokenFault
 from meshpki.agent.rotation.bundle import Bundle
 from meshpki.agent.rotation.failure import Failure, FailureKind
 from meshpki.hooks import Health
@@ -56,6 +57,7 @@ def test_the_metrics_are_those_that_are_shown() -> None:
         observe.turned_away({"token_expired": 1}),
         observe.tokens({"serving": 1}),
         *observe.of_files(FilesStanding(ends=1)),
+        observe.of_token(TokenFault("token_expired", 1)),
     ]
     shown = {sample.name for family in families for sample in family.samples}
     assert cells("metric") == shown

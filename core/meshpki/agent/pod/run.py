@@ -80,6 +80,8 @@ class Agent:
         self._roots.reload()
         self._cache = _cache(config)
         self._ledger = Ledger()
+        tokens = self._credentials()
+        self._renewing = tokens if isinstance(tokens, RenewingSource) else None
         ca = CaClient(
             config.ca_address,
             config.ca_server_name,
@@ -91,7 +93,7 @@ class Agent:
         self._keeper = Keeper(
             Wish(config.ttl_seconds, config.key_type),
             authority=ca,
-            credentials=self._credentials(),
+            credentials=tokens,
             feed=self._feed,
             roots=self._roots,
             held=self._held(),
@@ -185,6 +187,7 @@ class Agent:
             counts=self._ledger.counts,
             unready=self.unready,
             files=lambda: self._faces.files,
+            token_fault=lambda: self._renewing.fault if self._renewing is not None else None,
         )
         log.info("health and metrics are shown", extra={"address": host, "port": observer.port})
         return observer
