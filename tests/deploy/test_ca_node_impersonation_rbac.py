@@ -27,7 +27,7 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 ROLE = f"{RBAC}/clusterroles/meshpki-ca-node-impersonation"
 BINDING = f"{RBAC}/clusterrolebindings/meshpki-ca-node-impersonation"
 WEB = ServiceAccountRef("default", "web")
-BOUND_SECONDS = 20.0
+BOUND_SECONDS = 60.0
 
 
 @pytest.fixture

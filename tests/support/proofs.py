@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 TRUST_DOMAIN = "mesh.local"
 MADE = ("serviceaccounts", "pods", "secrets")
+PATIENCE = 60.0
+"""Seconds for one request: the machine that runs the tests may be busy."""
 
 
 def cluster_settings(
@@ -95,7 +97,7 @@ class Recorder:
 @contextlib.contextmanager
 def client(server: ApiServer, file: Path | None = None) -> Iterator[KubeClient]:
     """As the administrator, or as whoever that kubeconfig is of."""
-    with KubeClient(kubeconfigs.load(file or server.admin_kubeconfig, None)) as opened:
+    with KubeClient(kubeconfigs.load(file or server.admin_kubeconfig, None), timeout_seconds=PATIENCE) as opened:
         yield opened
 
 
@@ -116,7 +118,7 @@ def proven(
 
     def knock(token: str) -> int:
         access = kubeconfigs.load(server.admin_kubeconfig, None)
-        with KubeClient(replace(access, credential=TokenText(token))) as stranger:
+        with KubeClient(replace(access, credential=TokenText(token)), timeout_seconds=PATIENCE) as stranger:
             return stranger.request("GET", "/version").status
 
     with contextlib.ExitStack() as opened:
