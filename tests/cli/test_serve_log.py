@@ -49,7 +49,7 @@ def test_a_strangers_handshake_is_no_line_of_grpcs_own(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as file, subprocess.Popen(argv, stderr=file, stdout=subprocess.PIPE) as process:
         try:
-            wait_until(lambda: bool(ca_server.where(log)), "the CA")
+            wait_until(lambda: bool(ca_server.where(log)), "the CA", 90)
             host, _, port = ca_server.where(log)["grpc"].rpartition(":")
             for stranger in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01garbage", b""):
                 with socket.create_connection((host, int(port)), 60) as connection:

@@ -322,9 +322,10 @@ def test_after_the_end_of_a_ca_no_fetch_of_keys_is_told(
     """Its thread lives on until the address answers or its time is over: of a CA that is gone, nobody cares."""
     asked, going_on = threading.Event(), threading.Event()
 
-    def hang(_: Handler) -> None:
+    def hang(handler: Handler) -> None:
         asked.set()
         going_on.wait(60)
+        handler.close_connection = True
 
     kubernetes.server.behaviour = hang
     settings = cluster(kubernetes, Authentication.JWKS)

@@ -67,7 +67,7 @@ def test_no_count_is_lost_between_threads() -> None:
     metrics = CaMetrics()
 
     def work() -> None:
-        for _ in range(6000):
+        for _ in range(2000):
             metrics.issued(0.001)
             metrics.failed(Outcome.CSR, "csr_malformed")
 
