@@ -134,7 +134,7 @@ class EveryAge:
             lambda poor: poor.create(path("tokenreviews", group="authentication.k8s.io"), _REVIEW),
         ]
         rules = []
-        with KubeClient(access.explicit(server.url, server.ca_file, token)) as poor:
+        with KubeClient(access.explicit(server.url, server.ca_file, token), timeout_seconds=60) as poor:
             for ask in asked:
                 with pytest.raises(KubeForbiddenError) as caught:
                     ask(poor)
@@ -146,14 +146,17 @@ class EveryAge:
 
     def test_a_credential_that_is_not_of_this_cluster_is_told(self, server: ApiServer) -> None:
         stranger = kubeconfig.load(server.kubeconfig("nobody", token="e30.e30.x"), None)
-        with KubeClient(stranger) as client, pytest.raises(KubeUnauthorizedError) as caught:
+        with KubeClient(stranger, timeout_seconds=60) as client, pytest.raises(KubeUnauthorizedError) as caught:
             client.list(path("pods"))
         assert "to do: fetch context 'nobody' of " in str(caught.value)
         assert "e30" not in str(caught.value)
 
     def test_a_client_certificate_is_a_user(self, server: ApiServer) -> None:
         mine = kubeconfig.load(server.kubeconfig("jane", user="jane"), None)
-        with KubeClient(mine) as client, pytest.raises(KubeForbiddenError, match="user 'jane' may not list pods"):
+        with (
+            KubeClient(mine, timeout_seconds=60) as client,
+            pytest.raises(KubeForbiddenError, match="user 'jane' may not list pods"),
+        ):
             client.list(path("pods"))
 
     def test_a_client_certificate_that_has_expired_is_told(self, server: ApiServer, tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ class EveryAge:
         whole["users"][0]["user"]["client-certificate-data"] = encoded(late)
         (tmp_path / "config").write_text(json.dumps(whole))
         told = pytest.raises(KubeUnauthorizedError, match=r"its client certificate is not good \(it expired at 20")
-        with KubeClient(kubeconfig.load(tmp_path / "config", None)) as client, told:
+        with KubeClient(kubeconfig.load(tmp_path / "config", None), timeout_seconds=60) as client, told:
             client.list(path("pods"))
 
     def test_a_plugin_brings_the_credential(self, server: ApiServer, tmp_path: Path) -> None:
@@ -175,7 +178,7 @@ class EveryAge:
         whole = json.loads(server.admin_kubeconfig.read_text())
         whole["users"][0]["user"] = {"exec": {"apiVersion": answer["apiVersion"], "command": "login"}}
         (tmp_path / "config").write_text(json.dumps(whole))
-        with KubeClient(kubeconfig.load(tmp_path / "config", None, allow_exec=[program])) as client:
+        with KubeClient(kubeconfig.load(tmp_path / "config", None, allow_exec=[program]), timeout_seconds=60) as client:
             assert client.get("/version")["major"] == "1"
 
     def test_a_watch_sees_what_happens(self, client: KubeClient, namespace: str) -> None:
@@ -203,7 +206,7 @@ class ModernAge(EveryAge):
         made = client.apply(maps(namespace, "a"), config_map("a", k="1"))
         assert _managers(made) == {("meshpki", "Apply")}
         client.apply(maps(namespace, "a"), config_map("a", k="1"))
-        with KubeClient(client.access, field_manager="another") as other:
+        with KubeClient(client.access, field_manager="another", timeout_seconds=60) as other:
             with pytest.raises(KubeConflictError) as caught:
                 other.apply(maps(namespace, "a"), config_map("a", k="2"))
             assert caught.value.conflicts == (FieldConflict("meshpki", ".data.k"),)

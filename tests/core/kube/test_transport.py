@@ -59,7 +59,7 @@ def access(kube: FakeKube) -> Access:
 
 @pytest.fixture
 def client(access: Access) -> Iterator[KubeClient]:
-    with KubeClient(access, retry=QUICK) as made:
+    with KubeClient(access, retry=QUICK, timeout_seconds=60) as made:
         yield made
 
 
@@ -103,7 +103,7 @@ def test_redirects_are_not_followed(kube: FakeKube, client: KubeClient) -> None:
 
 
 def test_a_prefix_of_the_server_is_kept(kube: FakeKube, access: Access) -> None:
-    with KubeClient(dataclasses.replace(access, server=f"{kube.url}/k8s/clusters/c-1/")) as client:
+    with KubeClient(dataclasses.replace(access, server=f"{kube.url}/k8s/clusters/c-1/"), timeout_seconds=60) as client:
         client.request("GET", "/version")
     assert kube.seen[0].path == "/k8s/clusters/c-1/version"
 
@@ -111,7 +111,7 @@ def test_a_prefix_of_the_server_is_kept(kube: FakeKube, access: Access) -> None:
 def test_no_proxy_variable_is_obeyed(kube: FakeKube, access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with KubeClient(access) as client:
+    with KubeClient(access, timeout_seconds=60) as client:
         assert client.request("GET", "/x").status == 200
 
 
@@ -352,7 +352,7 @@ def test_a_401_is_asked_again_with_what_the_file_has_by_now(kube: FakeKube, tmp_
         call.answer(200 if call.headers["Authorization"] == "Bearer new" else 401)
 
     kube.script = script
-    with KubeClient(explicit(kube.url, kube.root, token)) as client:
+    with KubeClient(explicit(kube.url, kube.root, token), timeout_seconds=60) as client:
         assert client.request("POST", "/x", {}, retry=False).status == 200
     assert [seen.token for seen in kube.seen] == ["Bearer old", "Bearer new"]
 
@@ -361,7 +361,7 @@ def test_a_401_for_the_only_token_there_is_is_asked_once(kube: FakeKube, tmp_pat
     token = tmp_path / "token"
     token.write_text("only")
     kube.script = status(401)
-    with KubeClient(explicit(kube.url, kube.root, token)) as client:
+    with KubeClient(explicit(kube.url, kube.root, token), timeout_seconds=60) as client:
         assert client.request("GET", "/x").status == 401
         assert len(kube.seen) == 1
         with pytest.raises(KubeUnauthorizedError, match=rf"to do: put a fresh token into {token}; it is read again"):
@@ -519,7 +519,7 @@ def test_a_name_that_nobody_knows(access: Access) -> None:
 def test_nobody_answers(access: Access) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1) as silent:
         address = f"https://127.0.0.1:{silent.getsockname()[1]}"
-        with KubeClient(dataclasses.replace(access, server=address)) as client:
+        with KubeClient(dataclasses.replace(access, server=address), timeout_seconds=60) as client:
             with pytest.raises(KubeUnreachableError, match="firewalls") as caught:
                 client.request("GET", "/version", timeout=0.3)
             assert caught.value.why is Unreachable.TIMEOUT
@@ -541,7 +541,7 @@ def test_another_name(access: Access, tmp_path: Path) -> None:
     with serving(other, host="kube.example") as server:
         named = dataclasses.replace(access, server=server.url, ca_pem=server.root.read_bytes())
         assert _why(named, "tls-server-name") is Unreachable.TLS_NAME
-        with KubeClient(dataclasses.replace(named, tls_server_name="kube.example")) as client:
+        with KubeClient(dataclasses.replace(named, tls_server_name="kube.example"), timeout_seconds=60) as client:
             assert client.request("GET", "/x").status == 200
 
 
@@ -588,7 +588,10 @@ def test_roots_that_were_replaced_are_read_again(tmp_path: Path) -> None:
     with serving(tmp_path) as before:
         shutil.copy(before.root, roots)
         access = explicit(before.url, roots, tmp_path / "token")
-    with serving(new) as server, KubeClient(dataclasses.replace(access, server=server.url)) as client:
+    with (
+        serving(new) as server,
+        KubeClient(dataclasses.replace(access, server=server.url), timeout_seconds=60) as client,
+    ):
         with pytest.raises(KubeUnreachableError):
             client.request("GET", "/x")
         roots.write_text("-----BEGIN CERTIFICATE-----\nhalf a file")
@@ -618,7 +621,7 @@ def test_a_client_certificate_is_presented_and_its_key_is_on_no_disk(
     opened = len(list(Path("/proc/self/fd").iterdir()))
     with serving(tmp_path / "server", client_ca=root) as server:
         mine = Access(server.url, server.root.read_bytes(), ClientCertificate(cert, key))
-        with KubeClient(mine) as client:
+        with KubeClient(mine, timeout_seconds=60) as client:
             assert client.request("GET", "/x").status == 200
             assert "authorization" not in server.seen[0].headers
         assert _why(dataclasses.replace(access, server=server.url, ca_pem=server.root.read_bytes())) in {
@@ -639,7 +642,7 @@ def test_a_certificate_that_was_renewed_is_presented_without_a_restart(tmp_path:
     (tmp_path / "server").mkdir()
     with serving(tmp_path / "server", client_ca=root) as server:
         mine = Access(server.url, server.root.read_bytes(), ClientCertificate(NamedFile(cert_file), key))
-        with KubeClient(mine) as client:
+        with KubeClient(mine, timeout_seconds=60) as client:
             client.request("GET", "/x")
             _, other, other_key = _pair(tmp_path)
             cert_file.write_bytes(other)
@@ -660,7 +663,9 @@ def test_a_key_that_does_not_fit_is_an_error_and_no_question(kind: str, access: 
         "foreign": foreign,
         "empty": b"",
     }[kind]
-    with KubeClient(dataclasses.replace(access, credential=ClientCertificate(cert, wrong))) as client:
+    with KubeClient(
+        dataclasses.replace(access, credential=ClientCertificate(cert, wrong)), timeout_seconds=60
+    ) as client:
         with pytest.raises(
             KubeCredentialError, match="the client certificate of context 'test' cannot be used"
         ) as caught:
@@ -703,7 +708,7 @@ except KubeCredentialError:
 
 def test_many_threads_share_one_client(kube: FakeKube, access: Access) -> None:
     failures: list[BaseException] = []
-    with KubeClient(access, pool=4) as client:
+    with KubeClient(access, pool=4, timeout_seconds=60) as client:
 
         def work() -> None:
             try:
