@@ -157,7 +157,7 @@ def test_two_at_once_make_one(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert sorted(made) == [False] * 5 + [True]
     assert list(tmp_path.iterdir()) == [tmp_path / "ca"]
     Issuer.from_signer(material.load(tmp_path / "ca"))

@@ -7,13 +7,14 @@ import logging
 import signal
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.issuer import Issuer
 from meshpki.ca.server.accounts import account
 from meshpki.ca.server.bundle_service import BundleService
 from meshpki.ca.server.calls.lanes import aside_lane, lane
+from meshpki.ca.server.calls.late_calls import LOOK_SECONDS, LateCalls
 from meshpki.ca.server.calls.listener import Door, affordable
 from meshpki.ca.server.calls.method_table import MethodTable
 from meshpki.ca.server.calls.reception import Reception
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from meshpki.runtime.http import Answer
 
 _LOG = logging.getLogger(__name__)
-LOOK_SECONDS: Final = 0.1
-"""Between two looks at the calls that wait for their requests."""
 
 
 class CaServer:
@@ -152,7 +151,7 @@ class CaServer:
         closing.callback(lookout.stop)
         # Of its own: it waits for nothing, not even the disk.
         waiting = Housekeeping(
-            {"late calls": lambda: _look(lanes, time.monotonic()), "health": health.look}, period=LOOK_SECONDS
+            {"late calls": LateCalls(each.room for each in lanes).look, "health": health.look}, period=LOOK_SECONDS
         )
         closing.callback(waiting.stop)
         reception = Reception(metrics.sent_away)
@@ -226,11 +225,6 @@ def open_issuer(signer: Signer, profile: Profile, now: float) -> Issuer:
 def _software_signer(config: CaConfig) -> Signer:
     files = config.issuer
     return SoftwareSigner.load(files.certificate, files.key, files.root)
-
-
-def _look(lanes: Sequence[Lane], now: float) -> None:
-    for each in lanes:
-        each.room.look(now)
 
 
 def _pages_while_starting(metrics: CaMetrics) -> dict[str, Callable[[], Answer]]:

@@ -187,7 +187,7 @@ def test_a_failed_write_fails_everyone_who_comes_and_a_later_one_succeeds(
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         assert len(failures) == 5
         assert len({id(error) for error in failures}) == 5
         assert "No space left" in str(failures[0])

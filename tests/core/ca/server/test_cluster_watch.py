@@ -169,7 +169,7 @@ class Hanging(Keys):
         self._came, self._go = came, go
 
     def keys(self, kid: str | None, now: float) -> Sequence[VerificationKey]:
-        self._came.wait(30)
+        self._came.wait(60)
         self._go.wait(60)
         return super().keys(kid, now)
 
@@ -179,7 +179,7 @@ def test_clusters_that_hang_are_asked_at_once_and_the_end_waits_for_none_of_them
     clusters = [TrustedCluster(policy(f"c{number}"), Hanging(came, go)) for number in range(5)]
     lookout = Lookout(clusters, lambda: NOW)
     lookout.start()
-    came.wait(30)  # all five are under way
+    came.wait(60)  # all five are under way
     lookout.end()
     lookout.stop()
     assert [each.ready for each in lookout.clusters] == [False] * 5, "none of them has answered"
@@ -189,7 +189,7 @@ def test_clusters_that_hang_are_asked_at_once_and_the_end_waits_for_none_of_them
 
 def until(condition: Callable[[], bool]) -> None:
     waiting = threading.Event()
-    for _ in range(3000):
+    for _ in range(6000):
         if condition():
             return
         waiting.wait(0.01)

@@ -97,6 +97,11 @@ class WaitingRoom:
         if now - call.since > LEFT_SECONDS:
             self._note(call, now)
 
+    def forgive(self, seconds: float) -> None:
+        """So long this process stood still: requests may have come that nobody could take, so no caller was late."""
+        for call in list(self._waits):
+            call.since += seconds
+
     def look(self, now: float) -> None:
         """Send away whoever keeps us waiting too long or too often. Call it some times a second."""
         for call in list(self._waits):

@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from meshpki.ca.server.calls import reception as reception_module
+from meshpki.ca.server.calls.batches import Batches
 from meshpki.ca.server.calls.gathering import Gathering
 from meshpki.ca.server.calls.grpc_core import CompletionQueue, Event
 from meshpki.ca.server.calls.hearing import Hearing
@@ -41,7 +42,7 @@ ECHO, TOGETHER, WATCH = "/test.Service/Echo", "/test.Service/Together", "/test.S
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
@@ -77,7 +78,7 @@ class Together:
 
     def work(self, jobs: Sequence[Job]) -> None:
         self.batches.append([job.request for job in jobs])
-        assert self.go.wait(30)
+        assert self.go.wait(60)
         for job in jobs:
             if job.request == b"break all":
                 raise ZeroDivisionError
@@ -122,8 +123,8 @@ def test_what_a_rule_sees_of_a_call() -> None:
     with serving(echo(rule)) as served:
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = served.channel.unary_unary(ECHO)
         before = time.time()
-        method(b"", metadata=(("a", "1"), ("a", "2"), ("b-bin", b"\x00\xff")), timeout=30)
-        method(b"", timeout=30)
+        method(b"", metadata=(("a", "1"), ("a", "2"), ("b-bin", b"\x00\xff")), timeout=60)
+        method(b"", timeout=60)
     metadata = [pair for pair in seen[0].metadata if pair[0] in {"a", "b-bin"}]
     assert metadata == [("a", "1"), ("a", "2"), ("b-bin", b"\x00\xff")]
     assert before - 1 <= seen[0].received_at <= time.time()
@@ -151,7 +152,7 @@ def test_a_status_reaches_the_caller_with_its_text_whatever_letters_it_has(said:
 
     watched = Watched()
     with serving(echo(refuse), watched.method()) as served:
-        assert status(lambda: served.call(ECHO, timeout=5)) == (Code.PERMISSION_DENIED, f"why: {heard}")
+        assert status(lambda: served.call(ECHO, timeout=60)) == (Code.PERMISSION_DENIED, f"why: {heard}")
         ends: tuple[Callable[[Stream], object], ...] = (
             lambda stream: stream.finish(Code.NOT_FOUND, said),
             lambda stream: stream.displace(_refused(said)),
@@ -177,7 +178,7 @@ def test_there_are_so_many_places_and_methods_aside_have_others() -> None:
         assert served.sent_away.counts() == {SERVER_BUSY: 1}
         assert served.call(ECHO, b"aside") == b"aside"
         together.go.set()
-        assert sorted(call.result(30) for call in calls) == [b"made of %d" % number for number in range(3)]
+        assert sorted(call.result(60) for call in calls) == [b"made of %d" % number for number in range(3)]
         until(lambda: served.lane.places.count() == 0)
         assert served.call(TOGETHER, b"again") == b"made of again"
 
@@ -202,55 +203,71 @@ class Gate:
     def __call__(self, call: Call, *, at_once: bool) -> None:
         if not self.held.is_set():
             self.held.set()
-            assert self.go.wait(30)
+            assert self.go.wait(60)
 
     def begin(self, served: Served, calls: int) -> list[Pending]:
         """That many, while it keeps the thread with one more."""
         begun = [served.begin(ECHO, b"held")]
-        assert self.held.wait(30)
+        assert self.held.wait(60)
         begun += [served.begin(ECHO, b"%d" % number) for number in range(calls)]
         time.sleep(0.2)  # for gRPC to hear of some of them: the others make other rows
         self.go.set()
         return begun
 
 
-def test_calls_that_come_together_are_judged_in_a_row_of_so_many_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = Gate(monkeypatch)
-    with serving(echo(gate)) as served:
-        calls = gate.begin(served, 40)
-        assert [call.result(30) for call in calls] == [b"held", *(b"%d" % number for number in range(40))]
-    assert sum(gate.rows) == 41
-    assert 1 < max(gate.rows) <= reception_module.MOST_IN_A_ROW
+def until_there_is_a_row(scene: Callable[[Gate], object]) -> None:
+    """Play it until several calls were judged in a row: on a busy machine gRPC may hear of each alone."""
+    for _ in range(20):
+        with pytest.MonkeyPatch.context() as patch:
+            gate = Gate(patch)
+            scene(gate)
+        if max(gate.rows) > 1:
+            return
+    raise AssertionError("each call was judged alone")
 
 
-def test_whoever_waits_to_be_judged_holds_no_place_and_strangers_take_none_from_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    gate, taken = Gate(monkeypatch), list[int]()
+def test_calls_that_come_together_are_judged_in_a_row_of_so_many_at_most() -> None:
+    def scene(gate: Gate) -> None:
+        with serving(echo(gate)) as served:
+            calls = gate.begin(served, 40)
+            assert [call.result(60) for call in calls] == [b"held", *(b"%d" % number for number in range(40))]
+        assert sum(gate.rows) == 41
+        assert max(gate.rows) <= reception_module.MOST_IN_A_ROW
 
-    def rule(call: Call, *, at_once: bool) -> None:
-        gate(call, at_once=at_once)
-        taken.append(served.lane.places.count())
-        raise CallRefusedError(Code.UNAUTHENTICATED, "who", "are you")
-
-    with serving(echo(rule), places=8) as served:
-        calls = gate.begin(served, 40)
-        assert {call.code() for call in calls} == {Code.UNAUTHENTICATED}
-        assert served.sent_away.counts() == {}
-    assert taken == [1] * 41
-    assert max(gate.rows) > 1
+    until_there_is_a_row(scene)
 
 
-def test_of_a_row_so_many_are_served_as_there_are_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, together = Gate(monkeypatch), Together(held=True)
-    method = BatchMethod(ECHO, gate, together.prepare, together.work)
-    with serving(method, places=9) as served:
-        calls = gate.begin(served, 15)
-        until(lambda: served.sent_away.counts() == {SERVER_BUSY: 7})
-        together.go.set()
-        assert Counter(call.code() for call in calls) == {Code.OK: 9, Code.RESOURCE_EXHAUSTED: 7}
-        until(lambda: served.lane.places.count() == 0)
-    assert 1 < max(gate.rows) <= 9 // 4
+def test_whoever_waits_to_be_judged_holds_no_place_and_strangers_take_none_from_others() -> None:
+    def scene(gate: Gate) -> None:
+        taken = list[int]()
+
+        def rule(call: Call, *, at_once: bool) -> None:
+            gate(call, at_once=at_once)
+            taken.append(served.lane.places.count())
+            raise CallRefusedError(Code.UNAUTHENTICATED, "who", "are you")
+
+        with serving(echo(rule), places=8) as served:
+            calls = gate.begin(served, 40)
+            assert {call.code() for call in calls} == {Code.UNAUTHENTICATED}
+            assert served.sent_away.counts() == {}
+        assert taken == [1] * 41
+
+    until_there_is_a_row(scene)
+
+
+def test_of_a_row_so_many_are_served_as_there_are_places() -> None:
+    def scene(gate: Gate) -> None:
+        together = Together(held=True)
+        method = BatchMethod(ECHO, gate, together.prepare, together.work)
+        with serving(method, places=9) as served:
+            calls = gate.begin(served, 15)
+            until(lambda: served.sent_away.counts() == {SERVER_BUSY: 7})
+            together.go.set()
+            assert Counter(call.code() for call in calls) == {Code.OK: 9, Code.RESOURCE_EXHAUSTED: 7}
+            until(lambda: served.lane.places.count() == 0)
+        assert max(gate.rows) <= 9 // 4
+
+    until_there_is_a_row(scene)
 
 
 def test_where_calls_are_judged_alone_one_of_no_method_keeps_no_other_waiting() -> None:
@@ -271,7 +288,7 @@ def test_whoever_counts_those_without_a_place_and_fails_keeps_nobody_waiting(cap
         until(served.lane.places.full)
         assert status(lambda: served.call(TOGETHER))[0] is Code.RESOURCE_EXHAUSTED
         together.go.set()
-        assert first.result(30) == b"made of first"
+        assert first.result(60) == b"made of first"
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -404,24 +421,31 @@ def test_a_call_that_cannot_even_begin_costs_no_other_of_its_row(
     monkeypatch.setattr(InboundCall, "expect", expect)
     with serving(echo(gate)) as served:
         calls = gate.begin(served, 8)
-        assert [call.result(30) for call in calls] == [b"held", *(b"%d" % number for number in range(8))]
+        assert [call.result(60) for call in calls] == [b"held", *(b"%d" % number for number in range(8))]
     assert [record.message for record in caplog.records] == ["the beginning of a call met an error of ours"]
 
 
 # --- worked on together
 
 
-def test_requests_that_come_during_a_batch_are_the_next_one() -> None:
-    together = Together(held=True)
+def test_requests_that_come_during_a_batch_are_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, brought = Together(held=True), list[object]()
+    put = Batches.put
+
+    def and_count(batches: Batches[object], *items: object) -> None:
+        put(batches, *items)
+        brought.extend(items)
+
+    monkeypatch.setattr(Batches, "put", and_count)
     with serving(together.method()) as served:
         first = served.begin(TOGETHER, b"first")
         until(lambda: together.batches)
         others = [served.begin(TOGETHER, b"%d" % number) for number in range(8)]
-        until(lambda: served.lane.places.count() == 9 and not served.lane.room.count())
-        time.sleep(2 * reception_module.IDLE_SECONDS)  # the last may have been taken, and not gathered yet
+        until(lambda: len(brought) == 9)
         together.go.set()
-        assert first.result(30) == b"made of first"
-        assert [call.result(30) for call in others] == [b"made of %d" % number for number in range(8)]
+        brought.clear()
+        assert first.result(60) == b"made of first"
+        assert [call.result(60) for call in others] == [b"made of %d" % number for number in range(8)]
     assert together.batches[0] == [b"first"]
     assert sorted(together.batches[1]) == [b"%d" % number for number in range(8)]
 
@@ -433,8 +457,8 @@ def test_an_error_is_that_of_its_own_job_and_a_broken_batch_that_of_all(caplog: 
         until(lambda: together.batches)
         good, refused = served.begin(TOGETHER, b"good"), served.begin(TOGETHER, b"refuse")
         together.go.set()
-        assert (held.result(30), good.result(30)) == (b"made of held", b"made of good")
-        assert status(lambda: refused.result(30)) == (Code.NOT_FOUND, "why: so")
+        assert (held.result(60), good.result(60)) == (b"made of held", b"made of good")
+        assert status(lambda: refused.result(60)) == (Code.NOT_FOUND, "why: so")
         assert status(lambda: served.call(TOGETHER, b"break all"))[0] is Code.INTERNAL
         assert "ZeroDivisionError" in caplog.text
         assert status(lambda: served.call(TOGETHER, b"panic"))[0] is Code.INTERNAL
@@ -460,9 +484,10 @@ def test_what_failed_in_a_batch_that_broke_holds_on_to_no_call(monkeypatch: pyte
     with serving(method) as served:
         gc.collect()
         gc.disable()
+        left_by_other_tests = inbound_calls()
         try:
             assert status(lambda: served.call(TOGETHER))[0] is Code.INTERNAL
-            until(lambda: not any(isinstance(each, InboundCall) for each in gc.get_objects()))
+            until(lambda: inbound_calls() <= left_by_other_tests)
         finally:
             gc.enable()
 
@@ -486,7 +511,7 @@ def test_an_operation_that_grpc_does_not_take_is_said_and_costs_its_own_call_alo
         others = [served.begin(TOGETHER, each) for each in (b"twice", b"last")]
         until(lambda: served.lane.places.count() == 3 and not served.lane.room.count())
         together.go.set()
-        assert [call.result(30) for call in (first, *others)] == [b"made of first", b"made of twice", b"made of last"]
+        assert [call.result(60) for call in (first, *others)] == [b"made of first", b"made of twice", b"made of last"]
     assert "gRPC takes no such operations now: error 8" in caplog.text
 
 
@@ -501,7 +526,7 @@ def test_work_that_hangs_holds_up_nothing_else() -> None:
         until(served.lane.places.full)
         assert status(lambda: served.call(TOGETHER))[0] is Code.RESOURCE_EXHAUSTED
         together.go.set()
-        assert [call.result(30) for call in calls] == [b"made of one", b"made of two"]
+        assert [call.result(60) for call in calls] == [b"made of one", b"made of two"]
 
 
 def test_a_flood_of_other_calls_starves_nobody() -> None:
@@ -511,7 +536,7 @@ def test_a_flood_of_other_calls_starves_nobody() -> None:
         def flood() -> None:
             while not stop.is_set():
                 for call in [served.begin(ECHO, b"x") for _ in range(10)]:
-                    call.result(30)
+                    call.result(60)
 
         threads = [threading.Thread(target=flood) for _ in range(2)]
         for thread in threads:
@@ -520,7 +545,7 @@ def test_a_flood_of_other_calls_starves_nobody() -> None:
             assert served.call(TOGETHER, b"%d" % number) == b"made of %d" % number
         stop.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
 
 
 # --- waiting
@@ -533,7 +558,7 @@ def test_a_rule_that_waits_keeps_no_other_call_waiting() -> None:
         if any(pair == ("who", "stranger") for pair in call.metadata):
             if at_once:
                 raise WouldWaitError
-            assert go.wait(30)
+            assert go.wait(60)
 
     with serving(echo(rule)) as served:
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = served.channel.unary_unary(ECHO)
@@ -542,27 +567,30 @@ def test_a_rule_that_waits_keeps_no_other_call_waiting() -> None:
         for _ in range(20):
             assert served.call(ECHO, b"good") == b"good"
         go.set()
-        assert [call.result(30) for call in held] == [b"held"] * 40
+        assert [call.result(60) for call in held] == [b"held"] * 40
 
 
 def test_whoever_leaves_gives_back_his_place() -> None:
     go = threading.Event()
 
     def never() -> Any:  # Any: no request at all
-        go.wait(30)
+        go.wait(60)
         yield from ()
 
     left: list[str] = []
     method = Method(ECHO, anyone, lambda *_: b"", left=lambda call, granted, refused: left.append(refused.reason))
     with serving(method, places=2) as served:
         stream: grpc.StreamUnaryMultiCallable[bytes, bytes] = served.channel.stream_unary(ECHO)
-        calls = [stream.future(never(), timeout=60), stream.future(never(), timeout=1)]
-        until(lambda: served.lane.room.count() == 2)
-        calls[0].cancel()
-        until(lambda: served.lane.places.count() == 0)  # the other's time is over by itself
+        call = stream.future(never(), timeout=60)
+        until(lambda: served.lane.room.count() == 1)
+        call.cancel()
+        until(lambda: left == ["caller_left"])
+        while len(left) < 2:  # its time may be over before it has come at all
+            assert status(lambda: stream(never(), timeout=1))[0] is Code.DEADLINE_EXCEEDED
+            until(lambda: served.lane.places.count() == 0)
         go.set()
-        until(lambda: left == ["caller_left"] * 2)
-        assert status(lambda: stream(iter(()), timeout=30))[0] is Code.INVALID_ARGUMENT
+        assert left == ["caller_left"] * 2
+        assert status(lambda: stream(iter(()), timeout=60))[0] is Code.INVALID_ARGUMENT
         until(lambda: left[2:] == ["request_missing"])
 
 
@@ -628,8 +656,8 @@ def test_calls_under_way_end_before_it_does_and_new_ones_are_not_taken() -> None
         assert status(lambda: served.call(TOGETHER, b"too late"))[0] in {Code.UNAVAILABLE, Code.CANCELLED}
         assert stopping.is_alive()
         together.go.set()
-        assert call.result(30) == b"made of last"
-        stopping.join(30)
+        assert call.result(60) == b"made of last"
+        stopping.join(60)
         assert not served.reception._live
     assert together.batches == [[b"last"]]
 
@@ -691,7 +719,7 @@ def test_it_says_when_nobody_takes_calls_any_more_but_not_when_it_was_stopped() 
     broken._queue = Broken()
     broken._thread = threading.Thread(target=_ended_by, args=(broken._run, MemoryError))
     broken.start()
-    broken._thread.join(30)
+    broken._thread.join(60)
     assert "has ended" in broken.failures()[0]
 
 
