@@ -362,6 +362,18 @@ def test_what_an_earlier_run_held_is_served_from_the_first_moment_and_renewed_wh
     run(act, held=held)
 
 
+def test_a_run_that_wants_a_shorter_life_asks_at_once_and_serves_what_there_is_meanwhile() -> None:
+    """Somebody has lowered --ttl: a certificate of a day would else be served for another twelve hours."""
+    held = held_by(renew_in=1800)
+    longer = replace(held, snapshot=replace(held.snapshot, not_after=held.snapshot.not_after + 3600))
+
+    async def act(scene: Scene) -> None:
+        assert scene.served.serial == held.snapshot.serial
+        await scene.until(lambda: scene.served.serial != held.snapshot.serial)
+
+    run(act, held=longer)
+
+
 def test_a_renewal_is_never_planned_later_than_for_a_new_certificate() -> None:
     held = held_by(renew_in=10 * 86400)
 
