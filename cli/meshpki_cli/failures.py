@@ -66,12 +66,11 @@ def guarded(command: Callable[[], object], output: str, *, serves: bool = False)
 
     logs.configure("debug" if _Settings.debug else "error")  # what fails is told as an error anyway
     _Settings.form = Form.LOG if serves and not sys.stderr.isatty() else _form(output)
-    if serves:
-        hangup.let_pass_while_loading()
-    else:
+    if not serves:
         early_signals.usual()
     try:
-        with _heard_by_children(), streams.for_results_alone():
+        passing = hangup.passing_while_loading() if serves else contextlib.nullcontext()
+        with _heard_by_children(), streams.for_results_alone(), passing:
             status = command()
         with streams.writing():
             pass  # what the command left in the buffer

@@ -160,3 +160,9 @@ def test_once_a_command_has_begun_it_is_told_of_ctrl_c_as_ever() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_what_a_word_to_look_does_while_a_command_loads_is_put_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    assert command_line.invoke("ca", "serve", "--config", str(tmp_path / "none.yaml")).code != 0
+    assert signal.getsignal(signal.SIGHUP) is before

@@ -6,6 +6,10 @@ import contextlib
 import os
 import signal
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Hangup(StrEnum):
@@ -26,10 +30,21 @@ def meaning() -> Hangup:
     return Hangup.STOP if _has_terminal() else Hangup.LOOK
 
 
-def let_pass_while_loading() -> None:
-    """Let a word to look again end nobody who has read nothing yet. A terminal that closes still does."""
-    if meaning() is Hangup.LOOK:
-        signal.signal(signal.SIGHUP, lambda *_: None)
+@contextlib.contextmanager
+def passing_while_loading() -> Iterator[None]:
+    """Let a word to look again end nobody who has read nothing yet, until the block handles it by itself.
+
+    A terminal that closes still ends it.
+    """
+    before = signal.getsignal(signal.SIGHUP)
+    if before is not signal.SIG_DFL or meaning() is not Hangup.LOOK:
+        yield
+        return
+    signal.signal(signal.SIGHUP, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _has_terminal() -> bool:

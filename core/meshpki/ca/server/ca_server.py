@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from meshpki.ca.config import CaConfig
     from meshpki.ca.profile import Profile
     from meshpki.ca.server.calls.lanes import Lane
+    from meshpki.ca.server.calls.methods import AnyMethod
     from meshpki.hooks import Signer
     from meshpki.runtime.http import Answer
 
@@ -128,12 +129,9 @@ class CaServer:
         )
         bundles = BundleService(profile, audit, metrics)
         health = HealthService(readiness.ready, metrics.sent_away.count)
-        aside = aside_lane(metrics.sent_away.count)
         by_token = (service.by_token(verifier), bundles.by_token(verifier), *health.methods())
-        self.tables = (MethodTable(by_token, self._lane(), aside),)
-        if config.renewal is not None:
-            by_certificate = (service.by_certificate(), bundles.by_certificate(issuer))
-            self.tables += (MethodTable(by_certificate, self._lane(), with_certificate=True),)
+        by_certificate = (service.by_certificate(), bundles.by_certificate(issuer))
+        self.tables = self._tables(by_token, by_certificate)
         lanes = [each for table in self.tables for each in table.lanes]
         _watch(metrics, issuer, audit, lanes, readiness)
         metrics.gauges(
@@ -165,6 +163,12 @@ class CaServer:
         housekeeping.start()
         lookout.start()
         waiting.start()
+
+    def _tables(self, by_token: Sequence[AnyMethod], by_certificate: Sequence[AnyMethod]) -> tuple[MethodTable, ...]:
+        tables = (MethodTable(by_token, self._lane(), aside_lane(self.metrics.sent_away.count)),)
+        if self.config.renewal is None:
+            return tables
+        return (*tables, MethodTable(by_certificate, self._lane(), with_certificate=True))
 
     def _lane(self) -> Lane:
         return lane(self.config.limits.in_flight, self.metrics.sent_away.count, account)
