@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Final, Self
 
@@ -33,6 +32,7 @@ from meshpki.runtime.garbage import settle
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
 from meshpki.runtime.open_files import allow_all
 from meshpki.runtime.scheduling import without_preemption
+from meshpki.runtime.stop_signals import heard
 from meshpki.tokens.verify import TokenVerifier
 
 if TYPE_CHECKING:
@@ -181,13 +181,10 @@ class CaServer:
 
 def serve(config: CaConfig) -> int:
     """Serve until SIGTERM or SIGINT, then drain; returns the exit status. For the main thread. Raises MeshpkiError."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     without_preemption()
-    with CaServer(config):
+    with heard(signal.SIGTERM, signal.SIGINT) as wait, CaServer(config):
         settle()
-        stop.wait()
+        wait()
     return 0
 
 
