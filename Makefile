@@ -21,7 +21,7 @@ demo: $(STAMP) ## The whole story with two real Envoys, under a minute
 
 test: $(STAMP) ## Every test, on real servers; the first time it gets the Kubernetes programs
 	@PYTHONPATH=tests $(BIN)/python -m support.kube_assets --if-possible
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	@PYTHONPATH=tests $(BIN)/python -m support.steady -n auto --dist loadgroup
 
 test-fast: $(STAMP) ## The tests that need no server of their own
 	$(BIN)/python -m pytest -n auto -m 'not e2e' -q

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from meshpki.agent.files.standing import FilesStanding
 from meshpki.agent.process import observe
 from meshpki.agent.renewal.keeper import KeeperStatus
 from meshpki.agent.rotation.bundle import Bundle
-from meshpki.agent.rotation.failure import FailureKind
+from meshpki.agent.rotation.failure import Failure, FailureKind
 from meshpki.hooks import Health
 from support.agent_process import wait_until
 from support.command_line import invoke
@@ -43,9 +44,19 @@ def test_the_options_are_the_commands() -> None:
 
 def test_the_metrics_are_those_that_are_shown() -> None:
     status = KeeperStatus(
-        health=Health.FRESH, snapshot=snapshot(1), bundle=Bundle(), renew_at=time.time(), renewals=1, failures={}
+        health=Health.OVERDUE,
+        snapshot=snapshot(1),
+        bundle=Bundle(),
+        renew_at=time.time(),
+        failure=Failure(FailureKind.NETWORK, "unavailable", "away"),
+        failing_since=time.time(),
     )
-    families = [*observe.families([status]), observe.turned_away({"token_expired": 1}), observe.tokens({"serving": 1})]
+    families = [
+        *observe.families([status], {}),
+        observe.turned_away({"token_expired": 1}),
+        observe.tokens({"serving": 1}),
+        *observe.of_files(FilesStanding(ends=1)),
+    ]
     shown = {sample.name for family in families for sample in family.samples}
     assert cells("metric") == shown
 

@@ -34,7 +34,7 @@ def machine_errors(doing: str, path: Path) -> Iterator[None]:
 def _advice(number: int | None, path: Path) -> str:
     match number:
         case errno.ENOSPC | errno.EDQUOT:
-            return f"free some space on the file system of {path.parent}, then run the same command again"
+            return f"free some space on the file system of {path.parent}; what runs on tries again by itself"
         case errno.EACCES | errno.EPERM:
             return "run as the user who owns it, or name another directory"
         case errno.EROFS:

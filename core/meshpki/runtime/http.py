@@ -141,6 +141,14 @@ class _Server(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
+    def get_request(self) -> tuple[socket.socket, object]:
+        """Take a connection. Where there is no file left for it the next look is a moment later, not at once."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(_LOOK_SECONDS)
+            raise
+
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
         """Give the connection to a thread."""
         assert isinstance(request, socket.socket)

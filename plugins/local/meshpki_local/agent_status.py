@@ -18,7 +18,7 @@ _LIMIT: Final = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """`not_after` is epoch seconds, 0 without a certificate; `failure` is its last one, in words, or empty."""
+    """`not_after` is epoch seconds, 0 without a certificate; `failure`: its last, and trouble with files, in words."""
 
     health: Health
     spiffe_id: str
@@ -37,8 +37,11 @@ def parse(content: bytes, written_at: float) -> AgentStatus | None:
         # Any: JSON, which the conversions below check.
         said = json.loads(content)
         failure = said.get("last_failure") or {}
-        words = f"{failure['seen']} ({failure['reason']})" if failure else ""
-        return AgentStatus(Health(said["state"]), str(said["spiffe_id"]), int(said["not_after"]), words, written_at)
+        words = [f"{failure['seen']} ({failure['reason']})"] if failure else []
+        if trouble := (said.get("files") or {}).get("trouble"):
+            words.append(str(trouble))
+        health, not_after = Health(said["state"]), int(said["not_after"])
+        return AgentStatus(health, str(said["spiffe_id"]), not_after, "; ".join(words), written_at)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

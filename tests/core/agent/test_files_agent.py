@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from cryptography import x509
 from spiffe import WorkloadApiClient
 
 from support.agent_process import AgentFiles, AgentProcess, wait_until
+from support.crowd import numbers_in, page
+from support.node_agent import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +117,13 @@ def small_disk(path: Path, options: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", path], check=True)
 
 
+def fill(disk: Path) -> None:
+    ballast = (disk / "ballast").open("wb", buffering=0)
+    with ballast, pytest.raises(OSError, match="No space"):
+        while True:
+            ballast.write(b"x" * 4096)
+
+
 @ROOT
 def test_a_full_disk_stops_neither_socket_nor_the_old_set(ca: FakeCa, files: AgentFiles) -> None:
     ca.life = 6
@@ -122,10 +132,7 @@ def test_a_full_disk_stops_neither_socket_nor_the_old_set(ca: FakeCa, files: Age
         there = replace(files.config(ca), files=disk / "certs")
         with AgentProcess(there, files.log):
             wait_until((disk / "certs" / "..data").exists, "files")
-            ballast = (disk / "ballast").open("wb", buffering=0)
-            with ballast, pytest.raises(OSError, match="No space"):
-                while True:
-                    ballast.write(b"x" * 4096)
+            fill(disk)
             before = (disk / "certs" / "cert-chain.pem").read_bytes()
             old = served(files)
             wait_until(lambda: served(files) != old, "the socket has the next one")
@@ -133,6 +140,41 @@ def test_a_full_disk_stops_neither_socket_nor_the_old_set(ca: FakeCa, files: Age
             assert (disk / "certs" / "cert-chain.pem").read_bytes() == before
             (disk / "ballast").unlink()
             wait_until(lambda: (disk / "certs" / "cert-chain.pem").read_bytes() != before, "the files caught up")
+
+
+@ROOT
+def test_readiness_metrics_and_status_are_true_of_the_files(ca: FakeCa, files: AgentFiles) -> None:
+    """Where there is no socket the files are all that the workload has: renewals alone are of no use to it."""
+    ca.life = 6
+    disk, (port,) = files.directory / "disk", free_ports(1)
+    with small_disk(disk, "size=256k,mode=0755"):
+        alone = replace(files.config(ca), sds_socket=None, files=disk / "certs", http=f"127.0.0.1:{port}")
+        with AgentProcess(alone, files.log):
+            wait_until(lambda: serial_in(disk / "certs"), "files")
+            wait_until(lambda: page(port, "/readyz") == (200, "ok\n"), "ready")
+            (expiry,) = expiries(port)
+            fill(disk)
+            wait_until(lambda: "No space left" in files.log.read_text(), "a word about the disk")
+            wait_until(lambda: page(port, "/readyz")[0] == 503, "not ready", 30)
+            why = page(port, "/readyz")[1]
+            assert why.startswith("the certificate in the files expired ")
+            assert "No space left on device" in why
+            assert max(expiries(port)) < time.time(), "what an alert on the expiry of all certificates sees"
+            numbers = numbers_in(page(port, "/metrics")[1])
+            assert numbers.of("certificate_state", state="fresh") == 1, "the CA and the renewals are well"
+            assert numbers.of("files_write_failures_total") >= 1
+            wait_until(lambda: "No space left" in files.read_status()["files"]["trouble"], "the status says so")
+            over = "has expired, and no newer one can be written"
+            wait_until(lambda: over in files.log.read_text(), "an error in the log, with the next try")
+            (disk / "ballast").unlink()
+            wait_until(lambda: page(port, "/readyz") == (200, "ok\n"), "ready again")
+            assert max(expiries(port)) > expiry
+
+
+def expiries(port: int) -> list[float]:
+    """What the metrics say of the certificate in the files: one number, or none."""
+    samples = numbers_in(page(port, "/metrics")[1]).samples
+    return [each.value for each in samples if each.name == "meshpki_agent_files_expiration_timestamp_seconds"]
 
 
 @ROOT

@@ -10,26 +10,32 @@ import logging
 import os
 import time
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
+from meshpki.agent.node import cache as node_cache
 from meshpki.agent.node import cache_line as node_cache_line
 from meshpki.agent.node import sessions as node
+from meshpki.agent.node.actions import TokenKey
 from meshpki.agent.node.cache_line import NodeCacheLine, bounds_for
 from meshpki.agent.node.limits import Limits
 from meshpki.agent.node.run import render
 from meshpki.agent.node.sessions import NodeSessions
 from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
 from meshpki.agent.renewal.credential import TokenCredential
-from meshpki.agent.renewal.keeper import Wish
+from meshpki.agent.renewal.keeper import Held, Wish
 from meshpki.agent.socket.sessions import CallRefusedError
+from meshpki.errors import MachineError
+from meshpki.runtime.files import write_atomically
 from support.agent_process import fake_token
 from support.fake_ca import FakeAuthority
 from support.fixed_roots import FixedRoots
+from support.real_snapshots import real_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from meshpki.agent.renewal.ca_client import BundleHeld
@@ -330,6 +336,75 @@ def test_a_fault_in_the_cache_leaves_the_ca_to_ask(machine: Machine, monkeypatch
             await opened(sessions, token())
 
     asyncio.run(scene())
+
+
+@dataclass
+class Disk:
+    """What entries are written to."""
+
+    full: bool = True
+    tries: int = 0
+
+    def write(self, path: Path, content: bytes, *, time: float) -> None:
+        self.tries += 1
+        if self.full:
+            raise MachineError("No space left on device")
+        write_atomically(path, content, time=time)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk()
+    monkeypatch.setattr(node_cache, "write_atomically", disk.write)
+    return disk
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(machine: Machine, disk: Disk) -> None:
+    """Not only with the next renewal, which is hours away; and not for a token that is gone."""
+    stays, goes = token("stays"), token("goes")
+
+    async def scene() -> None:
+        async with machine.agent() as sessions:
+            await opened(sessions, stays)
+            gone = await opened(sessions, goes)
+            await until(lambda: disk.tries >= 2)
+            gone.close()
+            machine.now += Limits().grace_seconds + 1
+            await until(lambda: len(standing(sessions)) == 1)
+            assert machine.entries() == set()
+            disk.full = False
+            machine.now += node_cache_line.RETRY_SECONDS + 1
+            await until(lambda: machine.entries() == {name(stays)})
+            await asyncio.sleep(0.1)
+            tries = disk.tries
+            machine.now += node_cache_line.RETRY_SECONDS + 1
+            await asyncio.sleep(0.2)
+            assert disk.tries == tries, "once is enough"
+        assert machine.entries() == {name(stays)}
+        assert machine.ca.asked == [stays, goes]
+
+    asyncio.run(scene())
+
+
+def test_a_token_that_is_refused_is_owed_no_entry(tmp_path: Path, disk: Disk) -> None:
+    now = time.time()
+    line, kept = NodeCacheLine(tmp_path / "cache", bounds_for(4)), Held(real_snapshot(AUTHORITY), now + 10)
+    good, bad = (TokenKey(mark * 32) for mark in (b"g", b"b"))
+    for key in (good, bad):
+        line.keep(key, int(now) + 1800, kept, now)
+    line.drop(bad)
+    line.close()
+    assert line.owed(now) == (good,)
+    assert line.owed(now + 1) == (), "not all the time"
+    assert line.owed(now - 600) == (good,), "a clock that was set back stops nothing"
+    line.give_up(good)
+    assert line.owed(now + 600) == ()
 
 
 def test_a_stream_that_leaves_while_its_entry_is_read(machine: Machine) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOW = 1000.0
-GOOD = KeeperStatus(Health.FRESH, snapshot(1, begins=0, ends=3600), Bundle(), 1800, 1, {})
+GOOD = KeeperStatus(Health.FRESH, snapshot(1, begins=0, ends=3600), Bundle(), 1800)
 OVER = replace(GOOD, health=Health.EXPIRED, snapshot=snapshot(2, begins=0, ends=999))
 AWAY = Failure(FailureKind.NETWORK, "unavailable", "no answer")
 BUSY = Failure(FailureKind.NETWORK, "review_unavailable", "not now")
@@ -79,6 +79,10 @@ def test_tokens_by_phase_streams_turned_away_and_readiness_while_the_ca_comes_an
                 assert page(port, "/readyz")[1].startswith("nobody is served, and 1 wait for the CA: ")
                 assert (tokens("waiting"), tokens("serving"), tokens("reconnecting")) == (1, 0, 0)
                 assert page(port, "/livez") == (200, "ok\n")
+                numbers = numbers_in(page(port, "/metrics")[1])
+                since = numbers.of("renewal_failing_since_timestamp_seconds", spiffe_id="", kind="network")
+                assert time.time() - 60 < since < time.time(), "what newcomers meet, and since when"
+                assert numbers.of("renewal_failures_total", spiffe_id="", kind="network") >= 1
         agent.ca_address = ca.server.address
         with agent, Stream(agent.socket, with_token(token), "default") as stream:
             stream.secrets()

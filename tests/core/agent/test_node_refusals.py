@@ -53,4 +53,6 @@ def test_a_flood_is_a_line_for_each_reason_and_a_number_for_each(short_dir: Path
     said = log.count("no renewal: the CA refused")
     assert said == 1, "one warning for one reason, within a minute"
     assert log.count('"a call is refused"') == 2
+    assert '"reason": "call_with_refused_token"' in log
+    assert '"reason": "token_malformed"' in log
     assert "token_bad_signature" in log

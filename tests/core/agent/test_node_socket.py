@@ -232,6 +232,12 @@ def test_a_token_that_was_accepted_is_refused_once_it_has_expired(node: Node) ->
             assert spiffe_id_of(again.secrets()["default"]) == spiffe_id("brief")
         wait_until(lambda: time.time() > ends + 0.1, "the end of the token")
         assert refusal(node.stream(token)) == (grpc.StatusCode.UNAUTHENTICATED, OPAQUE)
+    wait_until(lambda: "call_with_expired_token" in reasons(node.agent), "our log says why: the CA was not asked")
+
+
+def reasons(agent: NodeAgentProcess) -> list[str]:
+    """Of calls that were refused."""
+    return [line["reason"] for line in agent.lines() if line["message"] == "a call is refused"]
 
 
 def test_a_stream_whose_token_is_spent_ends_with_a_clean_status_before_its_certificate_does(

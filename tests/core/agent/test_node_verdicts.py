@@ -218,6 +218,29 @@ def test_a_ca_that_gives_shorter_lives_now_is_asked_on() -> None:
     asyncio.run(scene())
 
 
+def test_a_token_that_brings_nothing_more_is_sent_no_more() -> None:
+    """A CA that clamps to the token's life: the second certificate ends as the first did, and a third would, too."""
+
+    async def scene() -> None:
+        async with running() as machine:
+            text = fake_token(expires_at=machine.now + LIFE, mark="clamped")
+            ends = machine.now + LIFE
+            session = await machine.open(text)
+            machine.now += 0.56 * LIFE
+            machine.ca.life = int(ends - machine.now)
+            async with asyncio.timeout(20):
+                await asyncio.wait([session.must_reconnect])
+            assert machine.ca.asked[text] == 2
+            for _ in range(5):
+                machine.now += 200
+                await asyncio.sleep(0.1)
+            assert machine.ca.asked[text] == 2
+            assert machine.in_phase(Phase.RECONNECTING) == 1, "and what it has brought is served to its end"
+            session.close()
+
+    asyncio.run(scene())
+
+
 def test_a_client_that_goes_and_comes_makes_one_question() -> None:
     """While the CA judges, the question stays; when it gave no verdict, the next one waits for its time."""
 

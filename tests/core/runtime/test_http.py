@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 import time
@@ -206,3 +207,24 @@ def test_ipv6() -> None:
         pytest.skip("this machine has no IPv6")
     with server, urllib.request.urlopen(f"http://[::1]:{server.port}/livez", timeout=10) as answer:
         assert answer.status == HTTPStatus.OK
+
+
+def test_a_connection_for_which_there_is_no_file_keeps_nobody_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says again and again that it waits: a loop over that would take a whole processor."""
+    tries, left = 0, 3
+    accept = socket.socket.accept
+
+    def without_files(listening: socket.socket) -> tuple[socket.socket, object]:
+        nonlocal tries, left
+        tries += 1
+        if left:
+            left -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", without_files)
+    with serving() as (server, _):
+        began = time.monotonic()
+        assert get(server, "/livez")[0] == 200, "it is answered when there is one"
+        assert time.monotonic() - began > 3 * http._LOOK_SECONDS - 0.1
+    assert tries == 4

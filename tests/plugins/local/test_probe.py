@@ -69,6 +69,15 @@ def test_the_agents_last_failure_is_told(layout: Layout) -> None:
     assert "refused (token_expired)" in seen.detail
 
 
+def test_trouble_with_an_agents_files_is_told_though_it_renews(layout: Layout) -> None:
+    status(layout, files={"not_after": 1, "trouble": "could not write the files in certs: No space left on device"})
+    seen = LocalProbe(layout, SETTINGS).workloads()[0]
+    assert seen.health is Health.FRESH
+    assert "No space left on device" in seen.detail
+    status(layout, files={"not_after": 1, "trouble": ""})
+    assert "No space" not in LocalProbe(layout, SETTINGS).workloads()[0].detail
+
+
 @pytest.mark.parametrize(
     ("phase", "age", "failures", "health"),
     [

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -39,8 +39,9 @@ async def run(command: CommandNotice, directory: Path) -> None:
     and leaves behind goes on, but is killed with it when the time is over.
     """
     began, program = time.monotonic(), command.arguments[0]
-    with _Output() as output:
+    with contextlib.ExitStack() as stack:
         with machine_errors("could not run", Path(program)):
+            output = stack.enter_context(_Output())
             process = await asyncio.create_subprocess_exec(
                 *command.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -72,7 +73,7 @@ async def run(command: CommandNotice, directory: Path) -> None:
 
 async def _kill(process: asyncio.subprocess.Process) -> None:
     """End the whole session that began with the command, and wait for its first process."""
-    with suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
 

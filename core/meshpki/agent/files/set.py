@@ -20,6 +20,8 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from meshpki.agent.files.access import FileAccess
+from meshpki.agent.rotation.acceptance import AnswerError, spiffe_id_of
+from meshpki.agent.rotation.certificates import load_certificates
 from meshpki.errors import MachineError
 from meshpki.runtime.files import (
     PRIVATE_DIRECTORY,
@@ -27,6 +29,7 @@ from meshpki.runtime.files import (
     PUBLIC_FILE,
     machine_errors,
     private_directory,
+    read_capped,
     sync_directory,
 )
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meshpki.agent.rotation.snapshot import Snapshot
+    from meshpki.identity import SpiffeId
 
 KEY: Final = "key.pem"
 CHAIN: Final = "cert-chain.pem"
@@ -45,6 +49,7 @@ NAMES: Final = (KEY, CHAIN, ROOTS, CREDENTIAL)
 DATA: Final = "..data"
 _NEXT: Final = "..data.new"
 _SET: Final = "..set-"
+_MAX_CHAIN: Final = 256 * 1024
 _OPEN: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -83,8 +88,8 @@ class FileSet:
         Raises MachineError.
         """
         self.prepare()
-        before = self._current()
         with machine_errors("could not write the files in", self._directory):
+            before = self._current()
             self._sweep(keep={before})
             name = self._write_set(snapshot)
             self._point(DATA, name)
@@ -93,6 +98,15 @@ class FileSet:
                     self._point(stable, f"{DATA}/{stable}")
             sync_directory(self._directory)
             self._sweep(keep={before, name})
+
+    def ends(self, spiffe_id: SpiffeId) -> int | None:
+        """When the certificate in the current set expires, whichever run wrote it; None if it is another identity's."""
+        try:
+            leaf = load_certificates(read_capped(self._directory / DATA / CHAIN, limit=_MAX_CHAIN))[0]
+            ours = spiffe_id_of(leaf) == spiffe_id
+        except (MachineError, ValueError, AnswerError):
+            return None
+        return int(leaf.not_valid_after_utc.timestamp()) if ours else None
 
     def _current(self) -> str | None:
         link = self._directory / DATA

@@ -13,6 +13,7 @@ from meshpki.errors import MachineError
 from meshpki.runtime.wakeup import Signal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ class Teller:
         self._retry_seconds = retry_seconds
         self._left = 0
         self._woken = Signal()
+        self.failures = 0
+        """Attempts that failed."""
 
     def tell(self) -> None:
         """Ask for a notice; one that is running is followed by another."""
@@ -51,12 +54,10 @@ class Teller:
         left, self._left = self._left, 0
         try:
             await self._notify()
-        except MachineError as error:
+        except Exception as error:  # noqa: BLE001 - one notice may fail; that there are notices must not end
+            self.failures += 1
             self._left = max(self._left, left - 1)
-            log.warning(
-                "nobody could be told of the new files",
-                extra={"seen": error.seen, "wanted": error.wanted, "todo": error.todo, "attempts_left": self._left},
-            )
+            log.warning("nobody could be told of the new files", extra={**_words(error), "attempts_left": self._left})
 
     async def _notify(self) -> None:
         match self._notice:
@@ -68,3 +69,10 @@ class Teller:
                     "the program is signalled after a change" if sent else "there is no program to signal",
                     extra={"signal": wanted.number.name, "pid_file": str(wanted.pid_file)},
                 )
+
+
+def _words(error: Exception) -> Mapping[str, object]:
+    """Of an error that we did not foresee only the kind: its text might hold anything."""
+    if isinstance(error, MachineError):
+        return {"seen": error.seen, "wanted": error.wanted, "todo": error.todo}
+    return {"seen": f"a fault of the agent: {type(error).__name__}", "wanted": "", "todo": "report it"}

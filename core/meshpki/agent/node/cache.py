@@ -60,18 +60,27 @@ class NodeCache:
             raise CacheError("it is a symbolic link")
         return entry.examine(read_private(path, limit=entry.MAX_BYTES), key, token_ends, roots, now, ca=self._ca)
 
-    def store(self, key: TokenKey, token_ends: int, held: Held, now: float) -> None:
-        """Keep what the CA has just given for this very token. A failure is logged, once, and no more."""
+    def store(self, key: TokenKey, token_ends: int, held: Held, now: float) -> bool:
+        """Keep what the CA has just given for this very token; False if that failed, which is logged, once."""
+        said = "an entry could not be written to the cache"
+        try:
+            self._write(key, token_ends, held, now)
+        except MachineError as error:
+            self._complain(said, error)
+            return False
+        self._complaints.discard(said)
+        return True
+
+    def _write(self, key: TokenKey, token_ends: int, held: Held, now: float) -> None:
         content = entry.render(key, token_ends, held, self._ca)
-        with self._complaining("an entry could not be written to the cache"):
-            if len(content) > entry.MAX_BYTES:
-                raise MachineError("a certificate with its roots is too large for the cache", wanted="fewer roots")
-            private_directory(self._directory)
-            if self._room.entries < 1 or self._room.size < len(content):
-                self._sweep(now)
-            # When it is over stands in the file's own time: whoever clears up need not read a thousand keys.
-            write_atomically(self.path(key), content, time=entry.ends_of(token_ends, held))
-            self._room = entry.Bounds(self._room.entries - 1, self._room.size - len(content))
+        if len(content) > entry.MAX_BYTES:
+            raise MachineError("a certificate with its roots is too large for the cache", wanted="fewer roots")
+        private_directory(self._directory)
+        if self._room.entries < 1 or self._room.size < len(content):
+            self._sweep(now)
+        # When it is over stands in the file's own time: whoever clears up need not read a thousand keys.
+        write_atomically(self.path(key), content, time=entry.ends_of(token_ends, held))
+        self._room = entry.Bounds(self._room.entries - 1, self._room.size - len(content))
 
     def remove(self, key: TokenKey) -> None:
         """Forget what was given for this token: the CA has refused it."""
@@ -112,12 +121,15 @@ class NodeCache:
 
     @contextlib.contextmanager
     def _complaining(self, message: str) -> Iterator[None]:
-        """Say once what is wrong with the disk: it is so for every workload of the node."""
         try:
             yield
         except MachineError as error:
-            level = logging.DEBUG if message in self._complaints else logging.WARNING
-            log.log(level, message, extra={"seen": error.seen, "todo": error.todo})
-            self._complaints.add(message)
+            self._complain(message, error)
         else:
             self._complaints.discard(message)
+
+    def _complain(self, message: str, error: MachineError) -> None:
+        """Say once what is wrong with the disk: it is so for every workload of the node."""
+        level = logging.DEBUG if message in self._complaints else logging.WARNING
+        log.log(level, message, extra={"seen": error.seen, "todo": error.todo})
+        self._complaints.add(message)

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS: Final = 300.0
 """What is over is removed this often, for workloads that are gone never write again."""
+RETRY_SECONDS: Final = 30.0
+"""What could not be written is tried again this often: a disk that was full need not be so until the next renewal."""
 AVERAGE_BYTES: Final = 16 * 1024
 
 
@@ -49,6 +51,9 @@ class NodeCacheLine:
         self._cache = NodeCache(directory, bounds, ca)
         self._thread = ThreadPoolExecutor(1, "node-cache")
         self._swept_at = float("-inf")
+        self._owed: set[TokenKey] = set()
+        """Whose entry could not be written. Changed in the thread, and by `give_up`, in single steps."""
+        self._retried_at = float("-inf")
         self._unused = Repeats(log, NOT_USED)
 
     def earlier(
@@ -73,11 +78,32 @@ class NodeCacheLine:
     def keep(self, key: TokenKey, token_ends: int | None, held: Held | None, now: float) -> None:
         """Keep what the CA has just given for this very token."""
         if token_ends is not None and is_worth_keeping(token_ends, now) and held is not None:
-            self._do(self._cache.store, key, token_ends, held, now)
+            self._do(self._store, key, token_ends, held, now)
+
+    def _store(self, key: TokenKey, token_ends: int, held: Held, now: float) -> None:
+        if self._cache.store(key, token_ends, held, now):
+            self._owed.discard(key)
+        else:
+            self._owed.add(key)
+
+    def owed(self, now: float) -> tuple[TokenKey, ...]:
+        """Give those whose entry could not be written, if it is time to try again. `now` may go back."""
+        if not self._owed or 0 <= now - self._retried_at < RETRY_SECONDS:
+            return ()
+        self._retried_at = now
+        return tuple(self._owed)
+
+    def give_up(self, key: TokenKey) -> None:
+        """Write no entry for this token: it is gone."""
+        self._owed.discard(key)
 
     def drop(self, key: TokenKey) -> None:
         """Forget what was given for a token: the CA has refused it."""
-        self._do(self._cache.remove, key)
+        self._do(self._drop, key)
+
+    def _drop(self, key: TokenKey) -> None:
+        self._cache.remove(key)
+        self._owed.discard(key)
 
     def tidy(self, now: float) -> None:
         """Remove what is over, if it is time. `now` may go back."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from meshpki.agent.renewal.ca_client import Answer, BundleHeld
     from meshpki.agent.renewal.credential import Credential
     from meshpki.agent.renewal.keeper import ConfiguredRoots, Held, Wish
+    from meshpki.agent.renewal.ledger import Ledger
     from meshpki.agent.rotation.failure import FailureKind
     from meshpki.agent.rotation.snapshot import Snapshot
     from meshpki.runtime.repeats import Repeats
@@ -43,6 +44,7 @@ class NodeIdentity:
         roots: ConfiguredRoots,
         *,
         many: Mapping[FailureKind, Repeats],
+        ledger: Ledger,
         clock_jumps: Callable[[], asyncio.Future[None]],
         clock: Callable[[], float],
         chance: Callable[[], float],
@@ -65,6 +67,7 @@ class NodeIdentity:
             feed=self.feed,
             roots=roots,
             many=many,
+            ledger=ledger,
             clock_jumps=clock_jumps,
             clock=clock,
             chance=chance,

@@ -14,6 +14,7 @@ from meshpki.agent.process.status_file import StatusFile
 from meshpki.agent.process.until_stopped import serve_until_signal, until_stopped
 from meshpki.agent.renewal.ca_client import CaClient
 from meshpki.agent.renewal.keeper import Wish
+from meshpki.agent.renewal.ledger import UNNAMED
 from meshpki.agent.renewal.roots_file import RootsFile
 from meshpki.agent.rotation import status
 from meshpki.agent.sds.service import sds_methods
@@ -118,7 +119,14 @@ class NodeAgent:
         from meshpki.agent.process.observe import Observer  # here: the metrics library is not for those who show none
 
         host, port = listen_address(self._config.http)
-        observer = Observer(host, port, statuses=self._statuses, unready=self._unready, node=self._counts)
+        observer = Observer(
+            host,
+            port,
+            statuses=self._statuses,
+            counts=self.sessions.counts,
+            unready=self._unready,
+            node=self._counts,
+        )
         log.info("health and metrics are shown", extra={"address": host, "port": observer.port})
         return observer
 
@@ -127,14 +135,21 @@ class NodeAgent:
         return [standing.identity.keeper.status(now) for standing in self.sessions.standings()]
 
     def _counts(self) -> NodeCounts:
-        from meshpki.agent.process.observe import NodeCounts
+        from meshpki.agent.process.observe import Failing, NodeCounts
 
-        return NodeCounts(self.sessions.refused(), {phase.value: n for phase, n in self.sessions.phases().items()})
+        phases = {phase.value: n for phase, n in self.sessions.phases().items()}
+        waiting = [
+            Failing(UNNAMED, state.failure, state.failing_since)
+            for state in self.sessions.unanswered()
+            if state.failure is not None
+        ]
+        return NodeCounts(self.sessions.refused(), phases, waiting)
 
     def _unready(self) -> tuple[str, ...]:
         if not self._config.socket.is_socket():
             return ("the socket is not there",)
-        return unready(self._statuses(), self.sessions.unanswered(), self._clock())
+        failures = [state.failure for state in self.sessions.unanswered() if state.failure is not None]
+        return unready(self._statuses(), failures, self._clock())
 
     async def _tell(self) -> None:
         """Keep the status file true."""

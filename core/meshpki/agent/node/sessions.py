@@ -18,6 +18,7 @@ from meshpki.agent.node.identity import NodeIdentity
 from meshpki.agent.node.table import NodeTable
 from meshpki.agent.node.token import ISTIO_HEADER, token_of
 from meshpki.agent.node.turns import Turns
+from meshpki.agent.renewal.ledger import Ledger
 from meshpki.agent.renewal.reporting import reports_of_many
 from meshpki.agent.rotation.feed import Feed
 from meshpki.agent.socket.sessions import CallRefusedError
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from meshpki.agent.node.limits import Limits
     from meshpki.agent.node.token import StreamToken
     from meshpki.agent.renewal.keeper import ConfiguredRoots, Held, Wish
-    from meshpki.agent.rotation.failure import Failure
+    from meshpki.agent.renewal.ledger import Count
+    from meshpki.agent.rotation.machine import State
     from meshpki.agent.socket.sessions import Metadata
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ _CALLS: Final = {
     Why.CROWDED: "call_beyond_waiting",
 }
 MOST_REASONS: Final = 64
+MOST_GONE: Final = 64
+"""Counts of identities that are gone, until somebody reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class NodeSessions:
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
         self._many = reports_of_many()
+        self._ledger = Ledger()
         self._refused: Counter[str] = Counter()
         self._moved = Signal()
         self._planned = float("inf")
@@ -136,10 +141,19 @@ class NodeSessions:
             if (phase := self._table.phase(key)) and phase is not Phase.WAITING
         ]
 
-    def unanswered(self) -> list[Failure]:
-        """What keeps tokens that wait from the CA's word, one for each that has asked in vain."""
+    def unanswered(self) -> list[State]:
+        """Where tokens stand that wait for the CA's word, each that has asked in vain."""
         waiting = [one for key, one in self._identities.items() if self._table.phase(key) is Phase.WAITING]
-        return [failure for one in waiting if (failure := one.keeper.state.failure) is not None]
+        return [state for one in waiting if (state := one.keeper.state).failure is not None]
+
+    def counts(self) -> Mapping[str, Count]:
+        """What was obtained and what failed, of identities that are there, and of tokens without one."""
+        self._forget_gone()
+        return self._ledger.counts()
+
+    def _forget_gone(self) -> None:
+        held = [one.keeper.state.snapshot for one in self._identities.values()]
+        self._ledger.keep_only({str(snapshot.spiffe_id) for snapshot in held if snapshot is not None})
 
     async def open(self, metadata: Metadata) -> _NodeSession:
         """Wait until the CA has accepted the caller's token, however long the CA is away. Raises CallRefusedError."""
@@ -149,7 +163,8 @@ class NodeSessions:
             token = token_of(metadata, self._header)
         except TokenRefusedError as error:
             self._count(error.reason.value)
-            raise CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, error.seen, wanted=error.wanted) from error
+            status, reason = grpc.StatusCode.UNAUTHENTICATED, error.reason.value
+            raise CallRefusedError(status, error.seen, wanted=error.wanted, reason=reason) from error
         session = _NodeSession(self, token.key, next(self._numbers))
         self._streams[session.number] = session
         try:
@@ -172,6 +187,7 @@ class NodeSessions:
                 self._turns,
                 self._roots,
                 many=self._many,
+                ledger=self._ledger,
                 clock_jumps=self._clock_watch.jumps,
                 clock=self._clock,
                 chance=self._chance,
@@ -200,6 +216,7 @@ class NodeSessions:
                 self._clock_watch.look()
                 if self._cache is not None:
                     self._cache.tidy(self._clock())
+                    self._keep_owed(self._cache)
                 self._perform(self._table.tick(now=self._clock()))
                 self._planned = self._table.next_wake()
                 patience = max(0.0, min(self._planned - self._clock(), LONGEST_SLEEP_SECONDS))
@@ -228,6 +245,8 @@ class NodeSessions:
                     identity = self._identities.pop(key)
                     self._end(identity)
                     identity.feed.close()
+                    if len(self._ledger) > len(self._identities) + MOST_GONE:
+                        self._forget_gone()
                 case AskBack(streams):
                     self._ask_back(streams)
                 case TurnAway(streams, why):
@@ -259,6 +278,15 @@ class NodeSessions:
         else:
             self._moved.wake()
 
+    def _keep_owed(self, cache: NodeCacheLine) -> None:
+        """Try anew what the disk did not take."""
+        now = self._clock()
+        for key in cache.owed(now):
+            if (identity := self._identities.get(key)) is None:
+                cache.give_up(key)
+            else:
+                cache.keep(key, identity.ends, identity.keeper.held(), now)
+
     def _earlier(self, identity: NodeIdentity) -> Callable[[], Awaitable[Held | None]] | None:
         """What reads what the CA gave an earlier run for this very token. Without a cache: nothing."""
         if self._cache is None:
@@ -283,7 +311,7 @@ class NodeSessions:
         for session in self._sessions(streams):
             if not session.admission.done():
                 self._count(_CALLS[why])
-                session.admission.set_exception(CallRefusedError(*_STATUS[why]))
+                session.admission.set_exception(CallRefusedError(*_STATUS[why], reason=_CALLS[why]))
 
     def _sessions(self, streams: Iterable[int]) -> list[_NodeSession]:
         return [session for number in streams if (session := self._streams.get(number)) is not None]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meshpki.agent.files.face import FilesFace
+    from meshpki.agent.files.standing import FilesStanding
     from meshpki.agent.rotation.feed import Feed
     from meshpki.agent.rotation.snapshot import Snapshot
     from meshpki.agent.sds.files import SecretFiles
@@ -44,6 +45,11 @@ class Faces:
         self._sessions = OneIdentity(feed)
         self._server: SocketServer | None = None
         self._begun = False
+
+    @property
+    def files(self) -> FilesStanding | None:
+        """How the files stand; None where there are to be none."""
+        return self._files.standing if self._files is not None else None
 
     def prepare(self) -> None:
         """Fail now rather than at the first certificate. Raises MachineError.

@@ -16,6 +16,7 @@ from meshpki.agent.renewal.bundle_report import BundleReporter, held_of
 from meshpki.agent.renewal.ca_client import CaClient
 from meshpki.agent.renewal.cache_owner import speaks_for, subject_in
 from meshpki.agent.renewal.keeper import Keeper, Wish
+from meshpki.agent.renewal.ledger import Ledger
 from meshpki.agent.renewal.renewing_source import RenewingSource
 from meshpki.agent.renewal.roots_file import RootsFile
 from meshpki.agent.renewal.token_source import TokenFileSource
@@ -27,9 +28,10 @@ from meshpki.runtime.open_files import allow_all
 from meshpki.runtime.watch import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from meshpki.agent.files.face import FilesFace
+    from meshpki.agent.files.standing import FilesStanding
     from meshpki.agent.process.config import AgentConfig
     from meshpki.agent.process.observe import Observer
     from meshpki.agent.renewal.cache import Cache
@@ -68,7 +70,7 @@ class Agent:
         self._watcher = Watcher(arm_seconds=ARM_SECONDS)
         self._faces = Faces(
             config.sds_socket,
-            _files(config, self._feed),
+            _files(config, self._feed, clock),
             self._feed,
             SecretFiles(FileReader(config.secret_files), self._watcher),
             shared_directory=config.shared_socket_directory,
@@ -76,6 +78,7 @@ class Agent:
         self._roots = RootsFile(config.ca_roots, self._watcher)
         self._roots.reload()
         self._cache = _cache(config)
+        self._ledger = Ledger()
         ca = CaClient(
             config.ca_address,
             config.ca_server_name,
@@ -91,6 +94,7 @@ class Agent:
             feed=self._feed,
             roots=self._roots,
             held=self._held(),
+            ledger=self._ledger,
             clock=clock,
             chance=chance,
         )
@@ -169,17 +173,31 @@ class Agent:
         from meshpki.agent.process.observe import Observer  # here: the metrics library is not for those who show none
 
         host, port = listen_address(self._config.http)
-        observer = Observer(host, port, statuses=lambda: (self._keeper.status(self._clock()),), unready=self.unready)
+        observer = Observer(
+            host,
+            port,
+            statuses=lambda: (self._keeper.status(self._clock()),),
+            counts=self._ledger.counts,
+            unready=self.unready,
+            files=lambda: self._faces.files,
+        )
         log.info("health and metrics are shown", extra={"address": host, "port": observer.port})
         return observer
 
     def unready(self) -> tuple[str, ...]:
-        """Say why no valid certificate is served, a line each; nothing when one is."""
+        """Say why no valid certificate is served, on the socket or in the files, a line each; nothing when one is."""
         from meshpki.agent.process.observe import not_serving
 
         now = self._clock()
-        wrong = not_serving(self._keeper.status(now), now)
-        return wrong if wrong or self._shown is not None else ("the certificate is not shown yet",)
+        if wrong := not_serving(self._keeper.status(now), now):
+            return wrong
+        if self._shown is None:
+            return ("the certificate is not shown yet",)
+        if (files := self._faces.files) is None:
+            return ()
+        from meshpki.agent.files.standing import not_written
+
+        return not_written(files, now)
 
     async def _present(self) -> None:
         """Show each new snapshot, keep it, and only then say in the status that it is served."""
@@ -198,7 +216,16 @@ class Agent:
     def _write_status(self) -> None:
         state = self._keeper.state
         if self._status is not None and (state.snapshot is not None or state.failure is not None):
-            self._status.write(status.render(state, self._clock()))
+            said = {**status.fields(state, self._clock()), **_files_fields(self._faces.files)}
+            self._status.write(status.as_json(said))
+
+
+def _files_fields(standing: FilesStanding | None) -> Mapping[str, object]:
+    if standing is None:
+        return {}
+    from meshpki.agent.files import standing as of_files
+
+    return {"files": of_files.fields(standing)}
 
 
 # What not every agent has is not loaded by every agent: a start is mostly imports.
@@ -210,7 +237,7 @@ def _cache(config: AgentConfig) -> Cache | None:
     return Cache(config.cache, " ".join((config.ca_address, config.ca_server_name, config.cluster)))
 
 
-def _files(config: AgentConfig, feed: Feed) -> FilesFace | None:
+def _files(config: AgentConfig, feed: Feed, clock: Callable[[], float]) -> FilesFace | None:
     if config.files is None:
         return None
     from meshpki.agent.files.face import FilesFace
@@ -219,4 +246,4 @@ def _files(config: AgentConfig, feed: Feed) -> FilesFace | None:
 
     notice = config.files_notice
     teller = Teller(notice, config.files) if notice is not None else None
-    return FilesFace(FileSet(config.files, config.files_access), feed, teller)
+    return FilesFace(FileSet(config.files, config.files_access), feed, teller, clock=clock)

@@ -10,20 +10,24 @@ import asyncio
 import concurrent.futures
 from collections import Counter
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 import meshpki
+from meshpki.agent.renewal.ledger import UNNAMED, Count
 from meshpki.agent.rotation.failure import FailureKind
 from meshpki.health import Health
-from meshpki.runtime.http import HttpServer, health_page, metrics_page
+from meshpki.runtime.http import Answer, HttpServer, health_page, metrics_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from meshpki.agent.files.standing import FilesStanding
     from meshpki.agent.renewal.keeper import KeeperStatus
+    from meshpki.agent.rotation.failure import Failure
 
 LOOP_SECONDS: Final = 2.0
 """An event loop that does not answer for so long is stuck."""
@@ -45,6 +49,15 @@ def not_serving(status: KeeperStatus, now: float) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Failing:
+    """Renewals that fail: whose, why, and since when (epoch seconds)."""
+
+    spiffe_id: str
+    failure: Failure
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeCounts:
     """What a node's agent counts beside its identities."""
 
@@ -52,6 +65,8 @@ class NodeCounts:
     """Tokens in the CA's word, calls in ours, since the start."""
     tokens: Mapping[str, int]
     """By phase, now."""
+    waiting: Sequence[Failing] = ()
+    """What keeps tokens that wait from the CA's word."""
 
 
 class Observer:
@@ -63,15 +78,19 @@ class Observer:
         port: int,
         *,
         statuses: Callable[[], Sequence[KeeperStatus]],
+        counts: Callable[[], Mapping[str, Count]],
         unready: Callable[[], tuple[str, ...]],
         node: Callable[[], NodeCounts] | None = None,
+        files: Callable[[], FilesStanding | None] | None = None,
     ) -> None:
-        """`statuses` gives every identity, `unready` what keeps the agent from serving, `node` what only a node's agent
-        counts. Raises MachineError.
+        """`statuses` gives every identity, `counts` what the ledger has, `unready` what keeps the agent from serving,
+        `node` what only a node's agent counts, `files` how the files stand, if there are any. Raises MachineError.
         """
         self._node = node
+        self._files = files
         self._loop = asyncio.get_running_loop()
         self._statuses = statuses
+        self._counts = counts
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         self._server = HttpServer(
@@ -80,7 +99,7 @@ class Observer:
             {
                 "/livez": health_page(lambda: self._in_loop(tuple[str, ...], _STUCK)),
                 "/readyz": health_page(lambda: self._in_loop(unready, _STUCK)),
-                "/metrics": metrics_page(registry),
+                "/metrics": self._unless_stuck(metrics_page(registry)),
             },
             setting="--http",
         )
@@ -96,11 +115,24 @@ class Observer:
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as the client library wants it; from one of the server's threads."""
-        yield from families(self._in_loop(self._statuses, ()))
+        nothing = NodeCounts({}, {})
+        node = self._in_loop(self._node, nothing) if self._node is not None else nothing
+        yield from families(self._in_loop(self._statuses, ()), self._in_loop(self._counts, {}), node.waiting)
         if self._node is not None:
-            counts = self._in_loop(self._node, NodeCounts({}, {}))
-            yield turned_away(counts.refused)
-            yield tokens(counts.tokens)
+            yield turned_away(node.refused)
+            yield tokens(node.tokens)
+        if self._files is not None and (standing := self._in_loop(self._files, None)) is not None:
+            yield from of_files(standing)
+
+    def _unless_stuck(self, page: Callable[[], Answer]) -> Callable[[], Answer]:
+        """No metrics rather than none of any identity: those would read as if there were nothing to alert on."""
+
+        def answer() -> Answer:
+            if self._in_loop(lambda: True, stuck=False):
+                return page()
+            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{_STUCK[0]}\n".encode())
+
+        return answer
 
     def _in_loop(self, ask: Callable[[], T], stuck: T) -> T:
         answer: concurrent.futures.Future[T] = concurrent.futures.Future()
@@ -135,25 +167,56 @@ def tokens(phases: Mapping[str, int]) -> Metric:
     return family
 
 
+def of_files(standing: FilesStanding) -> Iterator[Metric]:
+    """Give the metrics of the files. Without one that was written there is no expiry: a zero would ring every alert."""
+    expiry = GaugeMetricFamily(
+        "meshpki_agent_files_expiration_timestamp_seconds", "When the certificate in the files expires"
+    )
+    if standing.ends is not None:
+        expiry.add_metric([], standing.ends)
+    yield expiry
+    yield CounterMetricFamily(
+        "meshpki_agent_files_write_failures", "Attempts to write the files that failed", value=standing.failures
+    )
+    yield CounterMetricFamily(
+        "meshpki_agent_files_notice_failures",
+        "Attempts to run the command, or to send the signal, after a change of the files that failed",
+        value=standing.untold,
+    )
+
+
 _STUCK: Final = ("the event loop does not answer",)
 
 
-def families(statuses: Iterable[KeeperStatus]) -> Iterator[Metric]:
+def families(
+    statuses: Iterable[KeeperStatus], counts: Mapping[str, Count], waiting: Iterable[Failing] = ()
+) -> Iterator[Metric]:
     """Give the metrics. Identities of the same SPIFFE ID (two pods of one account) are shown as one, the worst of them.
 
     Names and units as cert-manager and the CA have them: certificate_expiration_timestamp_seconds and the like.
     """
-    by_id: dict[str, list[KeeperStatus]] = {}
+    by_id: _ById = {}
+    failing = list(waiting)
     for status in statuses:
-        by_id.setdefault(str(status.snapshot.spiffe_id) if status.snapshot else "", []).append(status)
+        name = _name(status)
+        by_id.setdefault(name, []).append(status)
+        if status.failure is not None:
+            failing.append(Failing(name, status.failure, status.failing_since))
+    none = Count(0, {})
+    counted = {name: counts.get(name, none) for name in sorted(by_id.keys() | counts.keys())}
     yield InfoMetricFamily("meshpki_agent", "The agent", {"version": meshpki.__version__})
     yield _gauge("expiration_timestamp_seconds", "When the served certificate expires", by_id, _expiration)
     yield _gauge("renewal_timestamp_seconds", "When the CA is asked next", by_id, _renewal)
     yield _states(by_id)
-    yield _renewals(by_id)
-    yield _failures(by_id)
+    yield _renewals(counted)
+    yield _failures(counted)
+    yield _failing(failing)
     yield _bundle("sequence", "Changes of the served trust bundle since the agent began", by_id, _sequence)
     yield _bundle("roots", "Roots in the served trust bundle", by_id, _roots)
+
+
+def _name(status: KeeperStatus) -> str:
+    return str(status.snapshot.spiffe_id) if status.snapshot else UNNAMED
 
 
 def _expiration(status: KeeperStatus) -> float:
@@ -200,17 +263,32 @@ def _states(by_id: _ById) -> Metric:
     return family
 
 
-def _renewals(by_id: _ById) -> Metric:
+def _renewals(counted: Mapping[str, Count]) -> Metric:
     family = CounterMetricFamily("meshpki_agent_renewals", "Certificates obtained from the CA", labels=["spiffe_id"])
-    for spiffe_id, statuses in by_id.items():
-        family.add_metric([spiffe_id], sum(status.renewals for status in statuses))
+    for spiffe_id, count in counted.items():
+        family.add_metric([spiffe_id], count.renewals)
     return family
 
 
-def _failures(by_id: _ById) -> Metric:
+def _failures(counted: Mapping[str, Count]) -> Metric:
     words = "Failed renewals, by who was at fault: token, network, verdict (of the CA), answer, machine"
     family = CounterMetricFamily("meshpki_agent_renewal_failures", words, labels=["spiffe_id", "kind"])
-    for spiffe_id, statuses in by_id.items():
+    for spiffe_id, count in counted.items():
         for kind in FailureKind:
-            family.add_metric([spiffe_id, kind.value], sum(status.failures.get(kind, 0) for status in statuses))
+            family.add_metric([spiffe_id, kind.value], count.failures.get(kind, 0))
+    return family
+
+
+def _failing(found: Iterable[Failing]) -> Metric:
+    """Of several that fail for the same reason, the one that has for the longest."""
+    since: dict[tuple[str, str, str], float] = {}
+    for one in found:
+        labels = (one.spiffe_id, one.failure.kind.value, one.failure.reason)
+        since[labels] = min(since.get(labels, one.since), one.since)
+    words = "Since when renewals fail, while they do, by who is at fault and why"
+    family = GaugeMetricFamily(
+        "meshpki_agent_renewal_failing_since_timestamp_seconds", words, labels=["spiffe_id", "kind", "reason"]
+    )
+    for labels, when in sorted(since.items()):
+        family.add_metric(labels, when)
     return family

@@ -7,10 +7,10 @@ import logging
 import math
 import random
 import time
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
+from meshpki.agent.renewal.ledger import UNNAMED, Ledger
 from meshpki.agent.renewal.reporting import failure_of, report
 from meshpki.agent.rotation import machine as rotation
 from meshpki.agent.rotation.acceptance import accept, check_same_identity, is_trusted
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from meshpki.agent.renewal.ca_client import Answer
     from meshpki.agent.renewal.credential import Credential, CredentialSource
     from meshpki.agent.rotation.bundle import Roots
-    from meshpki.agent.rotation.failure import FailureKind
+    from meshpki.agent.rotation.failure import Failure, FailureKind
     from meshpki.agent.rotation.feed import Feed
     from meshpki.agent.rotation.snapshot import Snapshot
     from meshpki.runtime.repeats import Repeats
@@ -90,16 +90,17 @@ class KeeperStatus:
     """The roots that are served with it, and how often they have changed."""
     renew_at: float
     """When the CA is asked next."""
-    renewals: int
-    """Certificates obtained since this keeper began."""
-    failures: Mapping[FailureKind, int]
-    """Failed attempts since this keeper began."""
+    failure: Failure | None = None
+    """Why the last attempt failed; None after one that did not."""
+    failing_since: float = 0.0
+    """When the first failure since the last success came."""
 
 
 class Keeper:
     """Keeps one identity's certificate fresh on its feed. `clock` gives epoch seconds, `chance` numbers in [0, 1).
 
-    `many` says why renewals fail, where there are many keepers; without it, every failure is a warning.
+    `many` says why renewals fail, where there are many keepers; without it, every failure is a warning. `ledger` is
+    what counts for all keepers of a process.
 
     With `clock_jumps` (see ClockWatch.jumps) it sleeps until something is due; without, it looks at the clock itself.
     """
@@ -114,6 +115,7 @@ class Keeper:
         roots: ConfiguredRoots,
         held: Held | None = None,
         many: Mapping[FailureKind, Repeats] | None = None,
+        ledger: Ledger | None = None,
         clock_jumps: Callable[[], asyncio.Future[None]] | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
@@ -134,7 +136,7 @@ class Keeper:
         self._attempt: asyncio.Task[rotation.Event] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._stepped = Signal()
-        self._tally = _Tally()
+        self._ledger = ledger if ledger is not None else Ledger()
         if held is not None:
             self.resume(held)
 
@@ -162,14 +164,14 @@ class Keeper:
         return rotation.health(self._state, now)
 
     def status(self, now: float) -> KeeperStatus:
-        """Say how this identity stands at `now`, with what metrics count."""
+        """Say how this identity stands at `now`."""
         return KeeperStatus(
             health=self.health(now),
             snapshot=self._feed.current,
             bundle=self._bundle,
             renew_at=self._state.due_at,
-            renewals=self._tally.renewals,
-            failures=dict(self._tally.failures),
+            failure=self._state.failure,
+            failing_since=self._state.failing_since,
         )
 
     def held(self) -> Held | None:
@@ -212,13 +214,13 @@ class Keeper:
                 case rotation.Ask():
                     self._attempt = asyncio.create_task(self._ask())
                 case rotation.Serve(snapshot):
-                    self._tally.renewals += 1
+                    self._ledger.renewed(str(snapshot.spiffe_id))
                     self._serve(snapshot)
                     log.info("a new certificate is served", extra=self._words(snapshot, now))
                 case rotation.Report(failure):
-                    self._tally.failures[failure.kind] += 1
                     held = self._state.snapshot
-                    whose = "" if held is None else str(held.spiffe_id)
+                    whose = UNNAMED if held is None else str(held.spiffe_id)
+                    self._ledger.failed(whose, failure.kind)
                     report(action, self.health(now), now, self._many, whose=whose)
         self._tell_health(now)
         self._stepped.wake()
@@ -322,9 +324,3 @@ class Keeper:
                 "the earlier run was another workload's: its certificate is replaced",
                 extra={"before": str(held.spiffe_id), "now": str(new.spiffe_id)},
             )
-
-
-@dataclass(slots=True)
-class _Tally:
-    renewals: int = 0
-    failures: Counter[FailureKind] = field(default_factory=Counter)

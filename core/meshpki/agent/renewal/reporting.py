@@ -75,6 +75,7 @@ def report(
         "todo": failure.todo,
         "state": health.value,
         "retry_in_seconds": round(action.retry_at - now, 1),
+        "failing_for_seconds": round(max(0.0, now - action.since)),
     }
     if action.repeated and failure.kind is FailureKind.TOKEN:
         log.debug(_HEADLINES[failure.kind], extra=extra)

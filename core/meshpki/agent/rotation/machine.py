@@ -40,6 +40,8 @@ class State:
     """Failed attempts since the last success."""
     failure: Failure | None = None
     failed_at: float = 0.0
+    failing_since: float = 0.0
+    """When the first of the failures since the last success came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class Report:
     failure: Failure
     retry_at: float
     repeated: bool
+    since: float
+    """When the first failure since the last success came."""
 
 
 Action: TypeAlias = Ask | Serve | Report
@@ -160,8 +164,17 @@ def _failed(state: State, failure: Failure, now: float, chance: float) -> tuple[
     failures = state.failures + 1 if last is not None and last.denied == failure.denied else 1
     policy = DENIED if failure.denied else RETRY
     due_at = _not_past_last_chance(state.snapshot, now, now + policy.delay(failures, chance))
-    after = replace(state, asking=False, failures=failures, failure=failure, failed_at=now, due_at=due_at)
-    return after, (Report(failure, due_at, repeated),)
+    since = now if last is None else min(state.failing_since, now)  # a clock may be set back meanwhile
+    after = replace(
+        state,
+        asking=False,
+        failures=failures,
+        failure=failure,
+        failed_at=now,
+        failing_since=since,
+        due_at=due_at,
+    )
+    return after, (Report(failure, due_at, repeated, since),)
 
 
 def renewal_time(snapshot: Snapshot, *, now: float, chance: float) -> float:

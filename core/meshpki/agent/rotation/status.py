@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from meshpki.agent.rotation.failure import Failure
 
 
-def render(state: State, now: float) -> bytes:
-    """Give the status as JSON: see `fields`."""
-    return as_json(fields(state, now))
-
-
 def as_json(status: Mapping[str, object]) -> bytes:
     """Write a status as every status file has it."""
     return (json.dumps(status, indent=2) + "\n").encode("utf-8")
@@ -28,7 +23,8 @@ def fields(state: State, now: float) -> Mapping[str, object]:
     """Give state, spiffe_id, serial (hex), not_after, renew_at, last_failure of one identity. Times: epoch seconds.
 
     Without a certificate `spiffe_id` and `serial` are empty and `not_after` is 0. `renew_at` is when the CA is asked
-    next. `last_failure` is null once a renewal has succeeded.
+    next. `last_failure` is null once a renewal has succeeded; its `since` is when the first failure after the last
+    success came.
     """
     held = state.snapshot
     return {
@@ -37,15 +33,16 @@ def fields(state: State, now: float) -> Mapping[str, object]:
         "serial": f"{held.serial:x}" if held else "",
         "not_after": held.not_after if held else 0,
         "renew_at": int(state.due_at),
-        "last_failure": _failure(state.failure, state.failed_at) if state.failure else None,
+        "last_failure": _failure(state.failure, state) if state.failure else None,
     }
 
 
-def _failure(failure: Failure, at: float) -> Mapping[str, object]:
+def _failure(failure: Failure, state: State) -> Mapping[str, object]:
     return {
         "kind": failure.kind.value,
         "reason": failure.reason,
         "seen": redact(failure.seen),
         "todo": failure.todo,
-        "at": int(at),
+        "at": int(state.failed_at),
+        "since": int(state.failing_since),
     }

@@ -194,17 +194,18 @@ class SocketServer:
 
     def _verdict(self, row: Method, error: Exception) -> tuple[grpc.StatusCode, str]:
         """Say how a call ends that failed, and log it."""
+        reason = ""
         match error:
             case CallRefusedError():
-                status = error.status
+                status, reason = error.status, error.reason
             case RefusedError():
                 status = grpc.StatusCode.INVALID_ARGUMENT
             case _:
                 log.error("a fault of the agent ended a call", exc_info=error, extra={"method": row.path})
                 return grpc.StatusCode.INTERNAL, "a fault of the agent: see its log"
         self._refused.say(
-            f"{status.name} {error.seen}",
-            {"method": row.path, "status": status.name, "seen": error.seen, "wanted": error.wanted},
+            f"{status.name} {reason} {error.seen}",
+            {"method": row.path, "status": status.name, "reason": reason, "seen": error.seen, "wanted": error.wanted},
         )
         return status, str(error)
 

@@ -19,11 +19,17 @@ Metadata: TypeAlias = "Sequence[tuple[str, str | bytes]]"
 
 
 class CallRefusedError(RefusedError):
-    """A call on our socket is refused with this gRPC status. Its words go to the client: nothing of others in them."""
+    """A call on our socket is refused with this gRPC status. Its words go to the client: nothing of others in them.
 
-    def __init__(self, status: grpc.StatusCode, seen: str, *, wanted: str = "", todo: str = "") -> None:
+    `reason` is for our log alone: one word that scripts can compare.
+    """
+
+    def __init__(
+        self, status: grpc.StatusCode, seen: str, *, wanted: str = "", todo: str = "", reason: str = ""
+    ) -> None:
         super().__init__(seen, wanted=wanted, todo=todo)
         self.status = status
+        self.reason = reason
 
 
 class Session(Protocol):

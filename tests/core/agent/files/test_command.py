@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import sys
@@ -177,3 +178,12 @@ def test_no_key_and_no_token_in_what_is_told_of_it(tmp_path: Path, said: str) ->
     assert "canary" not in text
     for secret in (*KEY.splitlines()[1:-1], *TOKEN.split(".")[:2]):
         assert not any(secret[at : at + 40] in text for at in range(len(secret) - 39))
+
+
+def test_without_a_file_left_for_its_output_it_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_pipe(flags: int) -> tuple[int, int]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe2", no_pipe)
+    with pytest.raises(MachineError, match="could not run"):
+        run(python(""), tmp_path)

@@ -18,6 +18,7 @@ import pytest
 from meshpki.agent.files.access import FileAccess
 from meshpki.agent.files.set import FileSet
 from meshpki.errors import MachineError
+from meshpki.identity import SpiffeId
 from support.fake_ca import FakeAuthority
 from support.real_snapshots import real_snapshot
 from support.snapshots import snapshot
@@ -288,3 +289,15 @@ def test_the_links_of_single_files_can_be_overtaken(tmp_path: Path) -> None:
     assert (key, (directory / "cert-chain.pem").read_bytes()) == (b"key 1", b"chain 2")
     assert read_at(descriptor, "key.pem") + read_at(descriptor, "cert-chain.pem") == b"key 1chain 1"
     os.close(descriptor)
+
+
+def test_until_when_the_current_set_is_good_is_read_from_it(tmp_path: Path) -> None:
+    """A new run that cannot write has to know what the run before it left."""
+    files, made = FileSet(tmp_path / "certs"), real_snapshot(FakeAuthority())
+    assert files.ends(made.spiffe_id) is None, "nothing yet"
+    files.write(made)
+    assert FileSet(tmp_path / "certs").ends(made.spiffe_id) == made.not_after
+    other = SpiffeId.parse("spiffe://mesh.test/ns/default/sa/other")
+    assert files.ends(other) is None, "a volume that had another pod before"
+    (tmp_path / "certs" / "..data" / "cert-chain.pem").write_bytes(b"cut short")
+    assert files.ends(made.spiffe_id) is None

@@ -191,3 +191,26 @@ def test_reports_of_many_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     scene.play(script, chance=0.5)
     assert scene.heard == [FIRST]
     assert bundle_report.SPREAD_SECONDS * 0.5 in waited
+
+
+def test_those_who_learn_of_other_roots_at_once_do_not_tell_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, slept = Scene(), []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    scene.feed.publish(SNAPSHOT)
+
+    async def tell(chance: float) -> None:
+        reporter = BundleReporter(
+            scene, credentials=Source(scene), feed=scene.feed, held=lambda: scene.bundle, chance=lambda: chance
+        )
+        await reporter.tell()
+
+    for chance in (0.0, 0.5, 0.9):
+        asyncio.run(tell(chance))
+    assert slept == [0.0, 2.5, 4.5]
+    assert scene.heard == [FIRST] * 3

@@ -42,6 +42,21 @@ def test_sends_what_istio_sends(ca: FakeCa, client: CaClient) -> None:
     assert call.header("clusterid") == ["local"]
 
 
+def test_no_proxy_of_the_environment_is_asked(client: CaClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token goes to the CA and nowhere else; gRPC by itself would go through it."""
+    with closing(socket.socket()) as proxy:
+        proxy.bind(("127.0.0.1", 0))
+        proxy.listen()
+        proxy.setblocking(False)
+        for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        assert ask(client).cert_chain
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
 def test_no_cluster_no_header(ca: FakeCa, client: CaClient) -> None:
     ask(replace(client, cluster=""))
     assert ca.calls[0].header("clusterid") == []

@@ -14,6 +14,7 @@ from cryptography import x509
 from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
 from meshpki.agent.renewal.credential import Credential, TokenCredential
 from meshpki.agent.renewal.keeper import Held, Keeper, Wish
+from meshpki.agent.renewal.ledger import Count, Ledger
 from meshpki.agent.rotation.bundle import Roots, read_roots
 from meshpki.agent.rotation.failure import FailureKind
 from meshpki.agent.rotation.feed import Feed
@@ -90,6 +91,7 @@ class Scene:
     credentials: Credentials = field(default_factory=Credentials)
     roots: SetRoots = field(default_factory=lambda: SetRoots(OLD.roots_pem))
     feed: Feed = field(default_factory=Feed)
+    ledger: Ledger = field(default_factory=Ledger)
 
     def __post_init__(self) -> None:
         self.keeper = Keeper(
@@ -99,6 +101,7 @@ class Scene:
             feed=self.feed,
             roots=self.roots,
             held=self.held,
+            ledger=self.ledger,
             chance=lambda: 0.5,
         )
 
@@ -283,22 +286,51 @@ def test_another_token_is_waited_for_only_while_it_would_help() -> None:
     run(act)
 
 
+def test_whether_the_ca_has_refused_is_known_to_the_faces() -> None:
+    """By it a SPIFFE client hears that there is no identity for it, and not that it may come back in a moment."""
+
+    async def act(scene: Scene) -> None:
+        def denied() -> bool:
+            return scene.feed.denied
+
+        scene.ca.error = CaUnavailableError("UNAVAILABLE", "away", todo="")
+        await scene.until(lambda: scene.keeper.state.failure)
+        assert not denied()
+        scene.ca.error = CaRefusedError("UNAUTHENTICATED", "token_expired", "no", todo="")
+        await scene.until(lambda: scene.health() is Health.DENIED)
+        assert denied()
+        scene.ca.error = None
+        scene.credentials.renew()
+        await scene.until(scene.certificate)
+        assert not denied()
+
+    run(act)
+
+
 def test_what_is_counted() -> None:
     async def act(scene: Scene) -> None:
         scene.ca.error = CaUnavailableError("UNAVAILABLE", "away", todo="")
         await scene.until(lambda: scene.keeper.state.failure)
         before = scene.keeper.status(time.time())
-        assert (before.health, before.snapshot, before.renewals) == (Health.FAILED, None, 0)
-        assert before.failures == {FailureKind.NETWORK: 1}
+        counts = scene.ledger.counts()
+        assert (before.health, before.snapshot) == (Health.FAILED, None)
+        assert before.failure is not None
+        assert 0 <= time.time() - before.failing_since < 10
+        assert counts == {"": Count(0, {FailureKind.NETWORK: 1})}
         scene.ca.error = CaRefusedError("UNAUTHENTICATED", "token_expired", "no", todo="")
         await scene.until(lambda: scene.health() is Health.DENIED)
+        denied = scene.keeper.status(time.time())
+        assert denied.failing_since == before.failing_since, "it has failed since then, whatever for"
         scene.ca.error = None
         scene.credentials.renew()
         await scene.until(scene.certificate)
         after = scene.keeper.status(time.time())
-        assert (after.health, after.snapshot, after.renewals) == (Health.FRESH, scene.served, 1)
-        assert after.failures == {FailureKind.NETWORK: 1, FailureKind.VERDICT: 1}
-        assert before.failures == {FailureKind.NETWORK: 1}
+        assert (after.health, after.snapshot, after.failure) == (Health.FRESH, scene.served, None)
+        assert scene.ledger.counts() == {
+            "": Count(0, {FailureKind.NETWORK: 1, FailureKind.VERDICT: 1}),
+            str(scene.served.spiffe_id): Count(1, {}),
+        }
+        assert counts == {"": Count(0, {FailureKind.NETWORK: 1})}, "what was told stays as it was"
         assert after.bundle.digest
 
     run(act)

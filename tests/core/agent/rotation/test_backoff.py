@@ -28,6 +28,13 @@ def test_stays_within_jitter_and_cap(failures: int, chance: float) -> None:
     assert 1.5 <= policy.delay(failures, chance) <= 50.0
 
 
+@pytest.mark.parametrize("policy", [RETRY, DENIED])
+def test_those_who_failed_at_once_do_not_come_back_at_once(policy: Backoff) -> None:
+    bare = policy.delay(2, 0.5)
+    assert policy.delay(2, 0.0) == pytest.approx(0.8 * bare)
+    assert policy.delay(2, 0.999) > 1.19 * bare
+
+
 @given(st.integers(1, 20), CHANCE, CHANCE)
 def test_chance_only_spreads(failures: int, one: float, other: float) -> None:
     shorter, longer = sorted((RETRY.delay(failures, one), RETRY.delay(failures, other)))

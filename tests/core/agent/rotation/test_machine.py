@@ -94,6 +94,21 @@ def test_a_failure_keeps_what_is_held(name: str, failure: Failure) -> None:
     assert report.repeated == (before.failure == failure)
 
 
+def test_since_when_it_fails_is_kept_until_a_success_whatever_it_fails_for() -> None:
+    state = replace(FRESH, asking=True)
+    for now, failure in ((NOW, NETWORK), (NOW + 60, DENIAL), (NOW + 90, TOKEN)):
+        state, (report,) = step(replace(state, asking=True), Failed(failure), now)
+        assert isinstance(report, Report)
+        assert state.failing_since == report.since == NOW
+    state, (report,) = step(replace(state, asking=True), Failed(NETWORK), NOW - 600)
+    assert isinstance(report, Report)
+    assert state.failing_since == report.since == NOW - 600, "nothing fails since a time that is still to come"
+    state, _ = step(replace(state, asking=True), Obtained(NEXT), NOW)
+    state, (report,) = step(replace(state, asking=True), Failed(NETWORK), NOW + 3600)
+    assert isinstance(report, Report)
+    assert report.since == NOW + 3600
+
+
 @pytest.mark.parametrize("name", STATES)
 @pytest.mark.parametrize("event", [Obtained(NEXT), Failed(NETWORK)], ids=["obtained", "failed"])
 def test_an_answer_that_nobody_asked_for_changes_nothing(name: str, event: rotation.Event) -> None:
@@ -221,6 +236,13 @@ def test_renewal_is_at_half_of_the_life_that_is_left(begins: int, life: int, cha
     assert at >= NOW + 1
     if (held.not_after - begin) * 0.45 > 1:
         assert 0.4499 <= (at - begin) / (held.not_after - begin) <= 0.5501
+
+
+def test_renewals_of_a_fleet_that_began_at_once_are_spread() -> None:
+    held = snapshot(begins=int(NOW), ends=int(NOW) + 3600)
+    earliest, latest = (rotation.renewal_time(held, now=NOW, chance=chance) - NOW for chance in (0.0, 1.0))
+    assert earliest == pytest.approx(1620)
+    assert latest == pytest.approx(1980), "half an hour, and a tenth of it either way"
 
 
 class Life(RuleBasedStateMachine):

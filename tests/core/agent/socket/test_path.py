@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import socket
 import stat
@@ -190,3 +192,33 @@ def test_in_a_volume_with_an_fs_group_directory_and_socket_are_of_that_group(sho
         assert (path.parent.stat().st_gid, stat.S_IMODE(path.parent.stat().st_mode)) == (4242, 0o2750)
         assert (path.lstat().st_gid, stat.S_IMODE(path.lstat().st_mode)) == (4242, 0o660)
     socket_path.prepare(path)
+
+
+def test_two_agents_that_begin_at_once_take_turns(short_dir: Path) -> None:
+    """Else both would find the path free, and one would rename its socket over the other's."""
+    path = short_dir / "new" / "sds.sock"
+    socket_path.prepare(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with socket_path.taking_over(path), pytest.raises(BlockingIOError):
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(directory)
+
+
+def test_an_agent_that_is_too_busy_to_answer_is_not_taken_for_a_dead_one(short_dir: Path) -> None:
+    path = short_dir / "new" / "sds.sock"
+    path.parent.mkdir(mode=0o750)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(closing(socket.socket(socket.AF_UNIX)))
+        server.bind(str(path))
+        server.listen(0)
+        with pytest.raises(BlockingIOError):  # its queue is full
+            while True:
+                client = stack.enter_context(closing(socket.socket(socket.AF_UNIX)))
+                client.setblocking(False)
+                client.connect(str(path))
+        with pytest.raises(MachineError, match="already listens"):
+            socket_path.prepare(path)
+        assert path.is_socket()
