@@ -1,6 +1,6 @@
 """The CA in every bad state, for agents that already serve: what is served meanwhile, what is said, how it ends.
 
-One run for the whole table, since all of it is waiting: eighteen agents, three CAs, half a minute of life.
+One run for the whole table, since all of it is waiting: eighteen agents, three CAs, three quarters of a minute of life.
 Between any two things that have to come in an order there are seconds enough for a machine that stands still for some.
 """
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("failures-ca")]
 STATUSES = [status for status in grpc.StatusCode if status is not grpc.StatusCode.OK]
 REFUSALS = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}
 HANGS, AWAY, AWAY_TOO_LONG = "hangs", "away", "away-too-long"
-LIFE, SHORT_LIFE = 30.0, 10.0
+LIFE, SHORT_LIFE = 45.0, 10.0
 HALF = LIFE / 2
 FREE = "127.0.0.1:0"
 

@@ -110,6 +110,7 @@ def record() -> Iterator[Record]:
         kept = Record(at, second, {name: look.serial for name, look in before.items()})
         with second, Watch({GOOD: at[GOOD].socket}, every=0.02) as watch:
             until(lambda: any(look.valid for look in watch.of(GOOD)), "served from the cache")
+            all_in(at, [GOOD], "fresh")  # a moment later: the files come after the socket
             all_in(at, [name for name in names if name != GOOD], "failed")
             kept.looked[GOOD] = watch.of(GOOD)
             for name in names:

@@ -134,7 +134,7 @@ def agent(short_dir: Path, tmp_path: Path) -> Iterator[NodeAgentProcess]:
                 yield made
         finally:
             ca.send_signal(signal.SIGTERM)
-            ca.wait(20)
+            ca.wait(60)
 
 
 def test_a_thousand_workloads_renew_within_a_minute_and_each_sees_itself_only(agent: NodeAgentProcess) -> None:

@@ -226,16 +226,16 @@ def test_a_nudge_is_borne_for_as_long_as_the_lock_names_the_supervisor(
     deaf: list[bool] = []
     sign, close = single._sign, os.close
 
-    def listens(descriptor: int) -> None:
+    def look() -> None:
         deaf.append(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
 
     def signing(descriptor: int) -> None:
         sign(descriptor)
-        listens(descriptor)
+        look()
 
         def closing(number: int) -> None:
             if number == descriptor:
-                listens(number)
+                look()
             close(number)
 
         monkeypatch.setattr(os, "close", closing)

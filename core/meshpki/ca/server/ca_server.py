@@ -6,7 +6,6 @@ import contextlib
 import logging
 import signal
 import time
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self
 
 from meshpki.ca.audit.log import AuditLog
@@ -35,6 +34,7 @@ from meshpki.runtime.hangup import Hangup, meaning
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
 from meshpki.runtime.open_files import allow_all
 from meshpki.runtime.scheduling import without_preemption
+from meshpki.runtime.signals_heard import heard
 from meshpki.tokens.verify import TokenVerifier
 
 if TYPE_CHECKING:
@@ -188,14 +188,12 @@ def serve(config: CaConfig, read_again: Callable[[], CaConfig]) -> int:
 
     Without a terminal SIGHUP has it compare `read_again` with what it runs by, and say so. Raises MeshpkiError.
     """
-    hangup, asked = meaning(), SimpleQueue[int]()  # which a handler may fill at any moment
+    hangup = meaning()
     heeded = (signal.SIGTERM, signal.SIGINT, *(() if hangup is Hangup.NOTHING else (signal.SIGHUP,)))
-    for number in heeded:
-        signal.signal(number, lambda number, _: asked.put(number))
     without_preemption()
-    with CaServer(config):
+    with heard(*heeded) as wait, CaServer(config):
         settle()
-        while asked.get() == signal.SIGHUP and hangup is Hangup.LOOK:
+        while wait() == signal.SIGHUP and hangup is Hangup.LOOK:
             _compare(config, read_again)
     return 0
 

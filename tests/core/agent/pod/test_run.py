@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import stat
@@ -42,7 +43,13 @@ def state(files: AgentFiles) -> object:
 
 def check_pair(directory: Path) -> x509.Certificate:
     """The served files belong together; gives the leaf."""
-    data = directory / (directory / "..data").readlink()  # once: a renewal may come between the two
+    for _ in range(5):
+        with contextlib.suppress(FileNotFoundError):  # two renewals while we looked: look again
+            return pair_in(directory / (directory / "..data").readlink())
+    raise AssertionError(f"no pair in {directory}")
+
+
+def pair_in(data: Path) -> x509.Certificate:
     key = serialization.load_pem_private_key((data / "key.pem").read_bytes(), None)
     leaf = x509.load_pem_x509_certificates((data / "cert-chain.pem").read_bytes())[0]
     assert key.public_key() == leaf.public_key()

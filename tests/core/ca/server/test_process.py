@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +24,6 @@ from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.e2e
 
@@ -71,6 +72,23 @@ def test_a_signal_drains_and_ends_with_0(tmp_path: Path, number: int) -> None:
     issued = [line.record.serial for line in tail(server.audit, 100_000) if line.record.kind is RecordKind.ISSUED]
     assert sorted(issued) == sorted(received)  # every call that was begun got its answer
     assert tail(server.audit, 1)[0].record.kind is RecordKind.STOPPED
+
+
+def test_a_signal_that_comes_while_it_stands_still_is_heard(tmp_path: Path) -> None:
+    """The kernel gives it to any thread then: here to one that waits for something else."""
+    server = CaProcess(tmp_path, make_authority(), TokenMaker())
+    server.client.sign(TokenMaker().token(now=time.time()))
+    server.client.close()
+    other = next(int(thread.name) for thread in threads_of(server) if int(thread.name) != server.process.pid)
+    try:
+        assert ctypes.CDLL(None).tgkill(server.process.pid, other, signal.SIGTERM) == 0
+        assert server.process.wait(60) == 0
+    finally:
+        server.process.kill()
+
+
+def threads_of(server: CaProcess) -> list[Path]:
+    return sorted(Path(f"/proc/{server.process.pid}/task").iterdir())
 
 
 def test_kill_9_under_load_loses_no_record_of_a_certificate_that_left(tmp_path: Path) -> None:
