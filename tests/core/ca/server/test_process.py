@@ -65,7 +65,7 @@ def test_a_signal_drains_and_ends_with_0(tmp_path: Path, number: int) -> None:
     received, failed = under_load(server, 50, lambda: server.process.send_signal(number))
     assert server.process.wait(60) == 0
     server.client.close()
-    # grpcio cancels calls that it has not begun to serve; istio-agent tries both again.
+    # gRPC cancels calls that come when it was told to stop and has not told so; istio-agent tries both again.
     assert {error.code.name for error in failed} <= {"UNAVAILABLE", "CANCELLED"}
     report = verify(server.audit)
     assert report.intact, report.finding

@@ -97,10 +97,12 @@ def _special(headers: Headers) -> dict[bytes, bytes]:
     count = next((at for at, (name, _) in enumerate(headers) if name[:1] != b":"), len(headers))
     special = dict(headers[:count])
     wanted = _SPECIAL <= special.keys() <= _SPECIAL | {b":authority"}
-    if not wanted or len(special) != count:
+    if not wanted or len(special) != count or not special[b":path"]:
         raise MalformedError
     for name, value in headers:
         if not _NAME.match(name) or _CONTROL.search(value) or name in _OF_A_CONNECTION:
+            raise MalformedError
+        if name == b"te" and value != b"trailers":
             raise MalformedError
     if any(name[:1] == b":" for name, _ in headers[count:]):
         raise MalformedError

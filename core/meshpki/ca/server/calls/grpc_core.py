@@ -23,6 +23,8 @@ Tag: TypeAlias = "Callable[[Event], object]"
 """Whom the queue's thread calls with what became of an operation."""
 Option: TypeAlias = tuple[str, int]
 Metadata: TypeAlias = "Sequence[tuple[str, str | bytes]]"
+LAST_CALLS: Final = 256
+"""So many are accepted at once when a server stops: on a busy machine everybody who is served may just have come."""
 _PLAIN: Final = 0
 """Flags of an operation."""
 _OK: Final = 0
@@ -79,13 +81,19 @@ class CoreServer:
             if not self._stopping:
                 self._server.request_call(self._queue, self._queue, tag)
 
-    def shut_down(self, tag: Tag) -> None:
-        """Take no new calls; `tag` hears of it when those under way have ended. Whether it was started or not."""
+    def shut_down(self, tag: Tag, accepting: Tag) -> None:
+        """Take no new calls; `tag` hears of it when those under way have ended. Whether it was started or not.
+
+        Those that have come and nobody has accepted yet gRPC would cancel: `accepting` is told of them first.
+        """
         with self._lock:
-            self._stopping = True
             if not self._started:  # gRPC's core lets go of no port before: it would end the process
                 self._started = True
                 self._server.start()
+            elif not self._stopping:
+                for _ in range(LAST_CALLS):
+                    self._server.request_call(self._queue, self._queue, accepting)
+            self._stopping = True
             self._server.shutdown(self._queue, tag)
 
     def cancel_all_calls(self) -> None:

@@ -78,8 +78,8 @@ class Listener:
         self._server.accept(self._called)
 
     def stop(self) -> None:
-        """Take no new calls. Those under way go on; `ended` tells when there are none."""
-        self._server.shut_down(self._all_ended)
+        """Take no new calls. Those that have come go on; `ended` tells when there are none."""
+        self._server.shut_down(self._all_ended, self._called)
 
     def cancel(self) -> None:
         """End those under way."""

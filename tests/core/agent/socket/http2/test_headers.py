@@ -101,6 +101,7 @@ def test_no_type_is_none_either_and_only_post_is_a_call() -> None:
 MALFORMED: dict[str, list[Header]] = {
     "no path": call(special=SPECIAL[:2]),
     "no method": call(special=SPECIAL[1:]),
+    "an empty path": call(special=(*SPECIAL[:2], (b":path", b""))),
     "a path twice": call(special=(*SPECIAL, SPECIAL[2])),
     "a pseudo-header of answers": call(special=(*SPECIAL, (b":status", b"200"))),
     "one that comes late": call((b":authority", b"x")),
@@ -112,6 +113,7 @@ MALFORMED: dict[str, list[Header]] = {
     "a zero": call((b"a", b"\0")),
     "a header of connections": call((b"connection", b"close")),
     "another": call((b"transfer-encoding", b"chunked")),
+    "other codings of transfer than trailers": [*SPECIAL, GRPC, (b"te", b"trailers, deflate")],
     "nothing": [],
 }
 

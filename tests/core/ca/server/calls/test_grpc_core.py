@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import socket
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,27 @@ import grpc
 import pytest
 
 import meshpki
-from meshpki.ca.server.calls.grpc_core import CompletionQueue, CoreCall, CoreServer, Event, call_of, message_of
+from meshpki.ca.server.calls.grpc_core import (
+    LAST_CALLS,
+    CompletionQueue,
+    CoreCall,
+    CoreServer,
+    Event,
+    call_of,
+    message_of,
+)
+from support.http2 import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PING,
+    PREFACE,
+    SETTINGS,
+    frame,
+    headers_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +60,7 @@ class Loop:
         return self.told[-1]
 
     def end(self) -> None:
-        self.server.shut_down(self.tag("end"))
+        self.server.shut_down(self.tag("end"), self.tag("call"))
         self.server.cancel_all_calls()
         while self.step()[0] != "end":
             pass
@@ -102,13 +123,34 @@ def test_whoever_waits_for_a_call_hears_when_there_will_be_none() -> None:
     loop = Loop()
     loop.server.start()
     loop.server.accept(loop.tag("call"))
-    loop.server.shut_down(loop.tag("end"))
-    told = dict([loop.step(), loop.step()])
-    assert set(told) == {"call", "end"}
-    assert call_of(told["call"]) is None
+    loop.server.shut_down(loop.tag("end"), loop.tag("last"))
+    told = [loop.step() for _ in range(1 + LAST_CALLS + 1)]
+    assert {name for name, _ in told} == {"call", "last", "end"}
+    assert [name for name, _ in told][-1] == "end"
+    assert not any(call_of(event) for name, event in told if name != "end")
     loop.server.accept(loop.tag("late"))  # whoever asks then is told nothing any more
     assert loop.queue.next(0.1) is None
     loop.server.destroy()
+
+
+def test_those_who_have_come_when_it_stops_are_served_though_nobody_had_accepted_them(loop: Loop) -> None:
+    with socket.create_connection(("127.0.0.1", loop.port), timeout=20) as client:
+        calls = b"".join(
+            frame(HEADERS, END_HEADERS, headers_of(PATH), stream) + frame(DATA, END_STREAM, bytes(5), stream)
+            for stream in (1, 3, 5, 7, 9)
+        )
+        client.sendall(PREFACE + frame(SETTINGS) + calls + frame(PING, payload=b"all came"))
+        heard = b""
+        while frame(PING, ACK, b"all came") not in heard:
+            heard += client.recv(65536)
+        loop.server.shut_down(loop.tag("end"), loop.tag("last"))
+        told = [loop.step() for _ in range(LAST_CALLS)]
+        assert {name for name, _ in told} == {"last"}
+        came = [CoreCall(event) for _, event in told if call_of(event) is not None]
+        for call in came:
+            call.end(grpc.StatusCode.OK, "", loop.tag("answered"))
+            assert loop.step()[0] == "answered"
+        assert len(came) == 5
 
 
 def test_a_server_is_freed_only_when_what_ends_it_has_returned() -> None:
@@ -125,7 +167,7 @@ def test_a_server_is_freed_only_when_what_ends_it_has_returned() -> None:
 
         thread = threading.Thread(target=freeing)
         thread.start()
-        loop.server.shut_down(loop.tag("end"))
+        loop.server.shut_down(loop.tag("end"), loop.tag("call"))
         thread.join(60)
         assert not thread.is_alive()
 
