@@ -34,6 +34,8 @@ AllowExecOption: TypeAlias = Annotated[
     ),
 ]
 
+AudienceOption: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="Audience that the mesh's CA accepts.")]
+
 
 def access(kubeconfig: Path | None, context: str | None, allow_exec: Sequence[Path] | None) -> Access:
     """Read the kubeconfig, strictly. Raises UsageError, MachineError."""

@@ -62,14 +62,16 @@ def guarded(command: Callable[[], object], output: str, *, serves: bool = False)
     handles signals itself then; until then they end it at once. What the command line's own parser raises passes, and
     is told by `parsed`.
     """
-    from meshpki.runtime import logs
+    from meshpki.runtime import hangup, logs
 
     logs.configure("debug" if _Settings.debug else "error")  # what fails is told as an error anyway
     _Settings.form = Form.LOG if serves and not sys.stderr.isatty() else _form(output)
-    if not serves:
+    if serves:
+        hangup.let_pass_while_loading()
+    else:
         early_signals.usual()
     try:
-        with _heard_by_children():
+        with _heard_by_children(), streams.for_results_alone():
             status = command()
         with streams.writing():
             pass  # what the command left in the buffer

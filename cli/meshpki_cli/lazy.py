@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer.main
 from typer.core import TyperCommand, TyperGroup
+from typer.models import TyperPath
 
 from meshpki_cli import failures
 
@@ -28,6 +29,20 @@ class Command(TyperCommand):
         """Run the command's function; leave by `typer.Exit` with its status or that of its error."""
         output, serves = str(ctx.params.get("output")), "log_level" in ctx.params
         raise typer.Exit(failures.guarded(lambda: super(Command, self).invoke(ctx), output, serves=serves))
+
+
+class _Path(TyperPath):
+    """A path that is named: an empty text is a variable that was never set, and would be where we happen to stand."""
+
+    def __init__(self, like: TyperPath) -> None:
+        self.__dict__.update(like.__dict__)
+
+    # Any: what a parser converts is its own affair and passed through.
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Refuse an empty one."""
+        if value == "":
+            self.fail("it is empty; wanted: a path", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class LazyGroup(TyperGroup):
@@ -65,4 +80,8 @@ def build(entry: Entry) -> AnyCommand:
     module = importlib.import_module(f"meshpki_cli.commands.{entry.module}")
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(entry.name, cls=getattr(module, "COMMAND", Command))(module.run)
-    return typer.main.get_command(app)
+    command = typer.main.get_command(app)
+    for parameter in command.params:
+        if isinstance(parameter.type, TyperPath):
+            parameter.type = _Path(parameter.type)
+    return command

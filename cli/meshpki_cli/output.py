@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from meshpki_cli.streams import writing
+from meshpki_cli.streams import results, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +35,12 @@ def _write(output: Output, record: object, view: Callable[[Page], None]) -> None
         case Output.TABLE:
             from meshpki_cli.page import Page
 
-            view(Page(sys.stdout))
+            view(Page(results()))
         case Output.JSON:
             from meshpki_cli.documents import as_json
 
-            sys.stdout.write(as_json(record) + "\n")
+            results().write(as_json(record) + "\n")
         case Output.YAML:
             from meshpki_cli.documents import as_yaml
 
-            sys.stdout.write(as_yaml(record) + "\n")
+            results().write(as_yaml(record) + "\n")

@@ -110,7 +110,16 @@ def carry_out(ahead: Prospect, output: Output, *, yes: bool, otherwise: str) -> 
     if ahead.pending:
         consent.obtain("Apply this plan?", yes=yes, otherwise=otherwise)
     report = None if ahead.recorded and not ahead.pending else _apply(ahead, asked=ahead.pending and not yes)
-    checked = _verify(ahead) if report is not None and report.changed else None
+    if report is None or not report.changed:
+        return _tell(ahead, output, report, None)
+    try:
+        return _tell(ahead, output, report, verified(ahead.plugins, ahead.plan))
+    except KeyboardInterrupt as error:
+        todo = command_for("status", ahead.plan.state_dir)
+        raise InterruptedRun("everything is applied, the report was cut short", todo) from error
+
+
+def _tell(ahead: Prospect, output: Output, report: Report | None, checked: VerifyReport | None) -> int:
     workloads = _workloads(ahead)
     document = {
         "digest": ahead.plan.digest,
@@ -145,10 +154,14 @@ def _apply(ahead: Prospect, *, asked: bool) -> Report:
             return engine.apply(ahead.plugins, ahead.plan, opened, base=ahead.base, agreed=agreed, progress=told)
     except engine.InterruptedRunError as error:
         raise InterruptedRun(error.seen.removeprefix("interrupted "), error.todo) from error
+    except KeyboardInterrupt as error:
+        raise at_an_edge("provision", ahead.plan.state_dir) from error
 
 
-def _verify(ahead: Prospect) -> VerifyReport:
-    return verified(ahead.plugins, ahead.plan)
+def at_an_edge(run: str, state_dir: Path | str) -> InterruptedRun:
+    """Ctrl-C before the first line that a run writes, or after its last: all of it may be done, or nothing."""
+    state = f"as {run} began, or when all of it was done"
+    return InterruptedRun(state, f"run the same command again, or see {command_for('status', state_dir)}")
 
 
 def verified(plugins: PluginSet, plan: Plan) -> VerifyReport:

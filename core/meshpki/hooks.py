@@ -381,7 +381,7 @@ def propagate(request: PlanRequest) -> Propagation | NotPossible:
 
 
 def run(state_dir: Path) -> int:
-    """Stay in the foreground and keep a provisioned installation running, until SIGINT or SIGTERM.
+    """Stay in the foreground and keep a provisioned installation running, until a signal or the end of its terminal.
 
     Only platforms that are their own process supervisor have it (`meshpki run --platform <name>`); returns the exit
     status. Since API version 1.

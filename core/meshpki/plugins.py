@@ -7,13 +7,16 @@ data (`PluginFailure`); it never takes the program down, unless `strict` asks fo
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from meshpki import hooks, records
 from meshpki.errors import InvalidValueError, MeshpkiError, PluginError, UsageError
+from meshpki.plugin_sources import cut, installed, one_line, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     import pluggy
 
     from meshpki.hooks import Params
+    from meshpki.plugin_sources import Origin
 
     _F = TypeVar("_F", bound=Callable[..., object])
 
@@ -44,7 +48,6 @@ _PLAIN: Final = {
     "trylast": False,
     "specname": None,
 }
-MAX_REASON: Final = 300
 
 
 def hookimpl(function: _F) -> _F:
@@ -192,7 +195,7 @@ def isolated(plugin: Plugin, what: str, call: Callable[[], _T]) -> _T:
         raise
     except BaseException as error:
         raise PluginError(
-            f"plugin {plugin.name!r} of {plugin.origin} failed in {what}: {_one_line(error)}",
+            f"plugin {plugin.name!r} of {plugin.origin} failed in {what}: {one_line(error)}",
             todo="report it to the plugin's authors, with the traceback that `meshpki --debug` shows",
         ) from error
 
@@ -208,10 +211,9 @@ def load(
     `entry_points` are those of the installed distributions unless given; `disabled` is read from
     MESHPKI_DISABLED_PLUGINS unless given. With `strict` the first broken plugin raises PluginError.
     """
+    unread: Mapping[Origin, str] = {}
     if entry_points is None:
-        from importlib import metadata
-
-        entry_points = metadata.entry_points(group=GROUP)
+        entry_points, unread = installed(GROUP)
     if disabled is None:
         disabled = os.environ.get(DISABLED_VARIABLE, "").split(",")
     blocked = {name.strip() for name in disabled}
@@ -219,8 +221,10 @@ def load(
     for entry_point in entry_points:
         claims.setdefault(entry_point.name, []).append(entry_point)
     found: list[Plugin | PluginFailure] = []
-    for name in sorted(claims, key=lambda name: (name not in BUILT_IN, name)):
-        found += _settle(name, claims[name], blocked)
+    with contextlib.redirect_stdout(sys.stderr):  # that of the program is not for what a module prints when imported
+        for name in sorted(claims, key=lambda name: (name not in BUILT_IN, name)):
+            found += _settle(name, claims[name], blocked)
+    found += [PluginFailure(of.name, str(of), Stage.IMPORT, reason) for of, reason in unread.items()]
     return _collect(found, strict=strict)
 
 
@@ -241,7 +245,7 @@ def _collect(found: Sequence[Plugin | PluginFailure], *, strict: bool) -> Plugin
 
 def _settle(name: str, claims: Sequence[EntryPoint], blocked: set[str]) -> list[Plugin | PluginFailure]:
     """Decide who gets `name`, by who the claimants are and never by their order."""
-    origins = sorted(_origin(claim) for claim in claims)
+    origins = sorted(origin_of(claim) for claim in claims)
     if name in blocked:
         return [PluginFailure(name, " and ".join(origins), Stage.DISABLED, f"named in {DISABLED_VARIABLE}")]
     if name in BUILT_IN:
@@ -249,11 +253,11 @@ def _settle(name: str, claims: Sequence[EntryPoint], blocked: set[str]) -> list[
         refused: list[Plugin | PluginFailure] = [
             PluginFailure(
                 name,
-                _origin(claim),
+                origin_of(claim),
                 Stage.DUPLICATE,
-                f"the name {name!r} belongs to {PROJECT} itself; {_origin(claim)} claims it with {claim.value!r:.80}",
+                f"the name {name!r} belongs to {PROJECT} itself; {origin_of(claim)} claims it with {claim.value!r:.80}",
             )
-            for claim in sorted(claims, key=_origin)
+            for claim in sorted(claims, key=origin_of)
             if not _is_ours(name, claim)
         ]
         return [*(_import(name, claim) for claim in own[:1]), *refused]
@@ -272,20 +276,14 @@ def _is_ours(name: str, claim: EntryPoint) -> bool:
     )
 
 
-def _origin(claim: EntryPoint) -> str:
-    if claim.dist is None:
-        return f"(no distribution) {claim.value}"
-    return f"{claim.dist.name} {claim.dist.version}"
-
-
 def _import(name: str, claim: EntryPoint) -> Plugin | PluginFailure:
-    origin = _origin(claim)
+    origin = origin_of(claim)
     try:
         plugin: object = claim.load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - SystemExit at import must not end our process
-        return PluginFailure(name, origin, Stage.IMPORT, _one_line(error))
+        return PluginFailure(name, origin, Stage.IMPORT, one_line(error))
     return _register(name, origin, plugin)
 
 
@@ -301,7 +299,7 @@ def _register(name: str, origin: str, plugin: object) -> Plugin | PluginFailure:
         raise
     except BaseException as error:  # noqa: BLE001 - a plugin object can raise anything when it is looked into
         known = isinstance(error, (pluggy.PluginValidationError, InvalidValueError))
-        return PluginFailure(name, origin, Stage.REGISTER, _cut(str(error)) if known else _one_line(error))
+        return PluginFailure(name, origin, Stage.REGISTER, cut(str(error)) if known else one_line(error))
     callers = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
     implemented = tuple(hook.__name__ for hook in hooks.HOOKS if hook.__name__ in callers)
     return _introduce(Plugin(name, origin, None, implemented, manager))
@@ -319,7 +317,7 @@ def _introduce(plugin: Plugin) -> Plugin | PluginFailure:
             _call(plugin, "platform"),
         )
     except MeshpkiError as error:
-        return PluginFailure(plugin.name, plugin.origin, Stage.VALIDATE, _cut(str(error)))
+        return PluginFailure(plugin.name, plugin.origin, Stage.VALIDATE, cut(str(error)))
     if problem := records.api_version_problem(platform):
         return PluginFailure(plugin.name, plugin.origin, Stage.API_VERSION, problem)
     return Plugin(plugin.name, plugin.origin, platform, plugin.hooks, plugin.manager)
@@ -350,7 +348,7 @@ def _call(plugin: Plugin, hook: str, **arguments: Any) -> object:
 
 def _checked(plugin: Plugin, hook: str, check: Callable[[object], _T], answer: object) -> _T:
     try:
-        return check(answer)
+        return isolated(plugin, f"the answer to {hook}()", lambda: check(answer))
     except InvalidValueError as error:
         raise PluginError(
             f"plugin {plugin.name!r} of {plugin.origin} gave an unusable answer to {hook}(): {error.seen}",
@@ -372,12 +370,3 @@ def _check_status(answer: object) -> int:
     if isinstance(answer, bool) or not isinstance(answer, int):
         raise InvalidValueError(f"it is {type(answer).__name__}", wanted="an exit status")
     return answer
-
-
-def _one_line(error: BaseException) -> str:
-    return _cut(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-
-
-def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 1] + "…"

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
@@ -16,7 +15,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from support import command_line
+from support import ca_server, command_line
 from support.tokens import TokenMaker
 
 MAKER = TokenMaker()
@@ -164,12 +163,6 @@ def running(*args: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def until(holds: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + command_line.BOUND_SECONDS
     while not holds():
@@ -182,28 +175,30 @@ def test_ca_and_agent_from_the_command_line() -> None:
     with tempfile.TemporaryDirectory(prefix="mk") as short:
         place = Path(short)
         command_line.invoke("ca", "init", str(place / "ca"), "--trust-domain", "mesh.local")
-        grpc, http = free_port(), free_port()
         (place / "jwks.json").write_bytes(MAKER.jwks())
         (place / "token").write_bytes(MAKER.token(now=time.time(), name="cart"))
         (place / "token").chmod(0o600)
-        (place / "ca.yaml").write_text(yaml.safe_dump(configuration(grpc, http)))
+        (place / "ca.yaml").write_text(yaml.safe_dump(configuration(0, 0)))
+
+        log = place / "ca.log"
 
         def ready() -> bool:
             try:
-                with urlopen(f"http://127.0.0.1:{http}/readyz", timeout=5) as answer:
+                with urlopen(f"http://{ca_server.where(log)['http']}/readyz", timeout=60) as answer:
                     return bool(answer.status == 200)
             except (URLError, OSError):
                 return False
 
-        with running("ca", "serve", "--config", str(place / "ca.yaml"), log=place / "ca.log"):
+        with running("ca", "serve", "--config", str(place / "ca.yaml"), log=log):
+            until(lambda: bool(ca_server.where(log)), "the CA does not serve")
             until(ready, "the CA is not ready")
             faces = ["--files", str(place / "certs"), "--status-file", str(place / "status.json")]
-            agent = agent_arguments(place, f"127.0.0.1:{grpc}", *faces, "--cluster", "local", "--ttl", "1h")
+            agent = agent_arguments(place, ca_server.where(log)["grpc"], *faces, "--cluster", "local", "--ttl", "1h")
             with running(*agent, log=place / "agent.log"):
                 until((place / "certs" / "cert-chain.pem").exists, "the agent has no certificate")
                 until((place / "status.json").exists, "the agent says nothing")
             spiffe_id = "spiffe://mesh.local/ns/default/sa/cart"
             assert spiffe_id in command_line.invoke("audit", "tail", str(place / "audit" / "issuance.jsonl")).out
         assert command_line.invoke("audit", "verify", str(place / "audit" / "issuance.jsonl")).code == 0
-        for log in ("ca.log", "agent.log"):
-            assert "eyJ" not in (place / log).read_text()
+        for name in ("ca.log", "agent.log"):
+            assert "eyJ" not in (place / name).read_text()

@@ -32,11 +32,15 @@ begin = early_signals.leave_at_once
 def and_say_so():
     begin()
     os.write(1, b"x")
+    os.read(0, 1)  # until the test lets it go on
 
 early_signals.leave_at_once = and_say_so
 entry.main()
 """
-"""The program as its script starts it; a byte says that the interpreter is up, whose own start is none of ours."""
+"""The program as its script starts it; a byte says that the interpreter is up, whose own start is none of ours.
+
+It goes on when its standard input ends.
+"""
 TRIES = 7
 FIRST_SECONDS = 0.5
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -76,7 +80,7 @@ def ca_file(at: Path) -> Path:
 def announced(argv: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
         [sys.executable, "-P", "-c", _ANNOUNCED, *argv],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=command_line.environment(),
@@ -94,11 +98,16 @@ def announced(argv: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 def test_at_any_moment_of_the_start(commands: dict[str, list[str]], name: str, number: signal.Signals) -> None:
     moments = random.Random(f"{name} {number}")
     ended = []
-    for delay in [0.0, *(moments.uniform(0, FIRST_SECONDS) for _ in range(TRIES))]:
+    for delay in [None, *(moments.uniform(0, FIRST_SECONDS) for _ in range(TRIES))]:
         with announced(commands[name]) as process:
-            time.sleep(delay)  # the moment under test
+            if delay is not None:
+                assert process.stdin is not None
+                process.stdin.close()
+                time.sleep(delay)  # the moment under test
             process.send_signal(number)
-            _, said = process.communicate(timeout=60)
+            process.wait(60)
+            assert process.stderr is not None
+            said = process.stderr.read()
         assert b"Traceback" not in said, said.decode()
         assert b"Exception ignored" not in said, said.decode()
         ended.append(process.returncode)

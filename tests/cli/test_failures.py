@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import yaml
 from meshpki import plugins
 from meshpki.errors import MachineError, MeshpkiError, OperatorNeededError, RefusedError, UsageError
 from meshpki_cli import failures
-from support import command_line
+from support import command_line, plugin_distribution
 
 CANARY = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJl"
 
@@ -277,6 +278,51 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
         )
         assert (ran.returncode, ran.stderr) == (failures.OUTPUT_CLOSED, b"")
     os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("ca", "init", "", "--trust-domain", "mesh.local"), "'DIRECTORY'"),
+        (("audit", "verify", ""), "'FILE'"),
+        (("ca", "serve", "--config="), "'--config'"),
+        (("agent", "run", "--sds-socket", ""), "'--sds-socket'"),
+        (("agent", "run", "--secret-files", ""), "'--secret-files'"),
+    ],
+)
+def test_an_empty_path_is_not_where_we_stand(args: tuple[str, ...], named: str) -> None:
+    ran = command_line.invoke(*args)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{named}: it is empty; wanted: a path" in ran.err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("args", [("--help",), ("token", "inspect", "-")])
+def test_a_stream_that_is_closed_is_no_error_of_ours(args: tuple[str, ...], closed: str) -> None:
+    def ran(redirected: str) -> subprocess.CompletedProcess[bytes]:
+        line = f"exec {shlex.join([*command_line.COMMAND, *args])} {redirected}"
+        env = command_line.environment()
+        return subprocess.run(["sh", "-c", line], input=b"", capture_output=True, env=env, check=False)
+
+    whole, without = ran(""), ran(closed)
+    assert without.returncode == whole.returncode
+    assert without.stdout == (b"" if " >" in f" {closed}" else whole.stdout)
+    assert without.stderr == (b"" if "2>" in closed else whole.stderr)
+
+
+def test_a_plugin_that_prints_does_not_spoil_the_document(tmp_path: Path) -> None:
+    code = (
+        "from meshpki.testing.platform import DirectoryPlatform\n"
+        "from meshpki.plugins import hookimpl\n"
+        "class Chatty(DirectoryPlatform):\n"
+        "  @hookimpl\n  def detect(self, request):\n    print('hello')\n    return super().detect(request)\n"
+        "plugin = Chatty()\n"
+    )
+    env = plugin_distribution.install(tmp_path, "directory", code)
+    args = ("provision", "--platform", "directory", "--state-dir", str(tmp_path / "s"), "--dry-run", "-o", "json")
+    ran = command_line.spawn(*args, env=env)
+    assert json.loads(ran.out)["pending"] is True
+    assert ran.err == "hello\n"
 
 
 def test_a_full_disk_under_stdout_is_an_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import signal
 import stat
 import subprocess
@@ -172,6 +173,34 @@ def test_an_interrupted_run_says_where_and_how_to_go_on(run: Callable[..., Ran],
     assert run("status").code == 0
 
 
+@pytest.mark.parametrize(
+    ("command", "place", "said"),
+    [
+        ("provision", "meshpki.provision.engine.apply", "as provision began, or when all of it was done"),
+        ("provision", "meshpki_cli.provisioning.verified", "everything is applied"),
+        ("provision", "meshpki_cli.provisioning._workloads", "everything is applied"),
+        ("deprovision", "meshpki.provision.engine.deprovision", "as deprovision began, or when all of it was done"),
+    ],
+)
+def test_ctrl_c_when_all_is_done_does_not_say_that_nothing_was(
+    command: str, place: str, said: str, run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if command == "deprovision":
+        run("provision", "--yes")
+    real = pkgutil.resolve_name(place)
+
+    def then_ctrl_c(*args: object, **named: object) -> None:
+        real(*args, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, then_ctrl_c)
+    ran = run(command, "--yes")
+    assert ran.code == 130
+    assert f"interrupted: {said}" in ran.err
+    assert "nothing was changed" not in ran.err
+    assert "meshpki status --state-dir" in ran.err
+
+
 def test_the_fallback_is_the_operators_word(run: Callable[..., Ran], platform: DirectoryPlatform) -> None:
     assert "file-mount: the operator's word" in run("provision", "--dry-run", "--fallback", "file-mount").out
     platform.modes = ()
@@ -286,6 +315,15 @@ def test_of_a_lost_journal_every_command_says_what_it_means(run: Callable[..., R
     removed = run("deprovision", "--yes")
     assert "Still running, for the same reason: file.a, file.b" in removed.out
     assert sorted(path.name for path in (state / "files").iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("command", ["provision --platform directory", "status", "verify", "deprovision --yes"])
+def test_an_empty_state_directory_is_not_where_we_stand(command: str, platform: DirectoryPlatform) -> None:
+    """As of `--state-dir "$UNSET"`."""
+    ran = command_line.invoke(*command.split(), "--state-dir", "")
+    assert (ran.code, ran.out) == (2, "")
+    assert "'--state-dir'" in ran.err
+    assert "it is empty; wanted: a path" in ran.err
 
 
 def test_nothing_provisioned(run: Callable[..., Ran]) -> None:

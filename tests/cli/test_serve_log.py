@@ -22,30 +22,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def reachable(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
 def test_a_strangers_handshake_is_no_line_of_grpcs_own(tmp_path: Path) -> None:
     made = ca_server.make_config(tmp_path, TokenMaker())
-    grpc_port, http_port = free_port(), free_port()
     config = tmp_path / "ca.yaml"
     cluster = made.clusters[0]
     config.write_text(
         yaml.safe_dump(
             {
                 "trust_domain": str(made.trust_domain),
-                "listen": f"127.0.0.1:{grpc_port}",
-                "http": f"127.0.0.1:{http_port}",
+                "listen": "127.0.0.1:0",
+                "http": "127.0.0.1:0",
                 "server_names": ["localhost"],
                 "issuer": {
                     "certificate": str(made.issuer.certificate),
@@ -60,16 +46,18 @@ def test_a_strangers_handshake_is_no_line_of_grpcs_own(tmp_path: Path) -> None:
         )
     )
     argv = [sys.executable, "-m", "meshpki_cli", "ca", "serve", "--config", str(config)]
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    log = tmp_path / "log"
+    with log.open("wb") as file, subprocess.Popen(argv, stderr=file, stdout=subprocess.PIPE) as process:
         try:
-            wait_until(lambda: reachable(grpc_port), "the CA")
+            wait_until(lambda: bool(ca_server.where(log)), "the CA", 90)
+            host, _, port = ca_server.where(log)["grpc"].rpartition(":")
             for stranger in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01garbage", b""):
-                with socket.create_connection(("127.0.0.1", grpc_port), 5) as connection:
+                with socket.create_connection((host, int(port)), 60) as connection:
                     connection.sendall(stranger)
             time.sleep(0.3)  # for the lines of gRPC's own threads
         finally:
             process.terminate()
-        out, err = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
     assert out == b""
-    assert process.returncode == 0, err
-    assert [json.loads(line)["level"] for line in err.splitlines()]
+    assert process.returncode == 0, log.read_text()
+    assert [json.loads(line)["level"] for line in log.read_text().splitlines()]

@@ -105,11 +105,47 @@ def test_installed_distributions_are_searched_without_being_told(site: Site) -> 
     assert "acme" in [plugin.name for plugin in plugins.load().plugins]
 
 
+def test_metadata_that_cannot_be_read_is_that_distributions_fault_alone(site: Site) -> None:
+    site.vendor("acme")
+    site.vendor("latin")
+    (broken,) = (
+        Path(place) / "entry_points.txt" for d in site.directories for place in Path(d).glob("*latin*.dist-info")
+    )
+    broken.write_bytes("[meshpki.plugins]\nlatín = x\n".encode("latin-1"))
+    loaded = plugins.load()
+    assert {"local", "acme"} <= {plugin.name for plugin in loaded.plugins}
+    (failure,) = loaded.failures
+    assert (failure.name, failure.origin, failure.stage) == ("meshpki-latin", "meshpki-latin 1.0", Stage.IMPORT)
+    assert "entry_points.txt cannot be read: UnicodeDecodeError" in failure.reason
+
+
+def test_who_has_no_name_is_called_so(tmp_path: Path) -> None:
+    info = tmp_path / "x-1.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text("[meshpki.plugins]\nacme = no_such_module\n")
+    (found,) = metadata.distributions(path=[str(tmp_path)])
+    (failure,) = plugins.load(found.entry_points).failures
+    assert failure.origin == "(no distribution) no_such_module"
+
+
+def test_what_a_plugin_prints_while_it_loads_is_not_our_output(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    hello = "\n".join(["print('hello')", GOOD.format(name="acme", version=1, answer="")])
+    site.vendor("acme", hello)
+    assert [plugin.name for plugin in site.load().plugins] == ["acme"]
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 BROKEN = {
     "import": ("import no_such_module_anywhere", Stage.IMPORT, "no_such_module_anywhere"),
     "syntax": ("def platform(:", Stage.IMPORT, "SyntaxError"),
     "exit": ("raise SystemExit(3)", Stage.IMPORT, "SystemExit: 3"),
     "base": ("class Odd(BaseException): pass\nraise Odd('odd')", Stage.IMPORT, "Odd: odd"),
+    "speechless": (
+        "class Odd(Exception):\n  def __str__(self): raise ValueError('boo')\nraise Odd",
+        Stage.IMPORT,
+        "Odd",
+    ),
+    "mumbling": ("class Odd(Exception):\n  def __str__(self): return 5\nraise Odd", Stage.IMPORT, "Odd"),
     "unknown": (
         GOOD.format(name="unknown", version=1, answer="") + "\n@hookimpl\ndef explode(request): pass\n",
         Stage.REGISTER,
@@ -129,6 +165,12 @@ BROKEN = {
         "from meshpki.plugins import hookimpl\n@hookimpl\ndef platform(): return {'name': 'nonsense'}",
         Stage.VALIDATE,
         "is dict; wanted: a Platform",
+    ),
+    "prickly": (
+        "from meshpki.plugins import hookimpl\nclass Odd:\n  @property\n  def __class__(self): raise OSError('off')\n"
+        "@hookimpl\ndef platform(): return Odd()",
+        Stage.VALIDATE,
+        "failed in the answer to platform(): OSError: off",
     ),
     "silent": (
         "from meshpki.plugins import hookimpl\n@hookimpl\ndef platform(): return None",

@@ -27,7 +27,7 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 ROLE = f"{RBAC}/clusterroles/meshpki-ca-node-impersonation"
 BINDING = f"{RBAC}/clusterrolebindings/meshpki-ca-node-impersonation"
 WEB = ServiceAccountRef("default", "web")
-BOUND_SECONDS = 20.0
+BOUND_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def allow(server: ApiServer, token: str, *verbs: str) -> None:
 
 def test_it_is_enough_and_no_more(kube_137: ApiServer, granted: str) -> None:
     settle(kube_137, granted, verbs=["get", "list"])
-    with KubeClient(kubeconfig.load(kube_137.kubeconfig("ca", token=granted), None)) as client:
+    with KubeClient(kubeconfig.load(kube_137.kubeconfig("ca", token=granted), None), timeout_seconds=60) as client:
         pods = PodDirectory(client)
         assert pods.pod("default", "none") is None
         assert pods.on_node(WEB, "no-such-node") == ()
@@ -73,7 +73,7 @@ def test_it_is_enough_and_no_more(kube_137: ApiServer, granted: str) -> None:
 @pytest.mark.parametrize("missing", ["get", "list"])
 def test_each_right_that_is_missing_is_named(kube_137: ApiServer, granted: str, missing: str) -> None:
     allow(kube_137, granted, *{"get", "list"} - {missing})
-    with KubeClient(kubeconfig.load(kube_137.kubeconfig("ca", token=granted), None)) as client:
+    with KubeClient(kubeconfig.load(kube_137.kubeconfig("ca", token=granted), None), timeout_seconds=60) as client:
         pods = PodDirectory(client)
         asked: dict[str, Callable[[], object]] = {
             "get": lambda: pods.pod("default", "none"),

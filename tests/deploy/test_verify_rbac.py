@@ -31,7 +31,7 @@ COLLECTIONS = {
     "ClusterRole": f"{GROUP}/clusterroles",
     "ClusterRoleBinding": f"{GROUP}/clusterrolebindings",
 }
-BOUND_SECONDS = 20.0
+BOUND_SECONDS = 60.0
 USER = "vera"
 Rule = dict[str, Any]  # Any: as YAML has it
 AGES = ("kube_113", "kube_130", "kube_137")
@@ -114,7 +114,7 @@ def ca(kube_137: ApiServer, tmp_path: Path) -> Iterator[CaEndpoint]:
 
 def verified(server: ApiServer, ca: CaEndpoint, config: Path) -> VerifyReport:
     with proofs.token_controller(server, NAMESPACE):
-        return proofs.proven(server, ca, kubeconfig=config, namespace=NAMESPACE, legacy_seconds=20.0)
+        return proofs.proven(server, ca, kubeconfig=config, namespace=NAMESPACE, legacy_seconds=60.0)
 
 
 @pytest.mark.parametrize(

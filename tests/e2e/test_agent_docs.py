@@ -14,6 +14,7 @@ import yaml
 from meshpki.agent.files.standing import FilesStanding
 from meshpki.agent.process import observe
 from meshpki.agent.renewal.keeper import KeeperStatus
+from meshpki.agent.renewal.renewing_source import TokenFault
 from meshpki.agent.rotation.bundle import Bundle
 from meshpki.agent.rotation.failure import Failure, FailureKind
 from meshpki.hooks import Health
@@ -23,7 +24,7 @@ from support.doc_pages import ROOT, blocks
 from support.node_crowd import NodeCa, agent_of
 from support.snapshots import snapshot
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PAGE = ROOT / "docs" / "agent-running.md"
 
 
@@ -56,6 +57,7 @@ def test_the_metrics_are_those_that_are_shown() -> None:
         observe.turned_away({"token_expired": 1}),
         observe.tokens({"serving": 1}),
         *observe.of_files(FilesStanding(ends=1)),
+        observe.of_token(TokenFault("token_expired", 1)),
     ]
     shown = {sample.name for family in families for sample in family.samples}
     assert cells("metric") == shown
@@ -80,8 +82,9 @@ def by_shell(status: int) -> int:
 
 @pytest.mark.e2e
 def test_it_ends_as_the_page_says() -> None:
-    """What a signal does while the program is loading is tried in tests/cli/test_early_signals.py."""
+    """Signals while the program loads are tried in tests/cli/test_early_signals.py, terminals in test_hangup.py."""
     said = statuses()
+    assert said.pop("the terminal that it was started from closes (`SIGHUP`)") == 0
     with tempfile.TemporaryDirectory(prefix="mpd-", dir="/tmp") as directory, NodeCa() as ca:
         agents = {number: agent_of(ca, Path(directory) / number.name) for number in SIGNALS}
         for agent in agents.values():
@@ -99,7 +102,7 @@ def test_it_ends_as_the_page_says() -> None:
             agent.process.send_signal(number)
             ended[number] = by_shell(agent.process.wait(60))
     serving = said.pop("`SIGTERM` or `SIGINT` while it serves")
-    assert ended == {signal.SIGTERM: serving, signal.SIGINT: serving, signal.SIGHUP: said.pop("`SIGHUP`")}
+    assert ended == {signal.SIGTERM: serving, signal.SIGINT: serving}
     assert invoke("agent", "run").code == said.pop("options that cannot be meant")
     assert said == {
         "`SIGTERM` while the program is still loading": by_shell(-signal.SIGTERM),

@@ -19,6 +19,7 @@ from meshpki_demo import leftovers
 from meshpki_demo.signing_client import SigningClient
 from meshpki_demo.wrong_tokens import Forge
 from meshpki_local.layout import Layout
+from support import ca_server
 from support.command_line import COMMAND, environment
 from support.tokens import TokenMaker
 
@@ -31,7 +32,7 @@ KEY_FILES = {"key.pem", "credential-bundle.pem", "identity.json"}
 """Besides `*-key.pem`: what an agent writes for its workload, and what it keeps over a restart."""
 PIECE = 20
 """So many characters in a row of a token's payload or signature are a find; fewer could stand somewhere by chance."""
-END_SECONDS = 20
+END_SECONDS = 60
 
 
 @dataclass
@@ -179,12 +180,11 @@ def test_ca_and_agent_at_debug_level(place: Path) -> None:
     (place / "token").write_text(token)
     (place / "token").chmod(0o600)
     said = [meshpki(place, "ca", "init", "ca", "--trust-domain", "mesh.local")]
-    port = free_port()
     (place / "ca.yaml").write_text(
         yaml.safe_dump(
             {
                 "trust_domain": "mesh.local",
-                "listen": f"127.0.0.1:{port}",
+                "listen": "127.0.0.1:0",
                 "http": "127.0.0.1:0",
                 "server_names": ["localhost"],
                 "issuer": {
@@ -197,16 +197,18 @@ def test_ca_and_agent_at_debug_level(place: Path) -> None:
             }
         )
     )
-    agent = (
-        *("agent", "run", "--ca-address", f"127.0.0.1:{port}", "--ca-roots", "ca/root-cert.pem"),
-        *("--ca-server-name", "localhost", "--token-file", "token", "--files", "certs"),
-        *("--sds-socket", "sds/sds.sock", "--status-file", "status.json"),
-    )
     with process(place, "ca.log", "ca", "serve", "--config", "ca.yaml"):
+        until(lambda: bool(ca_server.where(place / "ca.log")), "the CA serves")
+        address = ca_server.where(place / "ca.log")["grpc"]
+        agent = (
+            *("agent", "run", "--ca-address", address, "--ca-roots", "ca/root-cert.pem"),
+            *("--ca-server-name", "localhost", "--token-file", "token", "--files", "certs"),
+            *("--sds-socket", "sds/sds.sock", "--status-file", "status.json"),
+        )
         with process(place, "agent.log", *agent):
             until((place / "certs" / "key.pem").exists, "the agent has a certificate")
         roots = (place / "ca" / "root-cert.pem").read_bytes()
-        with SigningClient(f"127.0.0.1:{port}", server_name="localhost", roots_pem=roots) as ca:
+        with SigningClient(address, server_name="localhost", roots_pem=roots) as ca:
             for broken in maker.broken(time.time()):
                 text = broken.token.decode("latin-1")
                 if not text.isascii() or "\n" in text:
@@ -218,14 +220,6 @@ def test_ca_and_agent_at_debug_level(place: Path) -> None:
     assert b'"level": "debug"' in (place / "ca.log").read_bytes() + (place / "agent.log").read_bytes()
     assert canary.search(place) == []
     assert canary.found_in("what the commands said", b"".join(said)) == []
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def test_the_search_finds_what_it_is_for(place: Path) -> None:

@@ -99,6 +99,18 @@ def test_interrupted_it_leaves_nothing(step: int, number: signal.Signals) -> Non
     assert_nothing_is_left(directory_of(told))
 
 
+@pytest.mark.xdist_group("demo")
+def test_whoever_reads_it_may_leave() -> None:
+    """As of `make demo | head -3`: it ends at its next word, and without another one."""
+    with demo() as process:
+        assert process.stdout
+        told = "".join(process.stdout.readline() for _ in range(3))
+        process.stdout.close()
+        assert process.wait(END_SECONDS) == 141
+    assert_nothing_is_left(directory_of(told))
+
+
+@pytest.mark.xdist_group("demo")
 def test_a_step_that_does_not_come_as_told_is_named(tmp_path: Path) -> None:
     """The platform is disabled here: the first step cannot come as told."""
     code = "from meshpki_demo import command; command._environment = lambda: {'MESHPKI_DISABLED_PLUGINS': 'local'}; "

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
@@ -19,6 +20,7 @@ from cryptography import x509
 
 from meshpki.ca.config_clusters import Authentication, JwksSettings
 from meshpki.identity import ServiceAccountRef
+from meshpki.tokens.reviewer import ReviewTerms
 from support.ca_server import CallFailedError, running
 from support.doc_pages import ROOT
 from support.reviewed_clusters import install_reviewer, reviewer_access, reviewer_token, settings
@@ -44,6 +46,16 @@ def grant_rights(server: ApiServer) -> None:
     for document in yaml.safe_load_all(RBAC.read_text()):
         status, body = server.request("POST", f"{GROUP}/{document['kind'].lower()}s", document)
         assert status in {201, 409}, body
+    token = reviewer_token(server)  # RBAC is read from a cache
+    until(lambda: server.request("GET", "/api/v1/namespaces/default/pods", token=token)[0] == 200)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API server that is well is not given up, however slow the machine."""
+    terms = partial(ReviewTerms, timeout_seconds=20.0, patience_seconds=20.0)
+    monkeypatch.setattr("meshpki.ca.server.clusters.ReviewTerms", terms)
+    monkeypatch.setattr("meshpki.tokens.jwks_api_server.TIMEOUT_SECONDS", 60.0)
 
 
 @contextmanager
@@ -225,7 +237,7 @@ def test_an_api_server_that_is_stopped_holds_up_no_other_clusters_proxies(
             for _ in range(5):
                 assert granted(ca, tokens["well"], well) == well
             assert any(not call.done() for call in calls), "they waited until the API server was given up"
-            assert {call.result(60) for call in calls} == {(Code.UNAVAILABLE, "pods_unavailable")}
+            assert {call.result(120) for call in calls} == {(Code.UNAVAILABLE, "pods_unavailable")}
         finally:
             os.kill(servers["stopped"].pid, signal.SIGCONT)
         until(lambda: issued(ca, tokens["stopped"], stopped))

@@ -178,7 +178,7 @@ def test_two_clusters_share_an_issuer_and_nothing_else(kube_130: ApiServer, kube
     assert "authenticated" not in kube_137.review(token, AUDIENCE)[1]
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
+def eventually(holds: Callable[[], bool], seconds: float = 60) -> bool:
     """Whether it comes to hold within that time."""
     import time
 

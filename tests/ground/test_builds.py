@@ -186,7 +186,7 @@ def test_interrupted_it_ends_its_build_and_leaves_nothing_half_done(
         pid = int(notes(stand_in, "pid"))
         assert running(pid)
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == command.INTERRUPTED
     assert "Interrupted" in said
     assert "Traceback" not in said
@@ -195,7 +195,7 @@ def test_interrupted_it_ends_its_build_and_leaves_nothing_half_done(
 
     (stand_in / "hangs").unlink()
     with run(Release.MODERN) as again:
-        assert again.wait(30) == 0
+        assert again.wait(60) == 0
         again.communicate()
     assert present(Release.MODERN)
 

@@ -71,7 +71,7 @@ def run_tests(cache: Path, **variables: str) -> subprocess.CompletedProcess[str]
     for name in [name for name in environment if name.startswith("PYTEST_")]:
         del environment[name]
     argv = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", FILE]
-    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_one_skip_per_fact_and_a_loud_word_at_the_end(cache: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import resource
 import subprocess
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from meshpki.hooks import Signer
 
 SERVER_NAME = "istio-ca.test"
-TIMEOUT = 20.0
+TIMEOUT = 60.0
+PROBES = 5
+"""As often a page is asked for."""
 
 
 def make_config(directory: Path, *makers: TokenMaker, authority: TestAuthority | None = None) -> CaConfig:
@@ -174,6 +177,16 @@ def _written(name: str, value: object) -> object:
     return f"{value}s" if name in {"leeway", "max_token_lifetime", "review_cache"} else _plain(value)
 
 
+def where(log: Path) -> dict[str, str]:
+    """What a CA said into its log when it began to serve: its addresses; nothing before. Whoever needs a port lets it
+    take a free one, for one that was free a moment ago may be somebody else's by now.
+    """
+    for line in log.read_text().splitlines(keepends=True):
+        if '"the CA serves"' in line and line.endswith("\n"):
+            return dict(json.loads(line))
+    return {}
+
+
 class CaProcess:
     """`meshpki ca serve` as a process of its own, in `directory`; its log is kept in `log`."""
 
@@ -211,11 +224,10 @@ class CaProcess:
         self.client = CaClient(self.says["grpc"], authority.root_pem)
 
     def _wait(self) -> dict[str, str]:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and self.process.poll() is None:
-            for line in self.log.read_text().splitlines():
-                if '"the CA serves"' in line:
-                    return dict(json.loads(line))
+            if found := where(self.log):
+                return found
             time.sleep(0.02)
         raise AssertionError(f"the CA did not start: {self.log.read_text()}")
 
@@ -237,17 +249,31 @@ class CaProcess:
         """Send a signal; the exit status."""
         self.process.send_signal(number)
         self.client.close()
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 def http_page(address: str, path: str) -> tuple[int, str]:
-    """Status and text of a page."""
+    """Status and text of a page.
+
+    Asked again when the connection was cut, as probes are: a server that stood still for seconds cuts all that waited.
+    """
+    for _ in range(PROBES - 1):
+        with contextlib.suppress(ConnectionResetError, http.client.IncompleteRead):
+            return _asked(address, path)
+    return _asked(address, path)
+
+
+def _asked(address: str, path: str) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=TIMEOUT) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ConnectionResetError | BrokenPipeError):
+            raise ConnectionResetError(str(error.reason)) from error
+        raise
 
 
 @dataclass

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = (sys.executable, "-P", "-m", "meshpki_cli")
-BOUND_SECONDS = 60
+BOUND_SECONDS = 120
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[(?:3|4|9|10)[0-9]")
 
@@ -97,6 +97,7 @@ def on_terminal(
         code = process.wait()
     finally:
         timer.cancel()
+        timer.join()
         os.close(ours)
     return Ran(code, shown.decode(errors="replace").replace("\r\n", "\n"), "")
 

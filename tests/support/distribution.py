@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_SOURCES = shutil.ignore_patterns(
-    ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "build", "dist", "results"
+    ".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "build", "dist", "results"
 )
 
 

@@ -82,10 +82,7 @@ class Http2Connection:
 
     def ping(self) -> None:
         """Send one. Nothing happens when the server has ended the connection."""
-        try:
-            self._socket.sendall(frame(PING, payload=bytes(8)))
-        except OSError:
-            self.ended = True
+        self._send(frame(PING, payload=bytes(8)))
 
     def call(self, path: str, stream: int) -> None:
         """Begin a call with an empty request; `stream` is the next odd number."""
@@ -101,6 +98,12 @@ class Http2Connection:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError:
+            self.ended = True
 
     def _receive(self, seconds: float) -> None:
         self._socket.settimeout(seconds)
@@ -127,9 +130,9 @@ class Http2Connection:
         match kind, flags & ACK:
             case 4, 0:
                 self._greeted = True
-                self._socket.sendall(frame(SETTINGS, ACK))
+                self._send(frame(SETTINGS, ACK))
             case 6, 0:
-                self._socket.sendall(frame(PING, ACK, payload))
+                self._send(frame(PING, ACK, payload))
             case 6, 1:
                 self.answered += 1
             case 7, _:

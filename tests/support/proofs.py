@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from meshpki.ca.config_clusters import ApiServerSettings, Authentication, ClusterSettings, JwksSettings
 from meshpki.ca.config_values import Seconds
@@ -19,6 +21,7 @@ from meshpki.kube.credentials import TokenText
 from meshpki.provision.ca_questions import CaQuestions, default_sign, new_request
 from meshpki.provision.proof.proof import prove
 from meshpki.provision.proof.question import NAME, Question
+from meshpki.tokens.reviewer import ReviewTerms
 from support import ca_server
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 TRUST_DOMAIN = "mesh.local"
 MADE = ("serviceaccounts", "pods", "secrets")
+PATIENCE = 60.0
+"""Seconds for one request: the machine that runs the tests may be busy."""
 
 
 def cluster_settings(
@@ -63,8 +68,13 @@ def cluster_settings(
 
 @contextlib.contextmanager
 def ca_for(directory: Path, *clusters: ClusterSettings) -> Iterator[CaEndpoint]:
-    """A CA that trusts these clusters, as it is reached from outside."""
-    with ca_server.running(directory, clusters=clusters) as ca:
+    """A CA that trusts these clusters, as it is reached from outside. It gives none up that is slow."""
+    terms = functools.partial(ReviewTerms, timeout_seconds=PATIENCE, patience_seconds=PATIENCE)
+    with (
+        mock.patch("meshpki.ca.server.clusters.ReviewTerms", terms),
+        mock.patch("meshpki.tokens.jwks_api_server.TIMEOUT_SECONDS", PATIENCE),
+        ca_server.running(directory, clusters=clusters) as ca,
+    ):
         yield CaEndpoint(ca.server.address, ca_server.SERVER_NAME, ca.authority.root_pem)
 
 
@@ -95,7 +105,7 @@ class Recorder:
 @contextlib.contextmanager
 def client(server: ApiServer, file: Path | None = None) -> Iterator[KubeClient]:
     """As the administrator, or as whoever that kubeconfig is of."""
-    with KubeClient(kubeconfigs.load(file or server.admin_kubeconfig, None)) as opened:
+    with KubeClient(kubeconfigs.load(file or server.admin_kubeconfig, None), timeout_seconds=PATIENCE) as opened:
         yield opened
 
 
@@ -116,7 +126,7 @@ def proven(
 
     def knock(token: str) -> int:
         access = kubeconfigs.load(server.admin_kubeconfig, None)
-        with KubeClient(replace(access, credential=TokenText(token))) as stranger:
+        with KubeClient(replace(access, credential=TokenText(token)), timeout_seconds=PATIENCE) as stranger:
             return stranger.request("GET", "/version").status
 
     with contextlib.ExitStack() as opened:

@@ -98,6 +98,8 @@ def run(
     SPIFFE_ENDPOINT_SOCKET=unix://SOCKET; in node mode it has to send a token too, and most have no way to. For
     programs without either protocol, pod mode keeps PEM files in --files.
 
+    It ends when its terminal closes, too. Without a terminal SIGHUP only has it look at its files at once.
+
     Nothing secret is in the arguments: tokens come out of files and headers.
     """
     from meshpki.runtime import logs

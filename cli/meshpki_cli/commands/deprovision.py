@@ -46,9 +46,14 @@ def run(
         if output is Output.TABLE or sys.stderr.isatty():
             _announce(history, state_dir)
         consent.obtain("Remove all of this?", yes=yes, otherwise="once you agree with what will be removed")
-    report = _remove(loaded, state_dir, Base.of(history))
-    document = {"state_dir": str(state_dir), "removed": report.results, "left": report.left, "running": unknown}
-    emit(output, document, lambda page: _show(page, report, unknown, state_dir))
+    try:
+        report = _remove(loaded, state_dir, Base.of(history))
+        document = {"state_dir": str(state_dir), "removed": report.results, "left": report.left, "running": unknown}
+        emit(output, document, lambda page: _show(page, report, unknown, state_dir))
+    except KeyboardInterrupt as error:
+        from meshpki_cli.provisioning import at_an_edge
+
+        raise at_an_edge("deprovision", state_dir) from error
 
 
 def _announce(history: History, state_dir: Path) -> None:

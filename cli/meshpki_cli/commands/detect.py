@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from meshpki.errors import ExitCode, MeshpkiError
 from meshpki.hooks import ClusterRef
 from meshpki_cli import cluster_options, progress
-from meshpki_cli.cluster_options import AllowExecOption, ContextOption, KubeconfigOption
+from meshpki_cli.cluster_options import AllowExecOption, AudienceOption, ContextOption, KubeconfigOption
+
+# All of these at run time: typer reads the options out of the annotations.
+from meshpki_cli.detect_options import (
+    CanaryImage,
+    CanaryTimeout,
+    Namespace,
+    Platform,
+    Rbac,
+    Timeout,
+    WithCanary,
+)
 from meshpki_cli.failures import InterruptedRun
-from meshpki_cli.options import OutputOption, StateDirOption
+from meshpki_cli.options import OutputOption, StateDirOption, StrictPluginsOption
 from meshpki_cli.output import Output, emit
 from meshpki_cli.platform_options import MaybePlatformCommand, chosen_if_any
 
@@ -35,38 +46,16 @@ def run(
     *,
     context: ContextOption = None,
     kubeconfig: KubeconfigOption = None,
-    namespace: Annotated[
-        str, typer.Option("--namespace", "-n", metavar="NAME", help="Where the throw-away ServiceAccount is made.")
-    ] = "default",
-    audience: Annotated[str, typer.Option(metavar="NAME", help="Audience that the mesh's CA accepts.")] = "istio-ca",
-    canary: Annotated[
-        bool, typer.Option("--canary", help="Also run a pod with a projected token: what kubelets can do.")
-    ] = False,
-    canary_image: Annotated[
-        str, typer.Option(metavar="IMAGE", help="Image of that pod; anything that starts.")
-    ] = "registry.k8s.io/pause:3.10",
-    canary_timeout: Annotated[
-        int, typer.Option(metavar="SECONDS", min=1, max=180, help="How long to wait for that pod.")
-    ] = 60,
-    platform: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Platform whose plugin adds what it knows; see `meshpki plugins`."),
-    ] = None,
-    strict_plugins: Annotated[
-        bool, typer.Option("--strict-plugins", help="Refuse to go on when any plugin is broken.")
-    ] = False,
-    rbac: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Print the rights that detect needs, bound to this user or group:NAME, for `kubectl apply -f -`; "
-            "ask nothing.",
-        ),
-    ] = None,
+    namespace: Namespace = "default",
+    audience: AudienceOption = "istio-ca",
+    canary: WithCanary = False,
+    canary_image: CanaryImage = "registry.k8s.io/pause:3.10",
+    canary_timeout: CanaryTimeout = 60,
+    platform: Platform = None,
+    strict_plugins: StrictPluginsOption = False,
+    rbac: Rbac = None,
     allow_exec: AllowExecOption = None,
-    timeout: Annotated[
-        int, typer.Option(metavar="SECONDS", min=1, max=60, help="How long one request may take, retries included.")
-    ] = 10,
+    timeout: Timeout = 10,
     output: OutputOption = Output.TABLE,
 ) -> int:
     """Find out which modes a cluster allows, and on what evidence.

@@ -15,7 +15,7 @@ def run(
     strict_plugins: StrictPluginsOption = False,
     log_level: LogLevelOption = "info",
 ) -> int:
-    """Keep a provisioned platform running in the foreground, until Ctrl-C or SIGTERM.
+    """Keep a provisioned platform running in the foreground, until Ctrl-C or SIGTERM, or until its terminal closes.
 
     Only for platforms that are their own supervisor, such as local.
     """

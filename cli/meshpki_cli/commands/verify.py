@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from meshpki.errors import ExitCode, OperatorNeededError, UsageError
-from meshpki_cli.cluster_options import AllowExecOption, ContextOption, KubeconfigOption
+from meshpki_cli.cluster_options import AllowExecOption, AudienceOption, ContextOption, KubeconfigOption
 from meshpki_cli.options import OutputOption, StateDirOption, StrictPluginsOption, command_for
 from meshpki_cli.output import Output, emit
 
+# All of these at run time: typer reads the options out of the annotations.
+from meshpki_cli.verify_options import (
+    CaAddress,
+    CaRoots,
+    CaServerName,
+    LegacyWithin,
+    Namespace,
+    OtherContext,
+    OtherTrusted,
+    RequireRevocation,
+    RevocationWithin,
+    Timeout,
+    TrustDomain,
+)
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from meshpki_cli.page import Page
 
 
@@ -21,42 +35,19 @@ def run(
     *,
     context: ContextOption = None,
     kubeconfig: KubeconfigOption = None,
-    ca_address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Of a cluster: where its CA listens, reached from here.")
-    ] = None,
-    ca_roots: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of a cluster: PEM certificates that its CA must chain to.")
-    ] = None,
-    ca_server_name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="DNS name in the CA's certificate; by default the host of --ca-address."),
-    ] = None,
-    trust_domain: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a cluster: what its SPIFFE IDs must begin with.")
-    ] = None,
-    namespace: Annotated[
-        str, typer.Option("--namespace", "-n", metavar="NAME", help="Where the probe account is made.")
-    ] = "default",
-    audience: Annotated[str, typer.Option(metavar="NAME", help="Audience that the mesh's CA accepts.")] = "istio-ca",
-    other_context: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Context of another cluster, whose token must be refused.")
-    ] = None,
-    other_trusted: Annotated[
-        bool, typer.Option("--other-trusted", help="The CA trusts that cluster, too: its token must be taken.")
-    ] = False,
-    require_revocation: Annotated[
-        bool, typer.Option("--require-revocation", help="Fail if a token whose pod is gone is still taken.")
-    ] = False,
-    revocation_within: Annotated[
-        int, typer.Option(metavar="SECONDS", min=1, max=240, help="By when a CA must know that a pod is gone.")
-    ] = 60,
-    legacy_within: Annotated[
-        int, typer.Option(metavar="SECONDS", min=0, max=60, help="How long to wait for a legacy token in a Secret.")
-    ] = 10,
+    ca_address: CaAddress = None,
+    ca_roots: CaRoots = None,
+    ca_server_name: CaServerName = None,
+    trust_domain: TrustDomain = None,
+    namespace: Namespace = "default",
+    audience: AudienceOption = "istio-ca",
+    other_context: OtherContext = None,
+    other_trusted: OtherTrusted = False,
+    require_revocation: RequireRevocation = False,
+    revocation_within: RevocationWithin = 60,
+    legacy_within: LegacyWithin = 10,
     allow_exec: AllowExecOption = None,
-    timeout: Annotated[
-        int, typer.Option(metavar="SECONDS", min=1, max=60, help="How long one request to an API server may take.")
-    ] = 10,
+    timeout: Timeout = 10,
     strict_plugins: StrictPluginsOption = False,
     output: OutputOption = Output.TABLE,
 ) -> int:

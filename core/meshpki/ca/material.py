@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import shutil
 from pathlib import Path
@@ -57,6 +58,7 @@ def create(
     if exists(directory):
         _check_trust_domain(directory, trust_domain)
         return False
+    _check_named(directory)
     _check_empty(directory)
     hierarchy = build_hierarchy(
         trust_domain, now=now, key_type=key_type, root_seconds=root_seconds, issuer_seconds=issuer_seconds
@@ -130,6 +132,15 @@ def _check_trust_domain(directory: Path, wanted: TrustDomain) -> None:
         )
 
 
+def _check_named(directory: Path) -> None:
+    if directory.name in {"", ".."}:
+        raise UsageError(
+            f"{directory} as an authority's directory",
+            wanted="its name: another directory takes its place, and nobody may stand in it",
+            todo="name it from the directory above",
+        )
+
+
 def _check_empty(directory: Path) -> None:
     with files.machine_errors("could not examine", directory):
         if not os.path.lexists(directory):
@@ -147,7 +158,7 @@ def _prefix(directory: Path) -> str:
 
 def _sweep(directory: Path) -> None:
     """Remove what killed calls left. A call that lives holds a lock on its directory; the kernel ends it with it."""
-    for left in directory.parent.glob(f"{_prefix(directory)}*"):
+    for left in directory.parent.glob(f"{glob.escape(_prefix(directory))}*"):
         descriptor = _lock(left)
         if descriptor is not None:
             shutil.rmtree(left)

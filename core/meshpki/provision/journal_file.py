@@ -15,6 +15,7 @@ import stat
 import time
 from itertools import islice
 from pathlib import Path
+from shlex import quote as quoted
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -216,7 +217,7 @@ def _check_file(path: Path) -> None:
         raise MachineError(
             f"{path} has mode {stat.S_IMODE(status.st_mode):04o}: others may have written to it",
             wanted="mode 0600",
-            todo=f"chmod 600 {path} after a look at it",
+            todo=f"chmod 600 {quoted(str(path))} after a look at it",
         )
 
 
@@ -256,7 +257,9 @@ def errors(path: Path) -> Iterator[None]:
 
 _ADVICE: Final = {
     sqlite3.SQLITE_FULL: "free some space on its file system, then run the same command again",
-    sqlite3.SQLITE_IOERR: "see the system log for errors of the disk, then run the same command again",
+    # SQLite's word for a full disk, too, where it is its shared memory that finds no room.
+    sqlite3.SQLITE_IOERR: "see whether its file system is full (df), and the system log for errors of the disk;"
+    " then run the same command again",
     sqlite3.SQLITE_READONLY: "make its file system writable, then run the same command again",
     sqlite3.SQLITE_CANTOPEN: "check the permissions of its directory",
     sqlite3.SQLITE_PERM: "check its permissions",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,8 @@ def write_atomically(path: Path, content: bytes, *, mode: int = PRIVATE_FILE, ti
     for a moment. `time`, in epoch seconds, is what the file has for its own from its first moment at `path` on.
     Raises MachineError.
     """
+    if not path.name:
+        raise MachineError(f"could not write {path}: it is a directory", wanted="the name of a file")
     beside = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
     with machine_errors("could not write", path):
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
@@ -113,7 +116,7 @@ def read_private(path: Path, *, limit: int) -> bytes:
         raise MachineError(
             f"{path} has mode {stat.S_IMODE(status.st_mode):04o}: others can read the key in it",
             wanted="mode 0600",
-            todo=f"chmod 600 {path}, and replace the key if somebody may have read it",
+            todo=f"chmod 600 {shlex.quote(str(path))}, and replace the key if somebody may have read it",
         )
     return read_capped(path, limit=limit)
 
@@ -152,5 +155,5 @@ def check_private_directory(path: Path, *, mode: int = PRIVATE_DIRECTORY) -> Non
         raise MachineError(
             f"{path} has mode {stat.S_IMODE(status.st_mode):04o}: others can enter it",
             wanted=f"mode {mode:04o}",
-            todo=f"chmod {mode:o} {path} after a look at what is in it",
+            todo=f"name a directory of its own; or chmod {mode:o} {shlex.quote(str(path))}, if all in it is meshpki's",
         )

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final, TextIO
 
 from meshpki.errors import UsageError
+from meshpki.runtime.log_stream import PatientHandler
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 _SECRET: Final = re.compile(
@@ -124,8 +125,15 @@ def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
     if level not in LEVELS:
         raise UsageError(f"log level {level!r}", wanted=f"one of {', '.join(LEVELS)}")
     target = stream or sys.stderr
-    handler = logging.StreamHandler(target)
+    handler = PatientHandler(target) if _is_a_file(target) else logging.StreamHandler(target)
     handler.setFormatter(TextFormatter() if target.isatty() else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def _is_a_file(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() >= 0
+    except (OSError, ValueError):  # a text in memory, or closed
+        return False

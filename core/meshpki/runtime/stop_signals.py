@@ -1,4 +1,4 @@
-"""Wait for a signal that says stop, whichever thread of the process the kernel gives it to."""
+"""Wait for signals, whichever thread of the process the kernel gives them to."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def heard(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
-    """Hear these from here on; the block gets what returns after the first of them. For the main thread.
+def heard(*numbers: signal.Signals) -> Iterator[Callable[[], int]]:
+    """Hear these from here on; the block gets what waits for the next of them and says which. For the main thread.
 
     Handlers run in the main thread, and what it waits for has to end for that. A lock does not: the kernel gives a
     signal to another thread when the main one stands still (SIGSTOP) or has one to look at already, and then the main
@@ -28,11 +28,12 @@ def heard(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
             signal.signal(number, lambda *_: None)
         waker = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
-        def wait() -> None:
-            while not set(reader.recv(64)) & set(numbers):
+        def following() -> int:
+            while (number := reader.recv(1)[0]) not in numbers:
                 pass
+            return number
 
         try:
-            yield wait
+            yield following
         finally:
             signal.set_wakeup_fd(waker)

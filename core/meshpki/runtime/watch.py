@@ -257,9 +257,12 @@ class Watcher:
         if seconds is None:
             covered = all(watch.covered for watch in self._watches)
             seconds = self._safety_seconds if covered else min(self._poll_seconds, self._safety_seconds)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.look)
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look at every file now. Needs no change that inotify has seen; does nothing while nothing is watched."""
+        if not self._watches:
+            return
         self._arm_seconds = 0.0
         changed = self._changed()
         if any(watch.covered for watch in changed):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Claims = Mapping[str, object]
 _INSPECTED = "inspected"
+_ASK = "see what was to write it: the volume that is mounted, or the command before the pipe"
 
 
 class Verdict(StrEnum):
@@ -75,6 +76,9 @@ def inspect(
 
     Without `issuer` or `keys` those lines are UNKNOWN. Raises InvalidValueError for an empty audience or issuer.
     """
+    if not token:
+        nothing = "no token came: what was read is empty"
+        return Inspection((Finding("form", Verdict.PROBLEM, nothing, _ASK, TokenReason.MISSING.value),))
     try:
         head, payload, _ = split(token)
         header = read_part(head, "header")

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 1.0
+_HANGS_SECONDS: Final = 1.0
 _STALE_SECONDS: Final = 3600.0
 _GRACE_SECONDS: Final = 1.0
 WAITING: Final = 16
@@ -43,7 +44,8 @@ class FileKeySource:
     """Keys out of a JWKS file, read again whenever inode, times or size change. Safe for many threads.
 
     The file is looked at once a second at most, and at once for a kid that is not known. While it is missing or
-    broken the last good keys are used, for `stale_seconds`; that it is broken is logged once per change.
+    broken the last good keys are used, for `stale_seconds`; that it is broken is logged once per change. A file system
+    that hangs, as one over a network may, is as good as a broken file after a second, and holds the one who looks.
     """
 
     def __init__(self, path: Path, *, stale_seconds: float = _STALE_SECONDS) -> None:
@@ -51,21 +53,33 @@ class FileKeySource:
         self._stale_seconds = stale_seconds
         self._state = _FileState()
         self._lock = threading.Lock()
+        self._began: float | None = None
+        """When the look under way began; monotonic."""
+        self._said = False
 
     def keys(self, kid: str | None, now: float) -> Sequence[VerificationKey]:
         """See `KeySource.keys`. Raises UnavailableError."""
-        state = self._state
-        if state.keys is not None and not state.failure and 0 <= now - state.looked_at < _LOOK_SECONDS:
-            found = state.keys.candidates(kid)
-            if found:
-                return found
-        with self._lock:
-            state = self._state = self._look(self._state, now)
+        if found := self._fresh(kid, now):
+            return found
+        if self._hangs() or not self._lock.acquire(timeout=_HANGS_SECONDS):
+            return self._answer(self._hung(now), kid, now)
+        try:
+            state = self._look_now(now)
+        finally:
+            self._lock.release()
         return self._answer(state, kid, now)
 
-    def at_once(self, kid: str | None, now: float) -> bool:  # noqa: ARG002
-        """See `KeySource.at_once`: always, for a file of this machine is read at once."""
-        return True
+    def look(self, now: float) -> None:
+        """Look at the file, unless somebody does. More often than once a second, and no call has to."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._look_now(now)
+            finally:
+                self._lock.release()
+
+    def at_once(self, kid: str | None, now: float) -> bool:
+        """See `KeySource.at_once`: if nobody has to look, or nothing would come of it."""
+        return bool(self._fresh(kid, now)) or self._hangs()
 
     def known(self) -> Sequence[VerificationKey] | None:
         """See `KeySource.known`."""
@@ -75,6 +89,35 @@ class FileKeySource:
     def may_be_behind(self, issued_at: float, now: float) -> bool:  # noqa: ARG002
         """See `KeySource.may_be_behind`: never, for a file is read again for a kid that is not known."""
         return False
+
+    def _fresh(self, kid: str | None, now: float) -> Sequence[VerificationKey]:
+        """Those that were seen just now, if any; a call may be from before somebody looked."""
+        state = self._state
+        if state.keys is None or state.failure or abs(now - state.looked_at) >= _LOOK_SECONDS:
+            return ()
+        return state.keys.candidates(kid)
+
+    def _hangs(self) -> bool:
+        began = self._began
+        return began is not None and time.monotonic() - began > _HANGS_SECONDS
+
+    def _hung(self, now: float) -> _FileState:
+        """The state that it is for as long as nobody comes back from his look."""
+        began, state = self._began, self._state
+        waited = _HANGS_SECONDS if began is None else time.monotonic() - began
+        if not self._said:
+            self._said = True
+            logger.warning("keys kept as they were: the file system of the JWKS hangs", extra={"jwks": str(self._path)})
+        since = now - waited if state.broken_since is None else min(state.broken_since, now)
+        return replace(state, broken_since=since, failure=f"the file system of {self._path} does not answer")
+
+    def _look_now(self, now: float) -> _FileState:
+        self._began = time.monotonic()
+        try:
+            self._state = self._look(self._state, now)
+        finally:
+            self._began, self._said = None, False
+        return self._state
 
     def _answer(self, state: _FileState, kid: str | None, now: float) -> Sequence[VerificationKey]:
         found = () if state.keys is None else state.keys.candidates(kid)

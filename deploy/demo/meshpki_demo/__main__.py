@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Final, Never
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 STORY: Final = "A whole mesh on this machine, in under a minute; it removes what it makes, also when interrupted."
 INTERRUPTED: Final = 130
+OUTPUT_CLOSED: Final = 141
+"""Whoever read the story has left, as `head` does."""
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -42,6 +45,9 @@ def main() -> int:
     except KeyboardInterrupt:
         tell.end("Interrupted; everything was stopped and removed.")
         return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain about it at the end
+        return OUTPUT_CLOSED
     tell.end("All as told." if status == 0 else "NOT as told: see above.")
     return status
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +12,7 @@ from meshpki.runtime.files import private_directory
 from meshpki.runtime.logs import redact
 from meshpki_local import processes, run_file
 from meshpki_local.children import STOP_SECONDS
-from meshpki_local.single import holder
+from meshpki_local.single import holder, nudge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,11 +64,11 @@ def start(layout: Layout) -> None:
 
 
 def reload(layout: Layout) -> bool:
-    """Make a running supervisor look at its files now; False when none runs."""
-    ref = running(layout)
-    if ref is not None:
-        processes.send(ref, signal.SIGHUP)
-    return ref is not None
+    """Make a running supervisor look at its files within a second; False when none runs."""
+    runs = running(layout) is not None
+    if runs:
+        nudge(layout.lock)
+    return runs
 
 
 def stop(layout: Layout) -> bool:

@@ -182,10 +182,11 @@ def clean_environment(inherited: Mapping[str, str]) -> dict[str, str]:
 def spawn(argv: Sequence[str], environment: Mapping[str, str], log: Path, *, notify: int | None = None) -> ProcessRef:
     """Start a process in a session of its own, output appended to `log`, input empty. Raises MachineError.
 
-    It outlives us: no signal of our terminal and not our end reaches it. Our descriptors are all close-on-exec, but
-    `notify`, which it gets as `NOTIFY`.
+    It outlives us: no signal of our terminal and not our end reaches it. It gets none of our descriptors but `notify`,
+    as `NOTIFY`.
     """
     rotate(log)
+    _keep_descriptors()
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     try:
         pid = os.posix_spawn(
@@ -210,6 +211,14 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], log: Path, *, not
     # Not reaped before we wait for it, so its pid is its own even if it has ended already.
     ticks = start_ticks(pid)
     return ProcessRef(pid, -1 if ticks is None else ticks)
+
+
+def _keep_descriptors() -> None:
+    """Hand on no descriptor that we were started with: a lock of the caller's would be held, a pipe never end."""
+    for entry in tuple((_PROC / "self" / "fd").iterdir()):
+        if int(entry.name) > 2:  # the standard streams
+            with contextlib.suppress(OSError):  # that of the listing itself is closed by now
+                os.set_inheritable(int(entry.name), False)
 
 
 def rotate(log: Path) -> None:

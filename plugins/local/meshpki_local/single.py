@@ -68,6 +68,15 @@ def _signature(descriptor: int) -> ProcessRef:
         return ProcessRef(0, -1)
 
 
+def nudge(lock: Path) -> None:
+    """Have the supervisor look at its files within a second, whether they have changed or not.
+
+    Not by SIGHUP, which ends one that was started from a terminal.
+    """
+    with contextlib.suppress(OSError):
+        os.utime(lock, follow_symlinks=False)
+
+
 def holder(lock: Path) -> ProcessRef | None:
     """The supervisor that runs this installation, or None. Changes nothing."""
     try:

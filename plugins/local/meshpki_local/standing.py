@@ -6,6 +6,7 @@ import os
 import stat
 from enum import Enum
 from glob import escape
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from meshpki.hooks import EffectState, Observation
@@ -58,9 +59,8 @@ def obstacle(path: Path, kind: Kind = Kind.FILE) -> str:
         return f"{owners}; run as its owner, or move it away"
     if status.st_mode & mask:
         mode = stat.S_IMODE(status.st_mode)
-        return (
-            f"{path} has mode {mode:04o}: others can get at it; look what is in it, then chmod {mode & ~mask:o} {path}"
-        )
+        todo = f"chmod {mode & ~mask:o} {quote(str(path))}"
+        return f"{path} has mode {mode:04o}: others can get at it; look what is in it, then {todo}"
     return ""
 
 

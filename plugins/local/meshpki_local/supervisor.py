@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import meshpki
 from meshpki.errors import MeshpkiError, UsageError
 from meshpki.runtime.files import PRIVATE_DIRECTORY, check_private_directory, private_directory, read_capped
+from meshpki.runtime.hangup import Hangup, meaning
 from meshpki_local import children as pure
 from meshpki_local import installation, processes, readiness, run_file, single
 from meshpki_local.children import ChildSpec, Phase, World
@@ -33,16 +34,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _POLL: Final = 1.0
-"""Seconds between looks at the files that say what to run; SIGHUP makes it look at once."""
+"""Seconds between looks at the files that say what to run; without a terminal SIGHUP makes it look at once."""
 _POLL_HELD: Final = 0.1
 _LIMIT: Final = 1 << 20
 
 
 def supervise(layout: Layout, begun: Callable[[], None] = lambda: None) -> int:
-    """Run the installation until SIGTERM or SIGINT; return the exit status. Raises MeshpkiError when it cannot begin.
+    """Run the installation until SIGTERM, SIGINT or the end of its terminal; return the exit status.
 
-    Calls `begun` once it is the one supervisor and has read what to run. Killed without a chance to stop its
-    children, it leaves them at work, and the next one adopts them.
+    Raises MeshpkiError when it cannot begin. Calls `begun` once it is the one supervisor and has read what to run.
+    Killed without a chance to stop its children, it leaves them at work, and the next one adopts them.
     """
     if installation.read(layout.installation) is None:
         raise UsageError(f"{layout.state} holds no local installation", todo=f"run {layout.command('provision')} first")
@@ -51,10 +52,15 @@ def supervise(layout: Layout, begun: Callable[[], None] = lambda: None) -> int:
         private_directory(directory)
     processes.forbid_core_dumps()
     os.umask(0o777 & ~PRIVATE_DIRECTORY)
+    hangup = meaning()
     # Whoever finds our name in the lock may send SIGHUP at once, and until the name is gone.
-    with selectors.DefaultSelector() as selector, _signals(selector) as asked, single.only_supervisor(layout.lock):
+    with (
+        selectors.DefaultSelector() as selector,
+        _signals(selector, hangup) as asked,
+        single.only_supervisor(layout.lock),
+    ):
         _log.info("supervisor started", extra={"pid": os.getpid(), "state_dir": str(layout.state)})
-        supervisor = Supervisor(layout, selector, asked)
+        supervisor = Supervisor(layout, selector, asked, hangup)
         begun()
         supervisor.run()
     _log.info("supervisor stopped")
@@ -64,10 +70,13 @@ def supervise(layout: Layout, begun: Callable[[], None] = lambda: None) -> int:
 class Supervisor:
     """The loop around the decisions of `children`: look, decide, act, say, wait."""
 
-    def __init__(self, layout: Layout, selector: selectors.BaseSelector, asked: set[signal.Signals]) -> None:
+    def __init__(
+        self, layout: Layout, selector: selectors.BaseSelector, asked: set[signal.Signals], hangup: Hangup
+    ) -> None:
         self._layout = layout
         self._selector = selector
         self._asked = asked
+        self._ending = {signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangup is Hangup.STOP else [])}
         self._family = Family(layout, selector)
         self._tokens = TokenKeeper(layout)
         self._tokens_due = 0.0
@@ -98,7 +107,7 @@ class Supervisor:
 
     @property
     def _stopping(self) -> bool:
-        return not self._asked.isdisjoint({signal.SIGTERM, signal.SIGINT})
+        return not self._asked.isdisjoint(self._ending)
 
     def _turn(self) -> None:
         world = self._world()
@@ -149,10 +158,10 @@ class Supervisor:
         self._tokens.reset()
 
     def _reload_if_changed(self) -> None:
-        hangup = signal.SIGHUP in self._asked
+        told = signal.SIGHUP in self._asked
         self._asked.discard(signal.SIGHUP)
         # With a problem it is tried again at each look: a file that comes back is the one whose stamp we know.
-        if not hangup and not self._problem and self._look() == self._stamps:
+        if not told and not self._problem and self._look() == self._stamps:
             return
         try:
             self._load()
@@ -167,7 +176,7 @@ class Supervisor:
     def _look(self) -> tuple[tuple[int, int, int], ...]:
         layout = self._layout
         files = (layout.installation, layout.ca_config, layout.issuer_certificate, layout.root_certificate)
-        return tuple(_stamp(path) for path in (*files, layout.token_key))
+        return tuple(_stamp(path) for path in (*files, layout.token_key, layout.lock))  # the lock: see single.nudge
 
     def _say(self) -> None:
         problems = (*((self._problem,) if self._problem else ()), *self._tokens.problems.values())
@@ -215,11 +224,11 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 
 @contextlib.contextmanager
-def _signals(selector: selectors.BaseSelector) -> Iterator[set[signal.Signals]]:
+def _signals(selector: selectors.BaseSelector, hangup: Hangup) -> Iterator[set[signal.Signals]]:
     """Collect SIGTERM, SIGINT and SIGHUP in a set, and wake the selector for each; put all back afterwards."""
     asked: set[signal.Signals] = set()
     reader, writer = socket.socketpair()
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    numbers = (signal.SIGTERM, signal.SIGINT, *(() if hangup is Hangup.NOTHING else (signal.SIGHUP,)))
     with reader, writer:
         reader.setblocking(False)
         writer.setblocking(False)

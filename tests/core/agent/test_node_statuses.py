@@ -8,13 +8,15 @@ import dataclasses
 import functools
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
+from meshpki.agent.node import run
 from meshpki.agent.node.config import NodeConfig
 from meshpki.agent.node.limits import Limits
+from meshpki.agent.node.run import NodeAgent
 from meshpki.agent.node.sessions import NodeSessions
 from meshpki.agent.renewal.ca_client import Answer, CaRefusedError, CaUnavailableError
 from meshpki.agent.renewal.keeper import Wish
@@ -95,13 +97,12 @@ def serving(
     patience: float = LONG,
 ) -> None:
     """Run `scene` beside a node's socket."""
-    table = [dataclasses.replace(row, patience=row.patience and patience) for row in TABLE]
 
     async def main() -> None:
         (directory / "s").mkdir(mode=0o750)
         path = directory / "s" / "socket"
         sessions = NodeSessions(Wish(3600), Ca(verdict), FixedRoots(AUTHORITY), limits, at_once=4)
-        server, stopping = SocketServer(path, sessions, table), asyncio.Event()
+        server, stopping = SocketServer(path, sessions, TABLE, patience=patience), asyncio.Event()
         running = asyncio.create_task(sessions.run(stopping))
         await server.start()
         try:
@@ -163,7 +164,36 @@ def config_default(name: str) -> float:
 def test_who_waits_for_how_long() -> None:
     """For longer than one call to the CA: what is heard is its refusal, where there is one."""
     assert config_default("call_seconds") < PATIENCE_SECONDS
-    assert {row.path for row in TABLE if row.patience == PATIENCE_SECONDS} == set(IMPATIENT)
+    assert {row.path for row in TABLE if row.impatient} == set(IMPATIENT)
+
+
+@pytest.mark.parametrize(("call", "patience"), [(0.1, 15), (10, 15), (10.5, 15.5), (45, 50), (300, 305)])
+def test_whoever_lets_the_ca_take_its_time_is_waited_for_as_long(short_dir: Path, call: float, patience: float) -> None:
+    config = NodeConfig("ca:1", short_dir / "roots", "ca", short_dir / "s" / "socket", call_seconds=call)
+    assert config.patience_seconds == patience
+
+
+def test_a_node_agents_socket_waits_as_its_configuration_says(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    class Told(SocketServer):
+        def __init__(self, *args: Any, **more: Any) -> None:  # Any: as they are given
+            super().__init__(*args, **more)
+            told.append(more["patience"])
+
+    async def main() -> None:
+        stopping = asyncio.Event()
+        running = asyncio.create_task(NodeAgent(config).run(stopping))
+        async with asyncio.timeout(LONG):
+            while not config.socket.is_socket():
+                await asyncio.sleep(0.01)
+        stopping.set()
+        await running
+
+    monkeypatch.setattr(run, "SocketServer", Told)
+    config = NodeConfig("127.0.0.1:1", short_dir / "roots", "ca", short_dir / "s" / "socket", call_seconds=45)
+    asyncio.run(asyncio.wait_for(main(), 60))
+    assert told == [50]
 
 
 @pytest.mark.parametrize("limits", [Limits(waiting=0), Limits(streams=1)], ids=["many tokens", "many streams"])

@@ -24,7 +24,9 @@ from meshpki.errors import UsageError
 from support import ca_server, renewal
 from support.agent_process import AgentFiles, AgentProcess, fake_token, roots_in, wait_until
 from support.authority import make_authority
+from support.crowd import numbers_in, page
 from support.fake_ca import FakeCa
+from support.node_agent import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -157,7 +159,8 @@ def test_a_listener_that_is_away_is_no_worse_than_no_token(renewing_ca: RunningC
 def test_a_restarted_agent_without_a_token_goes_on_from_its_cache(
     renewing_ca: RunningCa, own_files: AgentFiles
 ) -> None:
-    cached = replace(config(own_files, renewing_ca), cache=own_files.directory / "cache")
+    began, (port,) = time.time(), free_ports(1)
+    cached = replace(config(own_files, renewing_ca), cache=own_files.directory / "cache", http=f"127.0.0.1:{port}")
     with AgentProcess(cached, own_files.log) as agent:
         wait_until(lambda: own_files.read_status().get("state") == "fresh", "a first certificate")
         wait_until(lambda: list((own_files.directory / "cache").glob("*.json")), "a cache")
@@ -166,6 +169,10 @@ def test_a_restarted_agent_without_a_token_goes_on_from_its_cache(
     before = served(own_files)
     with AgentProcess(cached, own_files.log):
         wait_until(lambda: served(own_files).serial_number != before.serial_number, "a renewal by certificate")
+        samples = numbers_in(page(port, "/metrics")[1]).samples
+        since = {one.labels["reason"]: one.value for one in samples if "token_fault_since" in one.name}
+        assert list(since) == ["token_missing"], "it goes well, until the bound: somebody has to see it before"
+        assert began < since["token_missing"] < time.time()
     (*_, last) = [line.record for line in tail(renewing_ca.config.audit, 100) if line.record.kind is RecordKind.ISSUED]
     assert last.renewed_from
 

@@ -76,6 +76,18 @@ def test_a_key_of_another_kind_is_refused_by_name(private_key: object, seen: str
     assert "ec-p256" in str(caught.value)
 
 
+@pytest.mark.parametrize("bits", [4104, 8192, 16_384, 65_536])
+def test_rsa_beyond_our_sizes_is_refused_by_its_bytes_and_never_verified_with(
+    bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 16,384 bits that would take 2 ms, in which everybody else waits."""
+    monkeypatch.setattr("meshpki.ca.csr._check_signature", None)
+    spki = spki_of(rsa.RSAPublicNumbers(65537, 2 ** (bits - 1) + 1).public_key())
+    with pytest.raises(CsrRefusedError, match=f"RSA of {bits} bits") as caught:
+        read_csr(reassemble(make_csr(), lambda parts: parts.__setitem__(2, spki)))
+    assert caught.value.reason is CsrReason.KEY_NOT_ALLOWED
+
+
 def test_dsa_is_refused_by_name() -> None:
     numbers = dsa.generate_parameters(1024).generate_private_key().public_key()
     spki = numbers.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

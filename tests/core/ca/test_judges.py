@@ -119,7 +119,7 @@ def test_openssl_verifies(signing: KeyKind, kind: KeyKind, tmp_path: Path) -> No
     for purpose in ("sslclient", "sslserver"):
         command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-attime", str(NOW)]
         command += ["-CAfile", str(tmp_path / "root"), "-untrusted", str(tmp_path / "middle"), str(tmp_path / "leaf")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'leaf'}: OK\n"), done.stderr
 
 

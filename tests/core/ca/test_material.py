@@ -107,6 +107,21 @@ def test_what_stands_in_the_way_is_left(tmp_path: Path) -> None:
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.parametrize("named", [".", "..", "below/.."])
+def test_where_one_stands_is_not_replaced(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "below").mkdir(mode=0o700, parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UsageError, match="name it from the directory above"):
+        make(Path(named))
+
+
+def test_what_a_killed_call_left_is_swept_whatever_the_name(tmp_path: Path) -> None:
+    left = tmp_path / ".ca[1].new.0123"
+    left.mkdir(mode=0o700)
+    assert make(tmp_path / "ca[1]")
+    assert not left.exists()
+
+
 def test_a_directory_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         target = Path("/proc/self/ca")
@@ -142,7 +157,7 @@ def test_two_at_once_make_one(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert sorted(made) == [False] * 5 + [True]
     assert list(tmp_path.iterdir()) == [tmp_path / "ca"]
     Issuer.from_signer(material.load(tmp_path / "ca"))

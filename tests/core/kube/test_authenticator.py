@@ -199,7 +199,7 @@ def test_many_threads_run_it_once(times: Times, monkeypatch: pytest.MonkeyPatch)
 
     def run(plugin: ExecPlugin, access: Access) -> ExecCredential:
         runs.append(plugin)
-        inside.wait(10)
+        inside.wait(60)
         return ExecCredential("one")
 
     monkeypatch.setattr(exec_plugin, "run", run)
@@ -208,7 +208,7 @@ def test_many_threads_run_it_once(times: Times, monkeypatch: pytest.MonkeyPatch)
     threads = [_start(lambda: got.append(ours.presented().token)) for _ in range(8)]
     inside.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert (got, len(runs)) == (["one"] * 8, 1)
 
 

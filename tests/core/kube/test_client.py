@@ -39,7 +39,7 @@ def kube(tmp_path: Path) -> Iterator[FakeKube]:
 
 @pytest.fixture
 def client(kube: FakeKube) -> Iterator[KubeClient]:
-    with KubeClient(Access(kube.url, kube.root.read_bytes(), TokenText(SECRET))) as made:
+    with KubeClient(Access(kube.url, kube.root.read_bytes(), TokenText(SECRET)), timeout_seconds=60) as made:
         yield made
 
 

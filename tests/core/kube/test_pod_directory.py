@@ -25,7 +25,7 @@ _number = itertools.count()
 
 
 def directory(server: ApiServer) -> Iterator[PodDirectory]:
-    with KubeClient(kubeconfig.load(server.admin_kubeconfig, None)) as client:
+    with KubeClient(kubeconfig.load(server.admin_kubeconfig, None), timeout_seconds=60) as client:
         yield PodDirectory(client)
 
 
@@ -61,7 +61,7 @@ def test_pods_1_37(kube_137: ApiServer) -> None:
 
 def test_who_may_not_look_is_told_what_is_missing(kube_137: ApiServer) -> None:
     nobody = kube_137.kubeconfig("no-pods", user="nobody-in-particular")
-    with KubeClient(kubeconfig.load(nobody, None)) as client:
+    with KubeClient(kubeconfig.load(nobody, None), timeout_seconds=60) as client:
         pods = PodDirectory(client)
         with pytest.raises(KubeForbiddenError, match="get pods"):
             pods.pod("default", "x")

@@ -22,6 +22,7 @@ from meshpki.kube.errors import (
     KubeForbiddenError,
     KubeInvalidError,
     KubeNotFoundError,
+    KubeServerError,
     KubeUnauthorizedError,
     KubeUnreachableError,
     KubeUnsupportedError,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from support.kube.pool import ApiServerPool
 
 _number = itertools.count()
-PATIENCE = 30.0
+PATIENCE = 150.0
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def namespace(server: ApiServer) -> str:
 
 @pytest.fixture
 def client(server: ApiServer) -> Iterator[KubeClient]:
-    with KubeClient(kubeconfig.load(server.admin_kubeconfig, None)) as made:
+    with KubeClient(kubeconfig.load(server.admin_kubeconfig, None), timeout_seconds=60) as made:
         yield made
 
 
@@ -133,7 +134,7 @@ class EveryAge:
             lambda poor: poor.create(path("tokenreviews", group="authentication.k8s.io"), _REVIEW),
         ]
         rules = []
-        with KubeClient(access.explicit(server.url, server.ca_file, token)) as poor:
+        with KubeClient(access.explicit(server.url, server.ca_file, token), timeout_seconds=60) as poor:
             for ask in asked:
                 with pytest.raises(KubeForbiddenError) as caught:
                     ask(poor)
@@ -145,14 +146,17 @@ class EveryAge:
 
     def test_a_credential_that_is_not_of_this_cluster_is_told(self, server: ApiServer) -> None:
         stranger = kubeconfig.load(server.kubeconfig("nobody", token="e30.e30.x"), None)
-        with KubeClient(stranger) as client, pytest.raises(KubeUnauthorizedError) as caught:
+        with KubeClient(stranger, timeout_seconds=60) as client, pytest.raises(KubeUnauthorizedError) as caught:
             client.list(path("pods"))
         assert "to do: fetch context 'nobody' of " in str(caught.value)
         assert "e30" not in str(caught.value)
 
     def test_a_client_certificate_is_a_user(self, server: ApiServer) -> None:
         mine = kubeconfig.load(server.kubeconfig("jane", user="jane"), None)
-        with KubeClient(mine) as client, pytest.raises(KubeForbiddenError, match="user 'jane' may not list pods"):
+        with (
+            KubeClient(mine, timeout_seconds=60) as client,
+            pytest.raises(KubeForbiddenError, match="user 'jane' may not list pods"),
+        ):
             client.list(path("pods"))
 
     def test_a_client_certificate_that_has_expired_is_told(self, server: ApiServer, tmp_path: Path) -> None:
@@ -162,7 +166,7 @@ class EveryAge:
         whole["users"][0]["user"]["client-certificate-data"] = encoded(late)
         (tmp_path / "config").write_text(json.dumps(whole))
         told = pytest.raises(KubeUnauthorizedError, match=r"its client certificate is not good \(it expired at 20")
-        with KubeClient(kubeconfig.load(tmp_path / "config", None)) as client, told:
+        with KubeClient(kubeconfig.load(tmp_path / "config", None), timeout_seconds=60) as client, told:
             client.list(path("pods"))
 
     def test_a_plugin_brings_the_credential(self, server: ApiServer, tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ class EveryAge:
         whole = json.loads(server.admin_kubeconfig.read_text())
         whole["users"][0]["user"] = {"exec": {"apiVersion": answer["apiVersion"], "command": "login"}}
         (tmp_path / "config").write_text(json.dumps(whole))
-        with KubeClient(kubeconfig.load(tmp_path / "config", None, allow_exec=[program])) as client:
+        with KubeClient(kubeconfig.load(tmp_path / "config", None, allow_exec=[program]), timeout_seconds=60) as client:
             assert client.get("/version")["major"] == "1"
 
     def test_a_watch_sees_what_happens(self, client: KubeClient, namespace: str) -> None:
@@ -202,7 +206,7 @@ class ModernAge(EveryAge):
         made = client.apply(maps(namespace, "a"), config_map("a", k="1"))
         assert _managers(made) == {("meshpki", "Apply")}
         client.apply(maps(namespace, "a"), config_map("a", k="1"))
-        with KubeClient(client.access, field_manager="another") as other:
+        with KubeClient(client.access, field_manager="another", timeout_seconds=60) as other:
             with pytest.raises(KubeConflictError) as caught:
                 other.apply(maps(namespace, "a"), config_map("a", k="2"))
             assert caught.value.conflicts == (FieldConflict("meshpki", ".data.k"),)
@@ -248,10 +252,10 @@ class TestModern(ModernAge):
 def test_a_server_that_is_killed_and_comes_back(api_server: ApiServerPool) -> None:
     """No restart of ours: errors in between are all KubeUnreachableError or 5xx, the watch misses nothing."""
     server = api_server()
-    with KubeClient(kubeconfig.load(server.admin_kubeconfig, None), timeout_seconds=2) as client:
+    with KubeClient(kubeconfig.load(server.admin_kubeconfig, None), timeout_seconds=60) as client:
         client.create(maps("default"), config_map("before"))
         with client.watch(maps("default")) as watch:
-            first = watch.poll(10)
+            first = watch.poll(60)
             assert first is not None
             server.kill()
             with pytest.raises(KubeUnreachableError) as caught:
@@ -307,7 +311,7 @@ def _settled(watch: Watch, wanted: set[str], without: set[str] = frozenset()) ->
     def settled() -> bool:
         try:
             seen.append(watch.poll(1))
-        except KubeUnreachableError:
+        except (KubeUnreachableError, KubeServerError):
             return False
         known = {name for _, name in watch.observed.objects} - {"kube-root-ca.crt"}
         return known == wanted and not known & without

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -68,7 +69,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 @pytest.fixture
 def watch(cluster: Cluster) -> Iterator[Watch]:
     access = Access(cluster.kube.url, cluster.kube.root.read_bytes(), TokenText("t"))
-    with KubeClient(access, timeout_seconds=5) as client, client.watch(PODS, query={"labelSelector": "x"}) as made:
+    with KubeClient(access, timeout_seconds=60) as client, client.watch(PODS, query={"labelSelector": "x"}) as made:
         yield made
 
 
@@ -89,7 +90,7 @@ def stream(*events: tuple[str, object], end: bool = True) -> object:
 
 def test_the_first_poll_is_the_collection_itself_even_an_empty_one(cluster: Cluster, watch: Watch) -> None:
     cluster.listing = []
-    first = watch.poll(5)
+    first = watch.poll(60)
     assert first is not None
     assert (dict(first.objects), first.changed, first.resource_version) == ({}, frozenset(), "10")
     assert not cluster.asked
@@ -99,19 +100,19 @@ def test_events_come_one_after_the_other_over_one_connection(cluster: Cluster, w
     def turn(call: Call) -> None:
         call.stream()
         call.event("ADDED", pod("b", 11))
-        assert ready.wait(20)
+        assert ready.wait(60)
         call.event("DELETED", pod("a", 12))
         call.wait()
 
     ready = threading.Event()
     cluster.watches = [turn]
-    assert names(watch.poll(5)) == {"a"}
-    second = watch.poll(5)
+    assert names(watch.poll(60)) == {"a"}
+    second = watch.poll(60)
     assert names(second) == {"a", "b"}
     assert second is not None
     assert second.changed == {("n", "b")}
     ready.set()
-    assert names(watch.poll(5)) == {"b"}
+    assert names(watch.poll(60)) == {"b"}
     assert watch.observed.resource_version == "12"
     assert cluster.asked == [
         {
@@ -126,7 +127,7 @@ def test_events_come_one_after_the_other_over_one_connection(cluster: Cluster, w
 
 def test_nothing_new_is_none_in_the_time_that_was_given(cluster: Cluster, watch: Watch) -> None:
     cluster.watches = [stream(end=False), stream(end=False)]
-    watch.poll(5)
+    watch.poll(60)
     began = time.monotonic()
     assert watch.poll(0.3) is None
     assert 0.2 < time.monotonic() - began < 20
@@ -135,18 +136,18 @@ def test_nothing_new_is_none_in_the_time_that_was_given(cluster: Cluster, watch:
 
 def test_after_a_quiet_time_a_watch_goes_on_where_it_was(cluster: Cluster, watch: Watch) -> None:
     cluster.watches = [stream(("ADDED", pod("b", 11)), end=False), stream(("ADDED", pod("c", 12)), end=False)]
-    watch.poll(5)
-    assert names(watch.poll(5)) == {"a", "b"}
+    watch.poll(60)
+    assert names(watch.poll(60)) == {"a", "b"}
     assert watch.poll(0.2) is None
-    assert names(watch.poll(5)) == {"a", "b", "c"}
+    assert names(watch.poll(60)) == {"a", "b", "c"}
     assert [asked["resourceVersion"] for asked in cluster.asked] == ["10", "11"]
 
 
 def test_a_bookmark_moves_the_place_and_is_no_change(cluster: Cluster, watch: Watch) -> None:
     bookmark = {"metadata": {"resourceVersion": "50"}}
     cluster.watches = [stream(("BOOKMARK", bookmark)), stream(("ADDED", pod("b", 51)), end=False)]
-    watch.poll(5)
-    assert names(watch.poll(5)) == {"a", "b"}
+    watch.poll(60)
+    assert names(watch.poll(60)) == {"a", "b"}
     assert [asked["resourceVersion"] for asked in cluster.asked] == ["10", "50"]
 
 
@@ -159,9 +160,9 @@ def test_a_connection_that_ends_or_is_cut_is_resumed(cut: object, cluster: Clust
         cut(call)
 
     cluster.watches = [turn, stream(("ADDED", pod("c", 12)), end=False)]
-    watch.poll(5)
-    assert names(watch.poll(5)) == {"a", "b"}
-    assert names(watch.poll(5)) == {"a", "b", "c"}
+    watch.poll(60)
+    assert names(watch.poll(60)) == {"a", "b"}
+    assert names(watch.poll(60)) == {"a", "b", "c"}
     assert [asked["resourceVersion"] for asked in cluster.asked] == ["10", "11"]
 
 
@@ -173,8 +174,8 @@ def test_half_an_event_does_not_count_and_comes_again_whole(cluster: Cluster, wa
         call.hang_up()
 
     cluster.watches = [half, stream(("ADDED", pod("b", 11)), end=False)]
-    watch.poll(5)
-    assert names(watch.poll(5)) == {"a", "b"}
+    watch.poll(60)
+    assert names(watch.poll(60)) == {"a", "b"}
     assert [asked["resourceVersion"] for asked in cluster.asked] == ["10", "10"]
 
 
@@ -186,8 +187,8 @@ def test_an_event_in_many_pieces_is_one(cluster: Cluster, watch: Watch) -> None:
         call.wait()
 
     cluster.watches = [pieces]
-    watch.poll(5)
-    assert names(watch.poll(5)) == {"a", "b"}
+    watch.poll(60)
+    assert names(watch.poll(60)) == {"a", "b"}
 
 
 def gone_event(call: Call) -> None:
@@ -203,25 +204,25 @@ def gone_status(call: Call) -> None:
 @pytest.mark.parametrize("gone", [gone_event, gone_status])
 def test_a_lost_place_is_listed_again(gone: object, cluster: Cluster, watch: Watch) -> None:
     """What was deleted meanwhile is noticed, though nobody ever said so."""
-    watch.poll(5)
+    watch.poll(60)
     cluster.watches = [gone, stream(("ADDED", pod("d", 100)), end=False)]
     cluster.listing, cluster.version = [pod("b", 50), pod("c", 60)], "99"
-    found = watch.poll(5)
+    found = watch.poll(60)
     assert names(found) == {"b", "c"}
     assert found is not None
     assert found.changed == {("n", "a"), ("n", "b"), ("n", "c")}
-    assert names(watch.poll(5)) == {"b", "c", "d"}
+    assert names(watch.poll(60)) == {"b", "c", "d"}
     assert [asked["resourceVersion"] for asked in cluster.asked] == ["10", "99"]
 
 
 def test_a_lost_place_where_nothing_changed_is_no_change(cluster: Cluster, watch: Watch) -> None:
-    watch.poll(5)
+    watch.poll(60)
     cluster.watches = [gone_event]
-    assert watch.poll(5) is None
+    assert watch.poll(2) is None
 
 
 def test_what_is_known_survives_errors(cluster: Cluster, watch: Watch) -> None:
-    watch.poll(5)
+    watch.poll(60)
     cluster.watches = [
         lambda call: call.status(500, "etcd is away"),
         lambda call: call.status(403, 'User "me" cannot watch'),
@@ -229,21 +230,21 @@ def test_what_is_known_survives_errors(cluster: Cluster, watch: Watch) -> None:
         stream(("ADDED", pod("b", 11)), end=False),
     ]
     with pytest.raises(KubeServerError, match=r"^watch pods at"):
-        watch.poll(5)
+        watch.poll(60)
     with pytest.raises(KubeForbiddenError, match=r'verbs: \["watch"\]'):
-        watch.poll(5)
+        watch.poll(60)
     with pytest.raises(KubeServerError):
-        watch.poll(5)
+        watch.poll(60)
     assert names(watch.observed) == {"a"}
-    assert names(watch.poll(5)) == {"a", "b"}
+    assert names(watch.poll(60)) == {"a", "b"}
     assert {asked["resourceVersion"] for asked in cluster.asked} == {"10"}
 
 
 def test_a_server_that_ends_every_watch_at_once_is_not_stormed(cluster: Cluster, watch: Watch) -> None:
-    watch.poll(5)
+    watch.poll(60)
     cluster.watches = [stream(), stream(), stream()]
     with pytest.raises(KubeUnreachableError, match="ends every watch of /api/v1/pods at once") as caught:
-        watch.poll(5)
+        watch.poll(60)
     assert caught.value.why is Unreachable.CUT
     assert len(cluster.asked) == 3
 
@@ -251,7 +252,10 @@ def test_a_server_that_ends_every_watch_at_once_is_not_stormed(cluster: Cluster,
 def test_a_server_that_never_answers_is_an_error_not_silence(cluster: Cluster, tmp_path: Path) -> None:
     access = Access(cluster.kube.url, cluster.kube.root.read_bytes(), TokenText("t"))
     with KubeClient(access, timeout_seconds=0.5) as client, client.watch(PODS) as watch:
-        watch.poll(5)
+        for _ in range(20):  # the list itself may be late on a machine that stands still
+            with contextlib.suppress(KubeUnreachableError):
+                watch.poll(60)
+                break
         cluster.watches = [Call.wait]
         with pytest.raises(KubeUnreachableError) as caught:
             watch.poll(60)
@@ -264,27 +268,27 @@ def test_what_cannot_be_read_is_listed_again(cluster: Cluster, watch: Watch) -> 
         call.chunk(b"<html>\n")
         call.wait()
 
-    watch.poll(5)
+    watch.poll(60)
     cluster.watches = [garbage]
     with pytest.raises(KubeAnswerError, match="an event of a watch is no JSON object"):
-        watch.poll(5)
+        watch.poll(60)
     cluster.listing = [pod("z", 1)]
-    assert names(watch.poll(5)) == {"z"}
+    assert names(watch.poll(60)) == {"z"}
 
 
 def test_an_event_that_is_too_large_is_an_error(
     cluster: Cluster, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MAX_BODY_BYTES", 1000)
-    watch.poll(5)
+    watch.poll(60)
     cluster.watches = [stream(("ADDED", pod("big", 11) | {"data": "x" * 200_000}), end=False)]
     with pytest.raises(KubeAnswerError, match="too large"):
-        watch.poll(5)
+        watch.poll(60)
 
 
 def test_a_list_that_is_always_gone_is_an_error(cluster: Cluster, watch: Watch) -> None:
     cluster.kube.script = gone_status
     with pytest.raises(KubeGoneError):
-        watch.poll(5)
+        watch.poll(60)
     cluster.kube.script = cluster.script
-    assert names(watch.poll(5)) == {"a"}
+    assert names(watch.poll(60)) == {"a"}

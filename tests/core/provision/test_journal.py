@@ -168,7 +168,7 @@ def test_whoever_only_looks_keeps_no_run_out(state_dir: Path, monkeypatch: pytes
 
     looker = threading.Thread(target=look)
     looker.start()
-    assert begun.wait(30)
+    assert begun.wait(60)
     with journal.locked(state_dir), journal_file.at_rest(state_dir) as rests:
         assert not rests
     looker.join()

@@ -68,7 +68,7 @@ def test_a_reader_sees_the_old_bytes_or_the_new(tmp_path: Path) -> None:
     for number in range(60):
         write_atomically(path, contents[number % 2])
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert seen <= set(contents)
 
 
@@ -197,3 +197,41 @@ def test_the_limit_on_open_files_is_a_failure_of_its_own_kind() -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     assert caught.value.seen.startswith("could not read /state/file: Too many open files; this process may have ")
     assert "ulimit -n" in caught.value.todo
+
+
+@pytest.mark.parametrize("check", ["directory", "key"])
+def test_the_advice_can_be_typed(check: str, tmp_path: Path) -> None:
+    path = tmp_path / "two words"
+    if check == "key":
+        path.touch(mode=0o644)
+    else:
+        path.mkdir(mode=0o755)
+    with pytest.raises(MachineError) as caught:
+        if check == "key":
+            read_private(path, limit=1)
+        else:
+            check_private_directory(path)
+    assert f" '{path}'" in caught.value.todo
+    assert check == "key" or caught.value.todo.startswith("name a directory of its own; or chmod 700 ")
+
+
+def test_a_path_without_a_name_is_no_file() -> None:
+    with pytest.raises(MachineError, match="it is a directory; wanted: the name of a file"):
+        write_atomically(Path("/"), b"")
+
+
+def test_a_rename_is_durable_when_the_write_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut brings back the old file, which somebody may have been told is gone."""
+    done: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        at = Path(f"/proc/self/fd/{descriptor}").readlink()
+        done.append("directory" if at == tmp_path else "file")
+        if at == tmp_path:
+            assert (tmp_path / "x").read_bytes() == b"new"
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(tmp_path / "x", b"new")
+    assert done == ["file", "directory"]

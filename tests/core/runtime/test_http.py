@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from http import HTTPStatus
+from http.client import IncompleteRead
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,7 +53,7 @@ def until(condition: Callable[[], object]) -> None:
 def get(server: HttpServer, path: str, method: str = "GET") -> tuple[int, str, str]:
     request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             return answer.status, answer.read().decode(), answer.headers["Content-Type"]
     except urllib.error.HTTPError as error:
         with error:
@@ -60,7 +61,7 @@ def get(server: HttpServer, path: str, method: str = "GET") -> tuple[int, str, s
 
 
 def raw(server: HttpServer, sent: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(sent)
         received = b""
         with contextlib.suppress(ConnectionResetError):
@@ -161,7 +162,14 @@ def test_no_connection_outlasts_its_time_whatever_it_sends(monkeypatch: pytest.M
     monkeypatch.setattr(http, "SECONDS_PER_CONNECTION", 0.5)
     with serving() as (server, _), kept(server, 3, drip=drip) as held:
         assert all(ended(each) for each in held)
-        assert get(server, "/livez")[0] == HTTPStatus.OK
+        until(lambda: answered(server))  # half a second is little on a busy machine
+
+
+def answered(server: HttpServer) -> bool:
+    try:
+        return get(server, "/livez")[0] == HTTPStatus.OK
+    except (OSError, IncompleteRead):
+        return False
 
 
 def test_nor_does_one_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +213,7 @@ def test_ipv6() -> None:
         server = HttpServer("::1", 0, {"/livez": health_page(lambda: ())})
     except MachineError:
         pytest.skip("this machine has no IPv6")
-    with server, urllib.request.urlopen(f"http://[::1]:{server.port}/livez", timeout=10) as answer:
+    with server, urllib.request.urlopen(f"http://[::1]:{server.port}/livez", timeout=60) as answer:
         assert answer.status == HTTPStatus.OK
 
 

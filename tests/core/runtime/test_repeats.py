@@ -23,7 +23,7 @@ def play(scene: Callable[[Repeats], Awaitable[None]], seconds: float = SHORT) ->
     async def main() -> None:
         await scene(Repeats(log, "refused", seconds=seconds))
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -64,7 +64,7 @@ def test_level_and_number_of_kinds_can_be_said(caplog: pytest.LogCaptureFixture)
         await until(lambda: len(caplog.records) >= 4)
 
     with caplog.at_level(logging.INFO, log.name):
-        asyncio.run(asyncio.wait_for(main(), 20))
+        asyncio.run(asyncio.wait_for(main(), 60))
     assert {record.levelno for record in caplog.records} == {logging.ERROR}
     assert [vars(record)["number"] for record in caplog.records[:3]] == [0, 1, 2]
     assert (vars(caplog.records[3])["number"], vars(caplog.records[3])["times"]) == (8, 6)

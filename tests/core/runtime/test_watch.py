@@ -16,7 +16,7 @@ from meshpki.runtime.watch import Watch, Watcher, fingerprint, steps
 
 NEVER = 3600.0
 """Seconds for timers that must not be what notices a change."""
-SOON = 5.0
+SOON = 30.0
 
 
 def only_inotify() -> Watcher:
@@ -47,7 +47,7 @@ def watching(path: Path, scene: Scene, watcher: Callable[[], Watcher] = only_ino
         finally:
             watcher_.close()
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 120))
 
 
 async def noticed(watch: Watch, change: Callable[[], object], *, seconds: float = SOON) -> bool:
@@ -256,7 +256,7 @@ def test_two_watches_share_a_directory_and_one_may_go(tmp_path: Path) -> None:
         second.close()
         assert made[0].closed, "a watcher without watches holds no instance"
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 120))
 
 
 def test_more_events_than_the_kernel_keeps(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_when_instances_are_free_again_inotify_takes_over(tmp_path: Path) -> Non
         watcher.close()
         assert not before
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_polling_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -346,4 +346,19 @@ def test_a_start_with_better_things_to_do_is_watched_a_moment_later_and_misses_n
         finally:
             watcher.close()
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def test_who_asks_for_a_look_needs_neither_inotify_nor_patience(tmp_path: Path) -> None:
+    async def scene(watch: Watch) -> None:
+        future = watch.changes()
+        asked.look()
+        assert not future.done(), "nothing has changed"
+        put(watch.path, "on a file system that tells nothing")
+        asked.look()
+        assert future.done()
+        watch.close()
+        asked.look()  # nothing is watched
+
+    asked = Watcher(new_inotify=no_instances, poll_seconds=NEVER, safety_seconds=NEVER)
+    watching(tmp_path / "token", scene, lambda: asked)

@@ -45,8 +45,8 @@ def test_so_many_ask_the_others_wait_and_no_more_come_in() -> None:
         assert mine
         thread.start()
         assert not waited.wait(0.05)
-    assert waited.wait(30)
-    thread.join(30)
+    assert waited.wait(60)
+    thread.join(60)
     taken.leave()
     assert places.taken == 0
 

@@ -143,6 +143,12 @@ def test_what_is_no_token_has_one_line() -> None:
     assert found.verdict is Verdict.PROBLEM
 
 
+def test_nothing_is_called_so() -> None:
+    (finding,) = examine(b"").findings
+    assert (finding.verdict, finding.reason) == (Verdict.PROBLEM, "token_missing")
+    assert "no token came" in finding.text
+
+
 def test_an_empty_audience_to_compare_with_makes_no_sense() -> None:
     with pytest.raises(InvalidValueError):
         inspect(MAKER.token(), now=NOW, audience="")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from meshpki.tokens.verify import TokenVerifier
 from support.tokens import NOW, TokenMaker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 OLD = TokenMaker(kid="old")
@@ -177,3 +178,63 @@ def test_many_threads_see_whole_sets_while_the_file_is_replaced(path: Path) -> N
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+# --- a file system that hangs
+
+
+@pytest.fixture
+def hung(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileKeySource]:
+    """One that knows its keys, while whoever looks at the file has not come back for a while."""
+    source = FileKeySource(path, stale_seconds=100)
+    assert kids(source) == ["old"]
+    look, came, go = source._look, threading.Event(), threading.Event()
+
+    def hangs(*args: Any) -> Any:  # Any: as they are
+        came.set()
+        assert go.wait(60)
+        return look(*args)
+
+    monkeypatch.setattr(source, "_look", hangs)
+    watcher = threading.Thread(target=source.look, args=(NOW + 2,))
+    watcher.start()
+    assert came.wait(60)
+    source._began = time.monotonic() - 1.5
+    yield source
+    go.set()
+    watcher.join(60)
+    assert not watcher.is_alive()
+    write_atomically(source._path, NEW.jwks())
+    assert kids(source, "new", NOW + 200) == ["new"], "once it answers it is as ever"
+
+
+def test_while_the_file_system_hangs_nobody_waits_and_the_last_keys_are_used(
+    hung: FileKeySource, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        assert kids(hung, "old", NOW + 5) == ["old"]
+        assert hung.at_once("old", NOW + 5)
+        assert hung.at_once("unknown", NOW + 5), "a look for it would not come back"
+        hung.look(NOW + 5)
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said == ["keys kept as they were: the file system of the JWKS hangs"]
+
+
+def test_while_it_hangs_an_unknown_kid_is_not_refused_and_old_keys_are_not_believed_for_ever(
+    hung: FileKeySource,
+) -> None:
+    with pytest.raises(UnavailableError, match="does not answer"):
+        kids(hung, "unknown", NOW + 5)
+    hung._began = time.monotonic() - 101
+    with pytest.raises(UnavailableError, match="does not answer"):
+        kids(hung, "old", NOW + 200)
+
+
+def test_a_call_need_not_look_where_somebody_has_just_looked(path: Path) -> None:
+    source = FileKeySource(path)
+    assert not source.at_once(None, NOW)
+    source.look(NOW)
+    for moment in (NOW - 0.5, NOW, NOW + 0.9):  # it may have come before the look
+        assert source.at_once("old", moment)
+        assert not source.at_once("unknown", moment), "for that a look is due"
+    assert not source.at_once("old", NOW + 1)

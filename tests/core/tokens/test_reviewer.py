@@ -47,7 +47,7 @@ class Rig:
     def __init__(self, behaviour: Callable[[str], Answer] | None = None, **terms: float) -> None:
         self.clock = Clock()
         self.api = FakeApi(behaviour or confirming(POLICY))
-        bounds = ReviewTerms(**terms)  # type: ignore[arg-type]
+        bounds = ReviewTerms(**{"timeout_seconds": 60.0, "patience_seconds": 60.0, **terms})  # type: ignore[arg-type]
         self.places = Places(bounds.at_once + bounds.waiting)
         self.reviewer = TokenReviewer(self.api, POLICY, bounds, places=self.places, monotonic=self.clock)
 
@@ -232,12 +232,12 @@ class Doors:
 
     def __call__(self, token: str) -> Answer:
         self.came.release()
-        assert self.open.wait(30)
+        assert self.open.wait(60)
         return self.inner(token)
 
     def wait_for(self, number: int) -> None:
         for _ in range(number):
-            assert self.came.acquire(timeout=30)
+            assert self.came.acquire(timeout=60)
 
 
 def test_calls_with_the_same_token_share_one_ask() -> None:
@@ -249,7 +249,7 @@ def test_calls_with_the_same_token_share_one_ask() -> None:
         until(lambda: rig.count(Outcome.SHARED) == 7)
         doors.open.set()
         for call in calls:
-            call.result(30)
+            call.result(60)
     assert len(rig.api.asked) == 1
 
 
@@ -261,7 +261,7 @@ def test_a_refusal_is_shared_too_and_each_gets_an_error_of_its_own() -> None:
         calls = [pool.submit(rig.ask) for _ in range(2)]
         until(lambda: rig.count(Outcome.SHARED) == 1)
         doors.open.set()
-        errors = [call.exception(30) for call in calls]
+        errors = [call.exception(60) for call in calls]
     assert all(isinstance(error, TokenRefusedError) for error in errors)
     assert errors[0] is not errors[1]
 
@@ -275,7 +275,7 @@ def test_so_many_ask_so_many_wait_and_the_others_hear_at_once() -> None:
         until(lambda: rig.unjudged(token(9)) is UnjudgedReason.REVIEW_BUSY if rig.places.taken == 3 else False)
         doors.open.set()
         for call in calls:
-            call.result(30)
+            call.result(60)
     assert rig.api.most_at_once == 2
     assert len(rig.api.asked) == 3
     rig.ask(token(9))
@@ -289,7 +289,7 @@ def test_who_waits_for_a_place_does_so_for_a_while_only() -> None:
         doors.wait_for(1)
         assert rig.unjudged(token(2)) is UnjudgedReason.REVIEW_BUSY
         doors.open.set()
-        call.result(30)
+        call.result(60)
     rig.ask(token(2))
 
 
@@ -315,7 +315,7 @@ def test_after_a_storm_every_place_is_free_again() -> None:
 
 def until(condition: Callable[[], bool]) -> None:
     waiting = threading.Event()
-    for _ in range(3000):
+    for _ in range(6000):
         if condition():
             return
         waiting.wait(0.01)

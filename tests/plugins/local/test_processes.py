@@ -112,6 +112,20 @@ def test_spawn_appends_to_a_private_log_in_a_session_of_its_own(tmp_path: Path) 
     assert log.read_text() == "before\nTrue\n"
 
 
+def test_what_we_were_started_with_is_not_handed_on(tmp_path: Path) -> None:
+    """Such as the descriptor by which flock(1) holds a lock for as long as the command that it runs."""
+    log, reading, writing = tmp_path / "log", *os.pipe()
+    os.set_inheritable(writing, True)
+    ref = processes.spawn([sys.executable, "-c", SLEEPER], {}, log)
+    try:
+        os.close(writing)
+        os.set_blocking(reading, False)
+        assert os.read(reading, 1) == b"", "nobody else has its other end"
+    finally:
+        os.close(reading)
+        processes.stop([ref], 5)
+
+
 @pytest.mark.parametrize("case", ["program", "log"])
 def test_what_cannot_be_started_is_an_error_not_a_process(tmp_path: Path, case: str) -> None:
     log = tmp_path / "log"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 from pathlib import Path
 
-from support.kube.process import ServerProcess, free_port
+from support.kube.process import NotStartedError, ServerProcess, free_port
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
+ATTEMPTS = 3
 
 
 def program() -> Path | None:
@@ -27,11 +29,22 @@ class Etcd:
     def __init__(self, directory: Path) -> None:
         binary = program()
         assert binary is not None
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        peer = f"http://127.0.0.1:{free_port()}"
         directory.mkdir()
-        self.process = ServerProcess(
+        for attempt in range(1, ATTEMPTS + 1):  # another worker may have found the same port free
+            self.port = free_port()
+            self.url = f"http://127.0.0.1:{self.port}"
+            self.process = self._member(binary, directory, f"http://127.0.0.1:{free_port()}")
+            try:
+                self.start()
+            except NotStartedError as error:
+                if attempt == ATTEMPTS or "address already in use" not in str(error):
+                    raise
+                shutil.rmtree(directory / "data", ignore_errors=True)
+            else:
+                break
+
+    def _member(self, binary: Path, directory: Path, peer: str) -> ServerProcess:
+        return ServerProcess(
             [
                 str(binary),
                 "--name=default",
@@ -46,7 +59,6 @@ class Etcd:
             ],
             directory / "etcd.log",
         )
-        self.start()
 
     def start(self) -> None:
         """Start it and wait until it has a leader."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BOUND = 30.0
+BOUND = 90.0
 _STEP = 0.05
 
 

@@ -9,6 +9,7 @@ from meshpki.agent.node.limits import Limits
 from meshpki.agent.node.token import ISTIO_HEADER, check_header
 from meshpki.agent.process.config import CALL_SECONDS, DAY_SECONDS, check_call_seconds, check_shared
 from meshpki.agent.rotation.key_request import KeyType
+from meshpki.agent.socket.server import PATIENCE_SECONDS
 from meshpki.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 16
 """Calls to the CA at a time. A CA of ours takes 64 in flight by default, and serves other nodes too."""
+MARGIN_SECONDS: Final = 5.0
+"""By which a call on the socket waits longer than one to the CA, for its turn there and the answer's way back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,11 @@ class NodeConfig:
     """Directory that keeps over a restart what the CA gave for each token, or None: nothing is written."""
     limits: Limits = field(default_factory=Limits)
     at_once: int = AT_ONCE
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long calls on the socket wait for the CA that do not wait without end: never less than one call takes."""
+        return max(PATIENCE_SECONDS, self.call_seconds + MARGIN_SECONDS)
 
     def __post_init__(self) -> None:
         """Refuse what would only fail later, and less clearly."""

@@ -43,8 +43,12 @@ STATUS_SECONDS: Final = 1.0
 
 
 def run_node(config: NodeConfig) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status. Raises MachineError when the socket cannot be served."""
-    serve_until_signal(NodeAgent(config).run)
+    """Serve until SIGTERM, SIGINT or the end of the terminal; returns the exit status.
+
+    Raises MachineError when the socket cannot be served.
+    """
+    agent = NodeAgent(config)
+    serve_until_signal(agent.run, agent.look)
     return ExitCode.DONE
 
 
@@ -91,11 +95,17 @@ class NodeAgent:
             if observer is not None:
                 await asyncio.to_thread(observer.close)
 
+    def look(self) -> None:
+        """Look at the files that are followed now, and not only when inotify or the clock says so."""
+        self._watcher.look()
+
     async def _serve(self) -> None:
         wanted = connections.for_node(self._config.limits.identities)
         most = connections.most(wanted, calls_at_once=self._config.at_once)
         methods = with_reflection((*sds_methods(), *workload_methods()))
-        server = SocketServer(self._config.socket, self.sessions, methods, connections=most)
+
+        patience = self._config.patience_seconds
+        server = SocketServer(self._config.socket, self.sessions, methods, connections=most, patience=patience)
         await server.start()
         try:
             await asyncio.get_running_loop().create_future()

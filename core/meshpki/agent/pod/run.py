@@ -46,11 +46,12 @@ ARM_SECONDS: Final = 0.2
 
 
 def run_agent(config: AgentConfig) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status.
+    """Serve until SIGTERM, SIGINT or the end of the terminal; returns the exit status.
 
     Raises MachineError when a face cannot be shown at all. Everything else is waited out.
     """
-    serve_until_signal(Agent(config).run)
+    agent = Agent(config)
+    serve_until_signal(agent.run, agent.look)
     return ExitCode.DONE
 
 
@@ -79,6 +80,8 @@ class Agent:
         self._roots.reload()
         self._cache = _cache(config)
         self._ledger = Ledger()
+        tokens = self._credentials()
+        self._renewing = tokens if isinstance(tokens, RenewingSource) else None
         ca = CaClient(
             config.ca_address,
             config.ca_server_name,
@@ -90,7 +93,7 @@ class Agent:
         self._keeper = Keeper(
             Wish(config.ttl_seconds, config.key_type),
             authority=ca,
-            credentials=self._credentials(),
+            credentials=tokens,
             feed=self._feed,
             roots=self._roots,
             held=self._held(),
@@ -121,6 +124,10 @@ class Agent:
             self._watcher.close()
             if observer is not None:
                 await asyncio.to_thread(observer.close)
+
+    def look(self) -> None:
+        """Look at the files that are followed now, and not only when inotify or the clock says so."""
+        self._watcher.look()
 
     def _held(self) -> Held | None:
         """What an earlier run left, unless it was another workload's."""
@@ -180,6 +187,7 @@ class Agent:
             counts=self._ledger.counts,
             unready=self.unready,
             files=lambda: self._faces.files,
+            token_fault=lambda: self._renewing.fault if self._renewing is not None else None,
         )
         log.info("health and metrics are shown", extra={"address": host, "port": observer.port})
         return observer

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from meshpki.agent.files.standing import FilesStanding
     from meshpki.agent.renewal.keeper import KeeperStatus
+    from meshpki.agent.renewal.renewing_source import TokenFault
     from meshpki.agent.rotation.failure import Failure
 
 LOOP_SECONDS: Final = 2.0
@@ -82,12 +83,15 @@ class Observer:
         unready: Callable[[], tuple[str, ...]],
         node: Callable[[], NodeCounts] | None = None,
         files: Callable[[], FilesStanding | None] | None = None,
+        token_fault: Callable[[], TokenFault | None] | None = None,
     ) -> None:
         """`statuses` gives every identity, `counts` what the ledger has, `unready` what keeps the agent from serving,
-        `node` what only a node's agent counts, `files` how the files stand, if there are any. Raises MachineError.
+        `node` what only a node's agent counts, `files` how the files stand, if there are any, and `token_fault` why
+        renewals go by certificate, if they do. Raises MachineError.
         """
         self._node = node
         self._files = files
+        self._token_fault = token_fault
         self._loop = asyncio.get_running_loop()
         self._statuses = statuses
         self._counts = counts
@@ -123,6 +127,8 @@ class Observer:
             yield tokens(node.tokens)
         if self._files is not None and (standing := self._in_loop(self._files, None)) is not None:
             yield from of_files(standing)
+        if self._token_fault is not None:
+            yield of_token(self._in_loop(self._token_fault, None))
 
     def _unless_stuck(self, page: Callable[[], Answer]) -> Callable[[], Answer]:
         """No metrics rather than none of any identity: those would read as if there were nothing to alert on."""
@@ -183,6 +189,15 @@ def of_files(standing: FilesStanding) -> Iterator[Metric]:
         "Attempts to run the command, or to send the signal, after a change of the files that failed",
         value=standing.untold,
     )
+
+
+def of_token(fault: TokenFault | None) -> Metric:
+    """Give the metric of renewals by certificate, which go well until the CA wants a token again."""
+    words = "Since when there is no token worth sending and renewals go by certificate, while they do"
+    family = GaugeMetricFamily("meshpki_agent_token_fault_since_timestamp_seconds", words, labels=["reason"])
+    if fault is not None:
+        family.add_metric([fault.reason], fault.since)
+    return family
 
 
 _STUCK: Final = ("the event loop does not answer",)

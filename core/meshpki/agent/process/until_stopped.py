@@ -7,6 +7,8 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
+from meshpki.runtime.hangup import Hangup, meaning
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -16,16 +18,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def serve_until_signal(serve: Callable[[asyncio.Event], Work]) -> None:
-    """Run `serve` in an event loop of its own; the event that it gets is set at SIGTERM or SIGINT."""
+def serve_until_signal(serve: Callable[[asyncio.Event], Work], look: Callable[[], object]) -> None:
+    """Run `serve` in an event loop of its own; the event that it gets is set at SIGTERM, at SIGINT, and at the end of
+    the terminal. Without a terminal SIGHUP has it `look` at its files.
+    """
 
     async def main() -> None:
-        stopping = asyncio.Event()
+        stopping, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+            loop.add_signal_handler(number, stopping.set)
+        match meaning():
+            case Hangup.STOP:
+                loop.add_signal_handler(signal.SIGHUP, stopping.set)
+            case Hangup.LOOK:
+                loop.add_signal_handler(signal.SIGHUP, _look, look)
         await serve(stopping)
 
     asyncio.run(main())
+
+
+def _look(look: Callable[[], object]) -> None:
+    log.info("SIGHUP: the files that are followed are looked at now; options are read at a start only")
+    look()
 
 
 async def until_stopped(stopping: asyncio.Event, *works: Work) -> None:

@@ -252,13 +252,24 @@ class Keeper:
             log.info("other roots are served", extra={"roots": len(self._bundle.roots), "digest": self._bundle.digest})
         trusted = is_trusted(snapshot.chain_pem, pem_of(roots), self._clock())
         if not trusted:
-            log.warning("the certificate held does not chain to the configured roots any more: the CA is asked anew")
+            log.warning(
+                "the certificate held does not chain to the configured roots any more: the CA is asked anew",
+                extra={"spiffe_id": str(snapshot.spiffe_id)},
+            )
         return rotation.RootsChanged(trusted=trusted)
 
     def _tell_health(self, now: float) -> None:
         before, self._health = self._health, self.health(now)
-        if self._health is not before and self._health is Health.EXPIRED:
-            log.error("the certificate has expired, and there is no other: peers refuse it from now on")
+        snapshot, failure = self._state.snapshot, self._state.failure
+        if self._health is not before and self._health is Health.EXPIRED and snapshot is not None:
+            log.error(
+                "the certificate has expired, and there is no other: peers refuse it from now on",
+                extra={
+                    "spiffe_id": str(snapshot.spiffe_id),
+                    "not_after": snapshot.not_after,
+                    "last_failure": f"{failure.kind.value}/{failure.reason}" if failure else "",
+                },
+            )
 
     async def _next_event(self) -> rotation.Event:
         waiting: set[asyncio.Future[rotation.Event] | asyncio.Future[None]] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshpki.agent.renewal.credential import certificate_in_place_of_token
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class TokenFault:
+    """Why there is no token worth sending, and since when (epoch seconds): the CA bounds how long that goes well."""
+
+    reason: str
+    since: float
+
+
 class RenewingSource:
     """Tokens first, always. For one identity whose CA renews by certificate (`CaClient.renewal_address`)."""
 
@@ -22,7 +31,8 @@ class RenewingSource:
         """`quiet`: another source of the same tokens says what is wrong with them."""
         self._tokens = tokens
         self._quiet = quiet
-        self._said = ""
+        self.fault: TokenFault | None = None
+        """Why the certificate was the credential when one was needed last; None where the token was."""
 
     async def read(self, now: float, held: Snapshot | None) -> Credential:
         """Give the token, or the certificate while `held` is valid. Raises as the source of tokens does.
@@ -35,20 +45,20 @@ class RenewingSource:
             certificate = certificate_in_place_of_token(held, renewable=True, now=now)
             if certificate is None:
                 raise
-            self._say(error)
+            self._say(error, now)
             return certificate
-        self._said = ""
+        self.fault = None
         return credential
 
     async def changed(self) -> None:
         """Return once there may be another token: that is what helps when the CA refuses the certificate."""
         await self._tokens.changed()
 
-    def _say(self, error: MeshpkiError) -> None:
-        reason = str(getattr(error, "reason", "file"))
+    def _say(self, error: MeshpkiError, now: float) -> None:
+        before, reason = self.fault, str(getattr(error, "reason", "file"))
         log.log(
-            logging.DEBUG if self._quiet or reason == self._said else logging.WARNING,
+            logging.DEBUG if self._quiet or (before is not None and reason == before.reason) else logging.WARNING,
             "the token is at fault: the certificate that is held is the credential instead",
             extra={"fault": "token", "reason": reason, "seen": error.seen, "todo": error.todo},
         )
-        self._said = reason
+        self.fault = TokenFault(reason, now if before is None else min(before.since, now))

@@ -17,7 +17,7 @@ from meshpki.agent.sds.remarks import RemarksByIdentity
 from meshpki.agent.sds.resources import resources_of, with_files
 from meshpki.agent.sds.rules import MAX_NAMES
 from meshpki.agent.sds.stream import SdsStream
-from meshpki.agent.socket.server import PATIENCE_SECONDS, Kind, Method
+from meshpki.agent.socket.server import Kind, Method
 from meshpki.agent.socket.sessions import CallRefusedError
 from meshpki.agent.socket.shelf import Shelf
 from meshpki.wire import methods
@@ -86,7 +86,7 @@ def sds_methods(files: SecretFiles | None = None) -> tuple[Method, ...]:
             partial(_fetch, face),
             decode=DiscoveryRequest.FromString,
             encode=DiscoveryResponse.SerializeToString,
-            patience=PATIENCE_SECONDS,
+            impatient=True,
         ),
     )
 

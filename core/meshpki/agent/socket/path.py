@@ -51,6 +51,9 @@ def prepare(path: Path, *, shared: bool = False) -> None:
 
     `shared`: others may write in the directory, which is root's or ours: a Kubernetes emptyDir (ADR 0012).
     """
+    if not path.name:
+        todo = f"name a socket in a directory, such as {path / 'sds' / 'sds.sock'}"
+        raise MachineError(f"{path} is a directory", wanted="the path of a socket", todo=todo)
     longest = max(len(os.fsencode(path.name)), len(os.fsencode(_passing_name(path).name)))
     length = len(os.fsencode(path.parent)) + 1 + longest
     if length > MAX_PATH_BYTES:

@@ -7,11 +7,13 @@ import logging
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from meshpki.agent.socket import path as socket_path
+from meshpki.agent.socket.http2.allowance import Allowance
 from meshpki.agent.socket.http2.limits import Limits
 from meshpki.agent.socket.http2.listener import Listener
 from meshpki.agent.socket.http2.messages import MessageRefusedError
@@ -21,9 +23,10 @@ from meshpki.runtime.files import machine_errors
 from meshpki.runtime.repeats import Repeats
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
     from pathlib import Path
 
+    from meshpki.agent.rotation.feed import Feed
     from meshpki.agent.socket.http2.call import Http2Call
     from meshpki.agent.socket.http2.headers import Request
     from meshpki.agent.socket.sessions import Session, Sessions
@@ -35,7 +38,7 @@ MAX_REQUEST_BYTES: Final = 1024 * 1024
 hold: Istio copies the pod's annotations into them, for which Kubernetes allows 256 KiB.
 
 It is memory only while a message is on its way, one for each stream, and only for who has a session: before, nothing
-is read. In node mode a token has `Limits.streams` of them; in pod mode all of them are the one workload's.
+is read. All streams of one identity together have `Limits.large` of what does not fit into their windows.
 """
 MAX_METADATA_BYTES: Final = 32 * 1024
 """Of one call's headers. The longest token that we read has 8 KiB, 11 as base64, which is how a `-bin` header may
@@ -45,7 +48,7 @@ DRAIN_SECONDS: Final = 2.0
 HEARD_OUT_SECONDS: Final = 0.2
 """So long a call that is refused is heard out before it is told: see `Http2Call.hear_out`. It holds no memory."""
 PATIENCE_SECONDS: Final = 15.0
-"""For a row's `patience`. Longer than one call to the CA: of a refusal the caller hears."""
+"""Of impatient rows. Longer than one call to the CA as it is by default: of a refusal the caller hears."""
 LIMITS: Final = Limits(message=MAX_REQUEST_BYTES, headers=MAX_METADATA_BYTES)
 CONNECTIONS: Final = 512
 
@@ -84,8 +87,8 @@ class Method:
     """Statuses of `Sessions.open` that this face's standard calls otherwise."""
     public: bool = False
     """Served without a session to whoever reaches the socket: it tells nothing of any workload."""
-    patience: float | None = None
-    """Seconds that a session may take to open, for calls that their clients make again; None waits without end."""
+    impatient: bool = False
+    """Its clients make the call again: a session may take the server's `patience` to open. Others wait without end."""
 
 
 class Call:
@@ -125,13 +128,17 @@ class SocketServer:
         *,
         connections: int = CONNECTIONS,
         limits: Limits = LIMITS,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
-        """Take so many `connections` at a time; one more is closed at once."""
+        """Take so many `connections` at a time; one more is closed at once. `patience`: see Method.impatient."""
         self._path = path
         self._sessions = sessions
         self._methods = {row.path: row for row in methods}
         if len(self._methods) != len(methods):
             raise ValueError("a path stands in the table twice")
+        self._patience = patience
+        self._large = limits.large
+        self._allowances: MutableMapping[Feed, Allowance] = WeakKeyDictionary()
         self._refused = Repeats(log, "a call is refused")
         self._listener = Listener(self._answer, limits, connections)
         self._socket: socket_path.OwnSocket | None = None
@@ -168,6 +175,7 @@ class SocketServer:
                 row.admit(metadata)
             if not row.public:
                 session = await self._open(row, metadata)
+                http2.allowance = self._allowance_of(session)
             metadata = ()
             await _serve(row, session, Call(http2, row))
         except Exception as error:  # noqa: BLE001 - each gets a status
@@ -180,9 +188,13 @@ class SocketServer:
                 session.close()
         return _number(grpc.StatusCode.OK), ""
 
+    def _allowance_of(self, session: Session) -> Allowance:
+        """One for all streams of an identity: of a node's token, or of a pod's one workload."""
+        return self._allowances.setdefault(session.feed, Allowance(self._large))
+
     async def _open(self, row: Method, metadata: Metadata) -> Session:
         try:
-            async with asyncio.timeout(row.patience):
+            async with asyncio.timeout(self._patience if row.impatient else None):
                 return await self._sessions.open(metadata)
         except TimeoutError:
             raise CallRefusedError(

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+import grpc
 
 from meshpki.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import grpc
+    from collections.abc import Callable, Sequence
 
     from meshpki.agent.rotation.feed import Feed
 
 Metadata: TypeAlias = "Sequence[tuple[str, str | bytes]]"
 """The headers of a call, names in lower case; values of names in `-bin` are bytes."""
+
+MOST_STREAMS: Final = 2048
+"""Of one workload, in pod mode: four for each of its connections. All are its own, so this keeps nobody from others'
+share. It is for the workload that opens streams and forgets them: the agent would grow with it, by 5 KiB for each
+(measured).
+"""
 
 
 class CallRefusedError(RefusedError):
@@ -68,12 +74,23 @@ class Sessions(Protocol):
 class OneIdentity:
     """Pod mode: whoever can reach the socket is the one workload that it is for."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, *, most: int = MOST_STREAMS) -> None:
+        """Serve so many streams at a time."""
         self._feed = feed
+        self._most = most
+        self._open: set[_OneSession] = set()
 
     async def open(self, metadata: Metadata) -> Session:  # noqa: ARG002 - nobody has to say who it is
         """Give the one feed."""
-        return _OneSession(self._feed)
+        if len(self._open) >= self._most:
+            raise CallRefusedError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{self._most} streams are open on this socket, which is as many as there may be",
+                todo="close those that nobody reads: each of a workload's processes needs one or two",
+            )
+        session = _OneSession(self._feed, self._open.discard)
+        self._open.add(session)
+        return session
 
     def close(self) -> None:
         """Close the feed."""
@@ -81,8 +98,9 @@ class OneIdentity:
 
 
 class _OneSession:
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, left: Callable[[_OneSession], object]) -> None:
         self._feed = feed
+        self._left = left
         self._never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -95,3 +113,4 @@ class _OneSession:
 
     def close(self) -> None:
         self._never.cancel()
+        self._left(self)

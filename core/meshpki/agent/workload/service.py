@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import grpc
 
-from meshpki.agent.socket.server import PATIENCE_SECONDS, Kind, Method
+from meshpki.agent.socket.server import Kind, Method
 from meshpki.agent.socket.sessions import CallRefusedError
 from meshpki.agent.socket.shelf import Shelf
 from meshpki.agent.workload.api import HEADER, PROFILE_OFF, Part, check_header, check_standing, documents_of
@@ -56,7 +56,7 @@ def workload_methods(*, clock: Callable[[], float] = time.time) -> tuple[Method,
             encode=_as_it_is,
             admit=_admit,
             renamed=RENAMED,
-            patience=PATIENCE_SECONDS,
+            impatient=True,
         )
         for path, part in STREAMS.items()
     )

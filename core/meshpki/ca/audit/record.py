@@ -165,7 +165,7 @@ def parse_line(line: bytes) -> AuditLine:
         members = json.loads(line)
         sequence, digest = members.pop("seq"), members.pop("hash")
         record = AuditRecord(**{**members, "kind": RecordKind(members["kind"])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError("a line of the audit log cannot be read", wanted="an audit record as JSON") from error
     numbers, texts = (
         (sequence, members.get("count", 0)),

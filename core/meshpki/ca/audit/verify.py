@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from meshpki.ca.audit.file import scan_path
@@ -115,4 +116,8 @@ def tail(path: Path, count: int) -> tuple[AuditLine, ...]:
             end = start
     content = b"".join(blocks)
     whole = content[: content.rfind(b"\n") + 1].splitlines()
-    return tuple(parse_line(line) for line in whole[len(whole) - min(count, len(whole)) :])
+    try:
+        return tuple(parse_line(line) for line in whole[len(whole) - min(count, len(whole)) :])
+    except IntegrityError as error:
+        error.todo = f"find out where: meshpki audit verify {quote(str(path))}"
+        raise

@@ -6,13 +6,14 @@ import contextlib
 import logging
 import signal
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.issuer import Issuer
 from meshpki.ca.server.accounts import account
 from meshpki.ca.server.bundle_service import BundleService
 from meshpki.ca.server.calls.lanes import aside_lane, lane
+from meshpki.ca.server.calls.late_calls import LOOK_SECONDS, LateCalls
 from meshpki.ca.server.calls.listener import Door, affordable
 from meshpki.ca.server.calls.method_table import MethodTable
 from meshpki.ca.server.calls.reception import Reception
@@ -27,8 +28,9 @@ from meshpki.ca.server.review_metrics import ReviewMetrics
 from meshpki.ca.server.self_check import self_check
 from meshpki.ca.server.tls import ServerTls
 from meshpki.ca.signer import SoftwareSigner
-from meshpki.errors import UnavailableError
+from meshpki.errors import MeshpkiError, UnavailableError
 from meshpki.runtime.garbage import settle
+from meshpki.runtime.hangup import Hangup, meaning
 from meshpki.runtime.http import HttpServer, health_page, metrics_page
 from meshpki.runtime.open_files import allow_all
 from meshpki.runtime.scheduling import without_preemption
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
     from meshpki.runtime.http import Answer
 
 _LOG = logging.getLogger(__name__)
-LOOK_SECONDS: Final = 0.1
-"""Between two looks at the calls that wait for their requests."""
 
 
 class CaServer:
@@ -142,7 +142,7 @@ class CaServer:
         housekeeping = Housekeeping(
             {
                 "audit": lambda: audit.flush(clock()),
-                "clusters": lookout.look_here,
+                "clusters": lookout.apart.look,
                 "serving certificate": tls.renew,
                 "calls sent away": lambda: metrics.sent_away.say(time.monotonic()),
             }
@@ -151,13 +151,14 @@ class CaServer:
         closing.callback(lookout.stop)
         # Of its own: it waits for nothing, not even the disk.
         waiting = Housekeeping(
-            {"late calls": lambda: _look(lanes, time.monotonic()), "health": health.look}, period=LOOK_SECONDS
+            {"late calls": LateCalls(each.room for each in lanes).look, "health": health.look}, period=LOOK_SECONDS
         )
         closing.callback(waiting.stop)
-        reception = self._listen(tls, issuer)
+        reception = Reception(metrics.sent_away)
+        closing.callback(reception.stop)  # before it listens: if the second port cannot be had, the first is let go
+        self._listen(reception, tls, issuer)
         reception.start()
         http.show(_pages(reception, readiness, metrics, bundles.page(clock)))
-        closing.callback(reception.stop)
         closing.callback(health.stop)
         closing.callback(readiness.stop)
         closing.callback(lookout.end)
@@ -168,24 +169,42 @@ class CaServer:
     def _lane(self) -> Lane:
         return lane(self.config.limits.in_flight, self.metrics.sent_away.count, account)
 
-    def _listen(self, tls: ServerTls, issuer: Issuer) -> Reception:
-        config, reception = self.config, Reception(self.metrics.sent_away)
+    def _listen(self, reception: Reception, tls: ServerTls, issuer: Issuer) -> None:
+        config = self.config
         most = affordable(config.limits.connections, allow_all(), listeners=len(self.tables))
         self.address = reception.listen(Door(str(config.listen), "listen", tls.credentials(), most), self.tables[0])
         if config.renewal is not None:
             credentials = tls.credentials(client_roots=issuer.roots_pem)
             door = Door(str(config.renewal.listen), "renewal.listen", credentials, most)
             self.renewal_address = reception.listen(door, self.tables[1])
-        return reception
 
 
-def serve(config: CaConfig) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; returns the exit status. For the main thread. Raises MeshpkiError."""
+def serve(config: CaConfig, read_again: Callable[[], CaConfig]) -> int:
+    """Serve until SIGTERM, SIGINT or the end of the terminal, then drain; returns the exit status. For the main thread.
+
+    Without a terminal SIGHUP has it compare `read_again` with what it runs by, and say so. Raises MeshpkiError.
+    """
+    hangup = meaning()
+    heeded = (signal.SIGTERM, signal.SIGINT, *(() if hangup is Hangup.NOTHING else (signal.SIGHUP,)))
     without_preemption()
-    with heard(signal.SIGTERM, signal.SIGINT) as wait, CaServer(config):
+    with heard(*heeded) as following, CaServer(config):
         settle()
-        wait()
+        while following() == signal.SIGHUP and hangup is Hangup.LOOK:
+            _compare(config, read_again)
     return 0
+
+
+def _compare(config: CaConfig, read_again: Callable[[], CaConfig]) -> None:
+    """Say what a new start would do: whoever asked for a reload believes that it was one."""
+    try:
+        found = read_again()
+    except MeshpkiError as error:
+        _LOG.warning("SIGHUP: the configuration is read at a start only, and cannot be read", extra={"why": str(error)})
+        return
+    if found != config:
+        _LOG.warning("SIGHUP: the configuration has changed, and is read at a start only: restart the CA")
+    else:
+        _LOG.info("SIGHUP: the configuration is the one it runs by; keys of clusters are followed without a signal")
 
 
 def open_issuer(signer: Signer, profile: Profile, now: float) -> Issuer:
@@ -204,11 +223,6 @@ def open_issuer(signer: Signer, profile: Profile, now: float) -> Issuer:
 def _software_signer(config: CaConfig) -> Signer:
     files = config.issuer
     return SoftwareSigner.load(files.certificate, files.key, files.root)
-
-
-def _look(lanes: Sequence[Lane], now: float) -> None:
-    for each in lanes:
-        each.room.look(now)
 
 
 def _pages_while_starting(metrics: CaMetrics) -> dict[str, Callable[[], Answer]]:

@@ -23,6 +23,8 @@ WELL_SECONDS: Final = 60.0
 """Between two looks at an API server that answered the last one."""
 FAILING_SECONDS: Final = 5.0
 LEAVE_SECONDS: Final = 1.0
+PERIOD_SECONDS: Final = 0.5
+"""Between two looks: keys in a file are fresh for a second, and no call is to look at a file itself."""
 _SAYS: Final = {
     Cause.AWAY: "the API server does not answer",
     Cause.SLOW: "the API server does not answer in time",
@@ -37,7 +39,7 @@ _SAYS: Final = {
 
 
 class ClusterWatch:
-    """Looks after one cluster: its first keys, and its reviewer all along. One thread looks; all may ask."""
+    """Looks after one cluster: its first keys; keys in a file, and its reviewer, all along. One looks; all may ask."""
 
     def __init__(
         self,
@@ -60,11 +62,6 @@ class ClusterWatch:
         self._said: tuple[str, ...] = ()
 
     @property
-    def waits(self) -> bool:
-        """Whether looking may wait for another machine, so that it wants a thread of its own."""
-        return self._reviewer is not None or not isinstance(self._keys, FileKeySource)
-
-    @property
     def ready(self) -> bool:
         """Whether everything that judges its tokens was there at least once since the start.
 
@@ -78,8 +75,10 @@ class ClusterWatch:
         return (*keys, f"reviews: cluster {self.name}: {self._never_well}") if self._never_well else keys
 
     def look(self) -> None:
-        """Look at what is due. May wait for the network."""
+        """Look at what is due. May wait for the network, or for a file system that hangs."""
         before = self.failures()
+        if isinstance(self._keys, FileKeySource):
+            self._keys.look(self._clock())
         if self._keys is not None and (self._without_keys or self._namesakes):
             self._look_for_keys()
         if self._reviewer is not None and self._monotonic() >= self._due:
@@ -138,18 +137,11 @@ class Lookout:
         """`clock` is epoch seconds."""
         self.clusters = [ClusterWatch(each, namesakes=_namesakes(each, clusters), clock=clock) for each in clusters]
         self.apart = ApartWatch(clusters)
-        # One thread for each that is asked over the network: no look at one waits for another.
-        self._outside = [Housekeeping({each.name: each.look}) for each in self.clusters if each.waits]
-
-    def look_here(self) -> None:
-        """Look at everything that is on this machine; a chore for a thread that must not wait."""
-        for cluster in self.clusters:
-            if not cluster.waits:
-                cluster.look()
-        self.apart.look()
+        # One thread for each: no look at one waits for another.
+        self._outside = [Housekeeping({each.name: each.look}, period=PERIOD_SECONDS) for each in self.clusters]
 
     def start(self) -> None:
-        """Begin with the others, if there are any."""
+        """Begin."""
         for each in self._outside:
             each.start()
 

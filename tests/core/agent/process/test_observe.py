@@ -20,9 +20,11 @@ from meshpki.agent.process.observe import (
     families,
     not_serving,
     of_files,
+    of_token,
 )
 from meshpki.agent.renewal.keeper import KeeperStatus
 from meshpki.agent.renewal.ledger import Count
+from meshpki.agent.renewal.renewing_source import TokenFault
 from meshpki.agent.rotation.bundle import Bundle
 from meshpki.agent.rotation.failure import Failure, FailureKind
 from meshpki.errors import MachineError
@@ -194,6 +196,16 @@ def test_metrics_of_the_files() -> None:
     }
     none = [sample.name for one in of_files(FilesStanding()) for sample in one.samples]
     assert "meshpki_agent_files_expiration_timestamp_seconds" not in none, "a zero there would ring every alert"
+
+
+def test_metrics_of_a_token_that_is_at_fault_while_renewals_go_by_certificate() -> None:
+    (sample,) = of_token(TokenFault("token_expired", 500)).samples
+    assert (sample.name, sample.labels, sample.value) == (
+        "meshpki_agent_token_fault_since_timestamp_seconds",
+        {"reason": "token_expired"},
+        500,
+    )
+    assert list(of_token(None).samples) == []
 
 
 def test_metrics_before_the_first_certificate() -> None:

@@ -31,7 +31,7 @@ def test_a_signal_ends_all_of_it_in_order_and_waits_for_it(number: signal.Signal
     async def serve(stopping: asyncio.Event) -> None:
         await until_stopped(stopping, for_ever(ended, "a"), for_ever(ended, "b"), send())
 
-    serve_until_signal(serve)
+    serve_until_signal(serve, lambda: None)
     assert ended == ["a", "b", "a wholly", "b wholly"]
 
 
@@ -46,5 +46,5 @@ def test_what_one_of_them_raises_ends_the_others() -> None:
         await until_stopped(stopping, for_ever(ended, "a"), fail())
 
     with pytest.raises(MachineError, match="taken"):
-        serve_until_signal(serve)
+        serve_until_signal(serve, lambda: None)
     assert ended == ["a", "a wholly"]

@@ -15,7 +15,7 @@ from meshpki.agent.renewal.credential import (
     TokenCredential,
     certificate_in_place_of_token,
 )
-from meshpki.agent.renewal.renewing_source import RenewingSource
+from meshpki.agent.renewal.renewing_source import RenewingSource, TokenFault
 from meshpki.agent.renewal.token_file import TokenFileError
 from meshpki.errors import MachineError, MeshpkiError
 from meshpki.tokens.reasons import TokenReason
@@ -110,6 +110,27 @@ def test_a_fault_that_stays_is_said_once_and_another_one_again(caplog: pytest.Lo
         "token_expired",
         "token_expired",
     ]
+
+
+def test_since_when_the_certificate_stands_in_for_the_token_is_known_until_there_is_one() -> None:
+    """The CA bounds how long: somebody has to see it before that is over, though all renewals go well."""
+
+    async def act() -> None:
+        source = RenewingSource(Tokens(GONE, LATE, GONE, "fresh", LATE))
+        assert source.fault is None
+        found: list[TokenFault | None] = []
+        for later in (0, 60, -10, 120, 180):
+            await source.read(NOW + later, HELD)
+            found.append(source.fault)
+        assert found == [
+            TokenFault("token_missing", NOW),
+            TokenFault("token_expired", NOW),
+            TokenFault("token_missing", NOW - 10),
+            None,
+            TokenFault("token_expired", NOW + 180),
+        ]
+
+    asyncio.run(act())
 
 
 def test_neither_key_nor_token_shows() -> None:

@@ -402,12 +402,15 @@ def test_the_next_renewal_decides_whose_a_held_certificate_was_but_only_the_firs
         run(act, held=held)
 
 
-def test_an_expired_certificate_goes_on_being_served_and_is_called_expired() -> None:
+def test_an_expired_certificate_goes_on_being_served_and_is_called_expired(caplog: pytest.LogCaptureFixture) -> None:
     async def act(scene: Scene) -> None:
         await scene.until(scene.certificate)
         first = scene.served
         scene.ca.error = CaUnavailableError("UNAVAILABLE", "away", todo="")
         await scene.until(lambda: scene.health() is Health.EXPIRED)
         assert scene.served is first
+        (said,) = [vars(record) for record in caplog.records if record.levelname == "ERROR"]
+        assert (said["spiffe_id"], said["not_after"]) == (str(first.spiffe_id), first.not_after), "a node has many"
+        assert said["last_failure"] == "network/unavailable"
 
     run(act, ca=Ca(life=2))

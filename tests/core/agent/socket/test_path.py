@@ -8,15 +8,12 @@ import os
 import socket
 import stat
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from meshpki.agent.socket import path as socket_path
 from meshpki.errors import MachineError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def listen(path: Path) -> socket.socket:
@@ -94,6 +91,12 @@ def test_a_path_is_refused_when_linux_has_no_room_for_it(short_dir: Path, length
     with pytest.raises(MachineError, match=rf"needs {length} bytes.*at most 107"):
         socket_path.prepare(path)
     assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("path", ["/", "."])
+def test_a_path_without_a_name_is_no_socket(path: str) -> None:
+    with pytest.raises(MachineError, match="is a directory; wanted: the path of a socket"):
+        socket_path.prepare(Path(path))
 
 
 def test_the_passing_name_counts_too(short_dir: Path) -> None:

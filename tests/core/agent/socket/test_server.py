@@ -106,7 +106,7 @@ TABLE = (
         unary,
         renamed={grpc.StatusCode.UNAUTHENTICATED: grpc.StatusCode.PERMISSION_DENIED},
     ),
-    row("Impatient", Kind.UNARY, unary, patience=0.05),
+    row("Impatient", Kind.UNARY, unary, impatient=True),
 )
 
 Scene = Callable[[grpc.aio.Channel], Awaitable[None]]
@@ -121,7 +121,7 @@ def path(short_dir: Path) -> Path:
 
 def serving(path: Path, sessions: Recorder, scene: Scene, table: tuple[Method, ...] = TABLE) -> None:
     async def main() -> None:
-        server = SocketServer(path, sessions, table)
+        server = SocketServer(path, sessions, table, patience=0.05)
         await server.start()
         try:
             async with grpc.aio.insecure_channel(f"unix:{path}") as channel:

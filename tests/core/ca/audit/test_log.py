@@ -106,6 +106,24 @@ def test_a_record_is_on_the_disk_when_append_returns(path: Path, monkeypatch: py
     assert tail(path, 1)[0].record == issued(1)
 
 
+def test_the_log_is_synced_at_once_and_the_head_within_the_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a head that was never synced, a power cut would leave a cut of the log that nobody finds."""
+    log = open_log(path)
+    synced: list[str] = []
+    real = os.fdatasync
+
+    def sync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    log.append(issued(1))
+    assert synced == [path.name]
+    log.flush(NOW)  # as the server does about once a second
+    log.flush(NOW)
+    assert synced == [path.name, head_path(path).name]
+
+
 def test_it_goes_on_where_it_stopped(path: Path) -> None:
     filled(path, 3).close(NOW)
     log = filled(path, 2)
@@ -169,7 +187,7 @@ def test_a_failed_write_fails_everyone_who_comes_and_a_later_one_succeeds(
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         assert len(failures) == 5
         assert len({id(error) for error in failures}) == 5
         assert "No space left" in str(failures[0])
@@ -578,6 +596,15 @@ def test_refusals_wait_for_no_disk(path: Path, monkeypatch: pytest.MonkeyPatch) 
     log.append(issued(1))
     assert [line.record.kind for line in tail(path, 2)] == [RecordKind.ISSUED, RecordKind.REFUSED]
     log.close(NOW)
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b"[" * 200_000], ids=["empty", "another object", "deep"])
+def test_tail_says_how_to_find_out_where_a_line_is_none(line: bytes, path: Path) -> None:
+    filled(path).close(NOW)
+    with path.open("ab") as log:
+        log.write(line + b"\n")
+    with pytest.raises(IntegrityError, match=r"cannot be read.*to do: find out where: meshpki audit verify"):
+        tail(path, 3)
 
 
 def test_tail_of_a_long_log(path: Path) -> None:

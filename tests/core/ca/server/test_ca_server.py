@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -30,6 +30,7 @@ from meshpki.ca.server.health import WATCHES_AT_ONCE
 from meshpki.ca.server.metrics import Outcome
 from meshpki.errors import IntegrityError, InvalidValueError, MachineError, MeshpkiError, PluginError, UnavailableError
 from meshpki.identity import TrustDomain
+from meshpki.tokens.jwks import FileKeySource
 from meshpki.wire.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from meshpki.wire.methods import CREATE_CERTIFICATE, HEALTH_CHECK, HEALTH_WATCH, REPORT_BUNDLE
 from support.authority import make_authority
@@ -56,7 +57,7 @@ def good_token() -> bytes:
     return TokenMaker().token(now=time.time())
 
 
-def until(condition: Callable[[], object], seconds: float = 15) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait for a condition, with a bound."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -121,7 +122,7 @@ class SlowSigner:
     def sign(self, tbs: bytes) -> bytes:
         if self.slow:
             self.waiting += 1
-            assert self.go.wait(20)
+            assert self.go.wait(60)
         return self._inner.sign(tbs)
 
 
@@ -136,12 +137,11 @@ def test_overload_is_said_at_once_and_passes(tmp_path: Path, caplog: pytest.LogC
             thread.start()
         until(lambda: signer.waiting == 2)
         assert "meshpki_ca_in_flight 2.0" in ca.http("/metrics")[1]
-        began = time.monotonic()
         with pytest.raises(CallFailedError) as caught:
             ca.client.sign(good_token())
         assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "server_busy")
         assert "2 calls" in caught.value.details
-        assert time.monotonic() - began < 15
+        assert not done, "nobody was waited for"
         assert ca.http("/livez") == (200, "ok\n")
         text = ca.http("/metrics")[1]
         for line in (
@@ -155,38 +155,35 @@ def test_overload_is_said_at_once_and_passes(tmp_path: Path, caplog: pytest.LogC
         until(lambda: "calls were sent away" in caplog.text)
         signer.go.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert done == [3, 3]
         assert len(ca.client.sign(good_token())) == 3
 
 
 def test_a_connection_that_says_nothing_is_dropped_while_calls_go_on(ca: RunningCa) -> None:
     host, _, port = ca.server.address.rpartition(":")
-    idle = [socket.create_connection((host, int(port)), timeout=20) for _ in range(50)]
-    began = time.monotonic()
+    idle = [socket.create_connection((host, int(port)), timeout=60) for _ in range(50)]
+    assert 0 < dict(OPTIONS)["grpc.server_handshake_timeout_ms"] <= 10_000
     for _ in range(20):
         assert len(ca.client.sign(good_token())) == 3
     for connection in idle:
         while connection.recv(4096):  # the server's settings may come first; then the end
             pass
         connection.close()
-    assert time.monotonic() - began <= 10
 
 
 def requests_that_never_come(stop: threading.Event) -> Iterator[bytes]:
-    stop.wait(30)
+    stop.wait(60)
     yield from ()
 
 
 def test_without_a_credential_nobody_keeps_a_thread_waiting(ca: RunningCa) -> None:
     stop = threading.Event()
     method: grpc.StreamUnaryMultiCallable[bytes, bytes] = ca.client.channel.stream_unary(CREATE_CERTIFICATE)
-    began = time.monotonic()
     with pytest.raises(CallFailedError) as caught, failures():
-        method(requests_that_never_come(stop), timeout=20)
+        method(requests_that_never_come(stop), timeout=60)
     stop.set()
-    assert caught.value.reason == "token_missing"
-    assert time.monotonic() - began < 10
+    assert caught.value.reason == "token_missing", "and not that its request was late"
 
 
 def test_a_request_that_never_comes_is_not_waited_for(ca: RunningCa) -> None:
@@ -195,24 +192,29 @@ def test_a_request_that_never_comes_is_not_waited_for(ca: RunningCa) -> None:
     metadata = (("authorization", f"Bearer {good_token().decode()}"),)
     began = time.monotonic()
     with pytest.raises(CallFailedError) as caught, failures():
-        method(requests_that_never_come(stop), metadata=metadata, timeout=20)
+        method(requests_that_never_come(stop), metadata=metadata, timeout=60)
     stop.set()
     assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "request_late")
     assert time.monotonic() - began >= REQUEST_SECONDS
-    until(lambda: "meshpki_ca_in_flight 0.0" in ca.http("/metrics")[1])
-    text = ca.http("/metrics")[1]
-    assert 'meshpki_ca_sent_away{reason="request_late"} 1.0' in text
-    assert 'meshpki_ca_failures{reason="request_late"} 1.0' in text
-    assert "citadel_server_csr_count 1.0" in text
+    for line in (
+        "meshpki_ca_in_flight 0.0",
+        'meshpki_ca_sent_away{reason="request_late"} 1.0',
+        'meshpki_ca_failures{reason="request_late"} 1.0',
+        "citadel_server_csr_count 1.0",
+    ):
+        until(lambda line=line: line in ca.http("/metrics")[1])  # type: ignore[misc]
     until(lambda: tail(ca.config.audit, 1)[0].record.reason == "request_late")
     assert tail(ca.config.audit, 1)[0].record.service_account == "web"
 
 
-def test_a_call_whose_caller_leaves_before_its_request_is_on_record(ca: RunningCa) -> None:
+def test_a_call_whose_caller_leaves_before_its_request_is_on_record(
+    ca: RunningCa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshpki.ca.server.calls.waiting_room.REQUEST_SECONDS", 60.0)
     stop = threading.Event()
     method: grpc.StreamUnaryMultiCallable[bytes, bytes] = ca.client.channel.stream_unary(CREATE_CERTIFICATE)
     metadata = (("authorization", f"Bearer {good_token().decode()}"),)
-    call = method.future(requests_that_never_come(stop), metadata=metadata, timeout=20)
+    call = method.future(requests_that_never_come(stop), metadata=metadata, timeout=60)
     until(lambda: "meshpki_ca_waiting 1.0" in ca.http("/metrics")[1])
     call.cancel()
     until(lambda: "meshpki_ca_waiting 0.0" in ca.http("/metrics")[1])
@@ -264,6 +266,9 @@ def test_pings_are_tolerated_more_often_than_istios_clients_send_them(ca: Runnin
         for number in range(4):
             connection.ping()
             connection.listen(every if number < 3 else 2.0)
+        for _ in range(60):
+            if connection.answered < 4:
+                connection.listen(1.0)
         assert (connection.goaway, connection.ended, connection.answered) == (None, False, 4)
 
 
@@ -394,6 +399,32 @@ class FailingSigner(SlowSigner):
         return super().sign(tbs)
 
 
+def test_a_file_system_that_hangs_under_the_keys_stops_no_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, came, go = FileKeySource._look, threading.Event(), threading.Event()
+
+    def hangs(source: FileKeySource, *args: Any) -> Any:  # Any: as they are
+        came.set()
+        assert go.wait(120)
+        return look(source, *args)
+
+    with running(tmp_path) as ca:
+        assert ca.client.sign(ca.maker.token(now=time.time()))
+        monkeypatch.setattr(FileKeySource, "_look", hangs)
+        try:
+            assert came.wait(30)
+            until = time.monotonic() + 2.5  # the keys were seen just now; then it is noticed; then it is known
+            while time.monotonic() < until:
+                assert ca.client.sign(ca.maker.token(now=time.time()))
+            for _ in range(10):
+                assert ca.client.sign(ca.maker.token(now=time.time()))
+            with pytest.raises(CallFailedError, match="UNAVAILABLE"):  # it may be a key that is in the file
+                ca.client.sign(TokenMaker(kid="new", slot=1).token(now=time.time()))
+        finally:
+            go.set()
+
+
 def test_a_signer_that_is_away(tmp_path: Path) -> None:
     authority = make_authority()
     signer = FailingSigner(authority.signer)
@@ -435,7 +466,7 @@ def peer_leaf(ca: RunningCa) -> x509.Certificate:
     context.set_alpn_protocols(["h2"])
     host, _, port = ca.server.address.rpartition(":")
     with (
-        socket.create_connection((host, int(port)), timeout=10) as plain,
+        socket.create_connection((host, int(port)), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname=SERVER_NAME) as tls,
     ):
         assert tls.version() in {"TLSv1.2", "TLSv1.3"}
@@ -549,14 +580,15 @@ def test_stop_lets_calls_end_and_takes_no_new_ones(tmp_path: Path) -> None:
         stopper = threading.Thread(target=ca.server.stop)
         stopper.start()
         until(lambda: ca.http("/readyz")[0] == 503)
+        until(lambda: not _listens(ca.server.address))  # readiness was the first to go
         late = replace(ca.client, _channel=None)
         with pytest.raises(CallFailedError) as caught:
             late.sign(good_token())
         assert caught.value.code is Code.UNAVAILABLE
         late.close()
         signer.go.set()
-        thread.join(20)
-        stopper.join(20)
+        thread.join(60)
+        stopper.join(60)
         assert len(chains[0]) == 3
         ca.server.stop()
         with pytest.raises(urllib.error.URLError):
@@ -565,6 +597,15 @@ def test_stop_lets_calls_end_and_takes_no_new_ones(tmp_path: Path) -> None:
     last = [line.record for line in tail(ca.config.audit, 2)]
     assert (last[0].serial, last[1].kind) == (f"{serial:x}", "stopped")
     assert verify(ca.config.audit).intact
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=60).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_no_log_line_holds_any_part_of_a_token_or_request(ca: RunningCa, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from meshpki.ca.server.cluster_watch import ClusterWatch, Lookout
 from meshpki.errors import UnavailableError
-from meshpki.tokens.jwks import FileKeySource, HttpsKeySource
+from meshpki.runtime.files import write_atomically
+from meshpki.tokens.jwks import FileKeySource
 from meshpki.tokens.keys import KeySet
 from meshpki.tokens.policy import ClusterPolicy
 from meshpki.tokens.reviewer import TokenReviewer
@@ -22,9 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meshpki.tokens.keys import VerificationKey
-    from meshpki.tokens.trusted_cluster import KeySource
 
-MAKER = TokenMaker()
+MAKER, OTHER = TokenMaker(), TokenMaker(kid="other", slot=1)
 
 
 class Keys:
@@ -144,23 +145,20 @@ def test_a_cluster_that_is_well_from_the_start_is_not_worth_a_word(caplog: pytes
     assert caplog.records == []
 
 
-def test_who_may_wait_for_another_machine(tmp_path: Path) -> None:
-    file = FileKeySource(tmp_path / "jwks.json")
-    https = HttpsKeySource("https://keys.example/jwks", tmp_path / "ca.pem")
-    reviewer = TokenReviewer(FakeApi(confirming(policy("prod"))), policy("prod"))
-    ways: list[tuple[KeySource | None, TokenReviewer | None]]
-    ways = [(file, None), (https, None), (file, reviewer), (None, reviewer)]
-    assert [watch(TrustedCluster(policy("prod"), *way)).waits for way in ways] == [False, True, True, True]
-
-
-def test_what_is_on_this_machine_is_looked_at_here(tmp_path: Path) -> None:
-    (tmp_path / "jwks.json").write_bytes(MAKER.jwks())
-    lookout = Lookout([TrustedCluster(policy("prod"), FileKeySource(tmp_path / "jwks.json"))])
+def test_a_file_of_keys_is_looked_at_all_along_so_that_no_call_has_to(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_bytes(MAKER.jwks())
+    keys = FileKeySource(path)
+    lookout = Lookout([TrustedCluster(policy("prod"), keys)])
+    assert not keys.at_once(None, time.time())
     lookout.start()
-    assert [each.ready for each in lookout.clusters] == [False]
-    lookout.look_here()
-    assert [each.ready for each in lookout.clusters] == [True]
-    lookout.stop()
+    try:
+        until(lambda: keys.at_once(None, time.time()))
+        assert [each.ready for each in lookout.clusters] == [True]
+        write_atomically(path, OTHER.jwks())
+        until(lambda: keys.at_once(OTHER.kid, time.time()))
+    finally:
+        lookout.stop()
 
 
 class Hanging(Keys):
@@ -171,7 +169,7 @@ class Hanging(Keys):
         self._came, self._go = came, go
 
     def keys(self, kid: str | None, now: float) -> Sequence[VerificationKey]:
-        self._came.wait(30)
+        self._came.wait(60)
         self._go.wait(60)
         return super().keys(kid, now)
 
@@ -181,7 +179,7 @@ def test_clusters_that_hang_are_asked_at_once_and_the_end_waits_for_none_of_them
     clusters = [TrustedCluster(policy(f"c{number}"), Hanging(came, go)) for number in range(5)]
     lookout = Lookout(clusters, lambda: NOW)
     lookout.start()
-    came.wait(30)  # all five are under way
+    came.wait(60)  # all five are under way
     lookout.end()
     lookout.stop()
     assert [each.ready for each in lookout.clusters] == [False] * 5, "none of them has answered"
@@ -191,7 +189,7 @@ def test_clusters_that_hang_are_asked_at_once_and_the_end_waits_for_none_of_them
 
 def until(condition: Callable[[], bool]) -> None:
     waiting = threading.Event()
-    for _ in range(3000):
+    for _ in range(6000):
         if condition():
             return
         waiting.wait(0.01)

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
@@ -19,6 +20,7 @@ from meshpki.ca.config_clusters import ApiServerSettings, Authentication, Cluste
 from meshpki.ca.server.ca_server import CaServer
 from meshpki.ca.server.clusters import open_clusters, review_terms
 from meshpki.errors import MeshpkiError, UsageError
+from meshpki.tokens.reviewer import ReviewTerms
 from support.ca_server import CallFailedError, make_config, running
 from support.fake_api_server import Kubernetes, confirm
 from support.jwks_server import serving
@@ -37,6 +39,14 @@ MAKER = TokenMaker()
 GONE = "[invalid bearer token, service account token has been invalidated]"
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer of an API server that is well is given up, however slow the machine."""
+    terms = partial(ReviewTerms, timeout_seconds=60.0, patience_seconds=60.0)
+    monkeypatch.setattr("meshpki.ca.server.clusters.ReviewTerms", terms)
+    monkeypatch.setattr("meshpki.tokens.jwks_api_server.TIMEOUT_SECONDS", 60.0)
+
+
 @pytest.fixture
 def kubernetes(tmp_path: Path) -> Iterator[Kubernetes]:
     directory = tmp_path / "kubernetes"
@@ -53,7 +63,7 @@ def good_token(**changes: object) -> bytes:
 
 def until(condition: Callable[[], bool]) -> None:
     waiting = threading.Event()
-    for _ in range(2000):
+    for _ in range(6000):
         if condition():
             return
         waiting.wait(0.01)
@@ -173,10 +183,14 @@ def test_bounds_leave_places_to_others(
 
 
 def test_a_ca_starts_while_the_api_server_is_away(tmp_path: Path, kubernetes: Kubernetes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    away = replace(kubernetes.settings, url=f"https://127.0.0.1:{port}")
-    settings = cluster(kubernetes, Authentication.TOKENREVIEW, api_server=away)
+    with socket.socket() as nobody:  # nor does anybody else come to listen there
+        nobody.bind(("127.0.0.1", 0))
+        away = replace(kubernetes.settings, url=f"https://127.0.0.1:{nobody.getsockname()[1]}")
+        settings = cluster(kubernetes, Authentication.TOKENREVIEW, api_server=away)
+        _starts_without_it(tmp_path, settings)
+
+
+def _starts_without_it(tmp_path: Path, settings: ClusterSettings) -> None:
     with running(tmp_path, clusters=(settings,)) as ca:
         until(lambda: ca.http("/readyz") == (503, "reviews: cluster prod: the API server does not answer\n"))
         assert refused_with(ca, good_token()) == (Code.UNAVAILABLE, "review_unavailable")
@@ -308,9 +322,10 @@ def test_after_the_end_of_a_ca_no_fetch_of_keys_is_told(
     """Its thread lives on until the address answers or its time is over: of a CA that is gone, nobody cares."""
     asked, going_on = threading.Event(), threading.Event()
 
-    def hang(_: Handler) -> None:
+    def hang(handler: Handler) -> None:
         asked.set()
         going_on.wait(60)
+        handler.close_connection = True
 
     kubernetes.server.behaviour = hang
     settings = cluster(kubernetes, Authentication.JWKS)

@@ -78,6 +78,9 @@ def rig(
     request: pytest.FixtureRequest, tmp_path: Path, kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Rig]:
     monkeypatch.setattr("meshpki.ca.server.clusters.ReviewTerms", PATIENT)
+    monkeypatch.setattr("meshpki.tokens.jwks_api_server.TIMEOUT_SECONDS", 60.0)
+    for bound in ("LATE_SECONDS", "REQUEST_SECONDS"):  # sixty callers share an account and this process
+        monkeypatch.setattr(f"meshpki.ca.server.calls.waiting_room.{bound}", 60.0)
     how, kubernetes.hanging = request.param
     jwks = JwksSettings(api_server=True)
     if KEYS not in kubernetes.hanging:
@@ -94,7 +97,7 @@ def rig(
 
 def until(condition: Callable[[], bool]) -> None:
     waiting = threading.Event()
-    for _ in range(3000):
+    for _ in range(6000):
         if condition():
             return
         waiting.wait(0.01)

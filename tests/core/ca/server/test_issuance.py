@@ -82,7 +82,7 @@ def run(issuance: Issuance, one: Order) -> bytes:
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.002)
@@ -221,7 +221,7 @@ class Remote:
             self.calls += 1
             number = self.calls
         if number in self.slow:
-            assert self.go.wait(20)
+            assert self.go.wait(60)
         if number in self.away:
             raise UnavailableError("the key store is away")
         return self._inner.sign(tbs)
@@ -242,7 +242,7 @@ def test_a_signer_that_is_slow_holds_nobody_else(authority: TestAuthority, audit
     assert run(issuance, order(4, authority))
     assert not answers
     remote.go.set()
-    late.join(20)
+    late.join(60)
     assert name_in(answers[0]).endswith("web-1")
     assert issued_accounts(audit._writer.path) == ["web-2", "web-4", "web-1"]
 

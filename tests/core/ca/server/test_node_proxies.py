@@ -46,7 +46,7 @@ class Pods:
         self.asked.append((namespace, name))
         self.came.set()
         if self.wait is not None:
-            assert self.wait.wait(10)
+            assert self.wait.wait(60)
         if self.error is not None:
             raise self.error
         return PROXY_POD if (namespace, name) == ("istio-system", "ztunnel-x") else None
@@ -144,7 +144,7 @@ def test_a_cluster_that_hangs_holds_up_no_other() -> None:
         assert served.grant(caller("west"), REQUESTED) == REQUESTED
     release.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert ends == [REQUESTED, REQUESTED]
     assert served.grant(caller(), REQUESTED) == REQUESTED
 
@@ -179,17 +179,17 @@ def test_who_may_come_in_waits_for_a_turn_for_a_while_only() -> None:
     served = proxies(pods, turns(1, 1, patience=0.02))
     first = threading.Thread(target=served.grant, args=(caller(), REQUESTED))
     first.start()
-    assert pods.came.wait(30)
+    assert pods.came.wait(60)
     with pytest.raises(UnavailableError, match="as many calls"):
         served.grant(caller(), REQUESTED)
     release.set()
-    first.join(30)
+    first.join(60)
     assert served.grant(caller(), REQUESTED) == REQUESTED
 
 
 def until(condition: Callable[[], bool]) -> None:
     waiting = threading.Event()
-    for _ in range(3000):
+    for _ in range(6000):
         if condition():
             return
         waiting.wait(0.01)

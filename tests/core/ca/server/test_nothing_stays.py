@@ -110,20 +110,20 @@ def bad_request(ca: RunningCa) -> None:
 def no_request(ca: RunningCa) -> None:
     method: grpc.StreamUnaryMultiCallable[bytes, bytes] = ca.client.channel.stream_unary(CREATE_CERTIFICATE)
     with pytest.raises(grpc.RpcError) as caught:
-        method(iter(()), metadata=bearer(ca), timeout=20)
+        method(iter(()), metadata=bearer(ca), timeout=60)
     assert "request_missing" in str(caught.value)
 
 
 def never(stop: threading.Event) -> Iterator[bytes]:
-    stop.wait(30)
+    stop.wait(60)
     yield from ()
 
 
 def left_before_its_request(ca: RunningCa) -> None:
     stop = threading.Event()
     method: grpc.StreamUnaryMultiCallable[bytes, bytes] = ca.client.channel.stream_unary(CREATE_CERTIFICATE)
-    call = method.future(never(stop), metadata=bearer(ca), timeout=30)
-    until(calls)
+    call = method.future(never(stop), metadata=bearer(ca), timeout=60)
+    until(lambda: calls() or call.done())  # it may have been sent away before anybody looked
     call.cancel()
     stop.set()
 
@@ -184,7 +184,7 @@ def health(ca: RunningCa) -> None:
 def watch(ca: RunningCa) -> None:
     method: grpc.UnaryStreamMultiCallable[bytes, bytes] = ca.client.channel.unary_stream(HEALTH_WATCH)
     with pytest.raises(grpc.RpcError):
-        next(method(b"\xff", timeout=20))
+        next(method(b"\xff", timeout=60))
     call = method(b"", timeout=60)
     next(call)
     call.cancel()
@@ -347,8 +347,8 @@ def test_a_handler_that_leaves_cycles_behind_kills_no_connection() -> None:
             unary: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/a/leak")
             stream: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream("/a/leaks")
             for _ in range(500):
-                assert unary(b"", timeout=30) == b"answer"
-                assert list(stream(b"", timeout=30)) == [b"answer"]
+                assert unary(b"", timeout=60) == b"answer"
+                assert list(stream(b"", timeout=60)) == [b"answer"]
         process.stdin.close()
 
 

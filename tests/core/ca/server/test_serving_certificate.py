@@ -159,7 +159,7 @@ def test_threads_that_come_together_get_one_pair(authority: TestAuthority) -> No
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len({each.serial for each in found}) == 1
     assert len(found) == 8
     assert signer.calls == before + 1

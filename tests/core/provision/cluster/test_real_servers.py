@@ -27,7 +27,9 @@ from meshpki_cli.documents import as_json
 from support.command_line import invoke
 from support.doc_pages import ROOT
 from support.kube.everything import everything
+from support.kube.objects import service_account
 from support.kube.plugin import ISSUERS, OLD_ISSUER
+from support.kube.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,6 +192,8 @@ def test_a_quota_that_leaves_no_account(age: str, request: pytest.FixtureRequest
     server.create(path, quota)
     # What its controller would write.
     server._done("PUT", f"{path}/q/status", {**quota, "status": {"hard": none, "used": none}})
+    accounts = "/api/v1/namespaces/full/serviceaccounts?dryRun=All"
+    until(lambda: server.request("POST", accounts, service_account("more"))[0] == 403, "it goes by the quota")
     found = look(server, Question(namespace="full"))
     assert found[Rung.TOKEN].reason is Reason.NOT_ADMITTED
     assert "exceeded quota: q" in found[Rung.TOKEN].seen

@@ -50,7 +50,7 @@ def verdicts(report: VerifyReport) -> dict[str, str]:
 def test_a_ca_that_goes_by_keys(server: ApiServer, tmp_path: Path) -> None:
     told: list[str] = []
     with proofs.ca_for(tmp_path, proofs.cluster_settings(server, tmp_path)) as ca, proofs.token_controller(server):
-        report = proofs.proven(server, ca, legacy_seconds=20.0, progress=told.append)
+        report = proofs.proven(server, ca, legacy_seconds=60.0, progress=told.append)
     assert report.passed, report.failed
     assert verdicts(report) == {
         "the probe default/meshpki-verify stands": "passed",
@@ -234,7 +234,7 @@ def test_no_part_of_a_token_is_in_the_report(kube_137: ApiServer, tmp_path: Path
         return sign_once(endpoint, token, csr, ttl)
 
     with proofs.ca_for(tmp_path, proofs.cluster_settings(kube_137, tmp_path)) as ca, proofs.token_controller(kube_137):
-        text = repr(proofs.proven(kube_137, ca, sign=spy, legacy_seconds=20.0))
+        text = repr(proofs.proven(kube_137, ca, sign=spy, legacy_seconds=60.0))
     tokens = [token for token in seen if token.count(".") == 2]
     assert len(tokens) == 6
     for token in tokens:

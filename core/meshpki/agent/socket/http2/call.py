@@ -6,9 +6,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from meshpki.agent.socket.http2.limits import STREAM_WINDOW
 from meshpki.agent.socket.http2.messages import framed
 
 if TYPE_CHECKING:
+    from meshpki.agent.socket.http2.allowance import Allowance
     from meshpki.agent.socket.http2.protocol import ClientConnection
 
 log = logging.getLogger(__name__)
@@ -21,21 +23,30 @@ INTERNAL: Final = 13
 class Http2Call:
     """Reads and writes one stream. One reader and one writer at a time."""
 
-    __slots__ = ("_connection", "_expired", "_moved", "_task", "deadline", "stream")
+    __slots__ = ("_connection", "_expired", "_moved", "_task", "allowance", "deadline", "stream")
 
     def __init__(self, connection: ClientConnection, stream: int) -> None:
         self._connection = connection
         self._moved: asyncio.Future[None] | None = None
         self.stream = stream
+        self.allowance: Allowance | None = None
+        """Its client's, once somebody knows who that is; before, nothing is read."""
         self._task: asyncio.Task[tuple[int, str]] | None = None
         self.deadline: asyncio.TimerHandle | None = None
         self._expired = False
 
     async def read(self) -> bytes | None:
         """Wait for the next message; None when there is to be no other. Raises MessageRefusedError."""
-        core = self._connection.core
-        while (message := core.read(self.stream)) is None and not core.is_ended(self.stream):
-            await self._next_bytes()
+        core, held = self._connection.core, 0
+        try:
+            while (message := core.read(self.stream)) is None and not core.is_ended(self.stream):
+                if self.allowance is not None and not held and (size := core.awaited(self.stream)) > STREAM_WINDOW:
+                    self.allowance.take(size)
+                    held = size
+                await self._next_bytes()
+        finally:
+            if self.allowance is not None:
+                self.allowance.give(held)
         self._connection.flush()
         return message
 

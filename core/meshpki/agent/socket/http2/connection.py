@@ -101,6 +101,11 @@ class Connection:
             self._budget.earn(EARNED)
         return message
 
+    def awaited(self, stream: int) -> int:
+        """Give the length of the message that a call waits for; -1 while that is not known."""
+        one = self._streams.get(stream)
+        return -1 if one is None else one.awaited()
+
     def skip(self, stream: int) -> bool:
         """Pass over a call's next message, holding none of it; True when no more of it is to come."""
         one = self._streams.get(stream)

@@ -21,6 +21,8 @@ class Limits:
     """Of a call's headers as they come. Between the two the call is refused, beyond this the connection."""
     unread: int = 4 * STREAM_WINDOW
     """Of all streams of a connection together: four that nobody reads hold up the others."""
+    large: int = 4 * 1024 * 1024
+    """Of all messages of one client together that are longer than a window, have begun and are not whole yet."""
     streams: int = 1000
     """Open at one time on a connection."""
     greeting: float = 10.0

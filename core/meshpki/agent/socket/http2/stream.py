@@ -41,6 +41,10 @@ class Stream:
             raise MessageRefusedError(Refusal.MALFORMED, "the call ends inside of a message")
         return message
 
+    def awaited(self) -> int:
+        """Give the length of the message that has begun, with its prefix; -1 while that is not known."""
+        return messages.size_of(self._buffer)
+
     def skip(self) -> bool:
         """Pass over the next message, holding none of it; True when no more of it is to come."""
         if self._left < 0:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _Item = TypeVar("_Item")
 GATHER_FROM: Final = 3
@@ -31,6 +34,11 @@ class Gathering(Generic[_Item]):
             self._until = now + self._seconds
         self._items.append(item)
 
+    def nearly_full(self) -> bool:
+        """Whether somebody is there, and with one more as many as may be."""
+        there = len(self._items)
+        return there > 0 and there + 1 >= self.most
+
     def patience(self, now: float) -> float | None:
         """Seconds to wait for what happens next: none where only what has happened counts; None: there is nobody."""
         if not self._items:
@@ -43,9 +51,13 @@ class Gathering(Generic[_Item]):
         return there > 0 and (there >= self.most or now >= self._until or (nothing_more and self._complete()))
 
     def take(self) -> list[_Item]:
-        """Those that are there, in the order in which they came."""
-        items, self._items = self._items, []
+        """Those that are there, as many as may be, in the order in which they came."""
+        items, self._items = self._items[: self.most], self._items[self.most :]
         return items
+
+    def put_back(self, items: Iterable[_Item]) -> None:
+        """Some that were taken are the first again."""
+        self._items[:0] = items
 
     def _complete(self) -> bool:
         return self.wanted < GATHER_FROM or len(self._items) >= self.wanted

@@ -48,12 +48,13 @@ class CompletionQueue:
 class CoreServer:
     """One server: its ports, and whatever is called on them. Safe for threads."""
 
-    __slots__ = ("_lock", "_queue", "_server", "_stopping")
+    __slots__ = ("_lock", "_queue", "_server", "_started", "_stopping")
 
     def __init__(self, queue: CompletionQueue, options: Sequence[Option]) -> None:
         # What ends a server may be told of before the call that ends it has come back in its own thread: without the
         # lock the one would free what the other still uses.
         self._lock = threading.Lock()
+        self._started = False
         self._stopping = False
         self._queue = queue.core
         self._server = cygrpc.Server(tuple(options), False)  # False: without xDS
@@ -68,7 +69,9 @@ class CoreServer:
 
     def start(self) -> None:
         """Take calls; each has to be asked for by `accept`."""
-        self._server.start()
+        with self._lock:
+            self._started = True
+            self._server.start()
 
     def accept(self, tag: Tag) -> None:
         """Have the next call told to `tag`, if there is to be one: see `call_of`."""
@@ -77,9 +80,12 @@ class CoreServer:
                 self._server.request_call(self._queue, self._queue, tag)
 
     def shut_down(self, tag: Tag) -> None:
-        """Take no new calls; `tag` hears of it when those under way have ended."""
+        """Take no new calls; `tag` hears of it when those under way have ended. Whether it was started or not."""
         with self._lock:
             self._stopping = True
+            if not self._started:  # gRPC's core lets go of no port before: it would end the process
+                self._started = True
+                self._server.start()
             self._server.shutdown(self._queue, tag)
 
     def cancel_all_calls(self) -> None:
@@ -88,7 +94,7 @@ class CoreServer:
             self._server.cancel_all_calls()
 
     def destroy(self) -> None:
-        """Let go of everything; after `shut_down` has told so."""
+        """Let go of everything; after `shut_down` has told so, or if there is no port."""
         with self._lock:
             self._server.destroy()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from meshpki.ca.server.calls.endings import ending
 from meshpki.ca.server.calls.grpc_core import CoreStream, message_of, was_cancelled
-from meshpki.ca.server.calls.methods import BatchMethod, StreamMethod
+from meshpki.ca.server.calls.methods import BatchMethod, Method, StreamMethod
 from meshpki.ca.server.calls.stream import Stream
 from meshpki.ca.server.calls.waiting_room import CALLER_LEFT, REQUEST_MISSING, without_request
 from meshpki.errors import WouldWaitError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshpki.ca.server.calls.grpc_core import CoreCall, Event
+    from meshpki.ca.server.calls.lanes import Lane
     from meshpki.ca.server.calls.method_table import Row
     from meshpki.ca.server.calls.methods import Call, CallRefusedError, Job, Work
 
@@ -62,13 +63,23 @@ class InboundCall:
         """Whether its request is to be worked on with others."""
         return isinstance(self._method, BatchMethod)
 
-    def expect(self, since: float | None = None) -> None:
-        """Have its request come. `since`: see `WaitingRoom.enter`."""
+    def makes_place_in(self, lane: Lane) -> bool:
+        """Whether it leaves its place there as soon as its request is here."""
+        return self._lane is lane and isinstance(self._method, Method)
+
+    def expect(self, since: float | None = None) -> bool:
+        """Have its request come. `since` and the answer: see `WaitingRoom.enter`."""
         try:
-            self._lane.room.enter(self, since)
+            at_risk = self._lane.room.enter(self, since)
             self._core.receive(self._received)
         except BaseException as error:  # noqa: BLE001  # every one becomes a status
             self.fail(error)
+            return False
+        return at_risk
+
+    def waits(self) -> bool:
+        """Whether its request has not come yet, and is waited for."""
+        return self._lane.room.holds(self)
 
     def turn_away(self, refused: CallRefusedError) -> None:
         """End it: there is no place."""

@@ -41,16 +41,25 @@ class Listener:
     """Listens from construction on, takes calls from `start` to `stop`."""
 
     def __init__(
-        self, door: Door, table: MethodTable, queue: CompletionQueue, take: Callable[[CoreCall, str, Metadata], object]
+        self,
+        door: Door,
+        table: MethodTable,
+        queue: CompletionQueue,
+        take: Callable[[CoreCall, str, Metadata], object],
+        go_on: Callable[[Listener], object],
     ) -> None:
-        """`take` has each call, in the queue's thread. Raises MachineError."""
+        """`take` has each call, and before it `go_on` sees to it that `accept` is called again: as soon as there is
+        room for one more. Both in the queue's thread. Raises MachineError.
+        """
         self.table = table
         self.ended = False
         """Whether it was stopped, and nothing is left of its calls."""
         self._take = take
+        self._go_on = go_on
         self._server = CoreServer(queue, (*OPTIONS, connections(door.connections)))
         port = self._server.listen(door.at, door.credentials)
         if not port:
+            self._server.destroy()
             raise MachineError(
                 f"could not listen on {door.at}",
                 wanted="an address of this machine with a free port",
@@ -62,6 +71,10 @@ class Listener:
     def start(self) -> None:
         """Take calls from now on."""
         self._server.start()
+        self.accept()
+
+    def accept(self) -> None:
+        """Take one more call."""
         self._server.accept(self._called)
 
     def stop(self) -> None:
@@ -73,7 +86,7 @@ class Listener:
         self._server.cancel_all_calls()
 
     def _called(self, event: Event) -> None:
-        self._server.accept(self._called)
+        self._go_on(self)
         found = call_of(event)
         if found is not None:
             self._take(CoreCall(event), *found)

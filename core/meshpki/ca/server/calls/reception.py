@@ -22,12 +22,13 @@ from meshpki.ca.server.calls.batches import Batches
 from meshpki.ca.server.calls.endings import forget
 from meshpki.ca.server.calls.gathering import Gathering
 from meshpki.ca.server.calls.grpc_core import CompletionQueue
+from meshpki.ca.server.calls.hearing import Hearing
 from meshpki.ca.server.calls.inbound import InboundCall
 from meshpki.ca.server.calls.listener import Listener
 from meshpki.ca.server.calls.methods import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from meshpki.ca.server.calls.grpc_core import CoreCall, Event, Metadata
     from meshpki.ca.server.calls.listener import Door
@@ -67,6 +68,8 @@ class Reception:
         self._numbers = itertools.count(1)
         self._live: set[object] = set()
         self._calls: Gathering[tuple[InboundCall, Row]] = Gathering(CALLS_SECONDS, MOST_IN_A_ROW)
+        self._hearing = Hearing()
+        self._paused: list[Listener] = []
         self._requests: Gathering[Gathered] = Gathering(REQUESTS_SECONDS)
         self._batches = Batches(self._work)
         self._thread = threading.Thread(target=self._run, name="reception", daemon=True)
@@ -74,7 +77,7 @@ class Reception:
 
     def listen(self, door: Door, table: MethodTable) -> str:
         """Bind a port for a table, and return the address with the port that it got. Raises MachineError."""
-        listener = Listener(door, table, self._queue, partial(self._take, table))
+        listener = Listener(door, table, self._queue, partial(self._take, table), self._next)
         self._listeners.append(listener)
         self._calls.most = max(1, min(self._calls.most, *(lane.places.most // 4 for lane in table.lanes)))
         return listener.address
@@ -93,11 +96,14 @@ class Reception:
     def stop(self) -> None:
         """Take no new calls, and return when those under way have ended, which they must within DRAIN_SECONDS.
 
+        If it was never started, there are none: the ports are let go.
         What waits for somebody for longer is left to itself: the threads keep nobody from ending the process.
         """
         self._closing = True  # first: the last thing that happens may have happened when a listener's `stop` returns
         for listener in self._listeners:
             listener.stop()
+        if self._thread.ident is None:  # it hears when the ports are closed, and ends
+            self._thread.start()
         self._thread.join(DRAIN_SECONDS)
         if self._thread.is_alive():
             for listener in self._listeners:
@@ -105,6 +111,18 @@ class Reception:
             self._thread.join(CANCELLED_SECONDS)
         if self._thread.is_alive():
             _LOG.warning("calls are left under way", extra={"calls": len(self._live)})
+
+    def _next(self, listener: Listener) -> None:
+        """Have it take another call beside the one that it has: now, or when those that wait have been judged."""
+        if self._calls.nearly_full():
+            self._paused.append(listener)
+        else:
+            listener.accept()
+
+    def _go_on(self) -> None:
+        paused, self._paused = self._paused, []
+        for listener in paused:
+            listener.accept()
 
     def _take(self, table: MethodTable, core: CoreCall, path: str, metadata: Metadata) -> None:
         """Have a call judged with others of the same moment, or say why not. In the queue's thread."""
@@ -124,7 +142,8 @@ class Reception:
         self._calls.add((inbound, row), time.monotonic())
 
     def _judge(self, calls: list[tuple[InboundCall, Row]]) -> None:
-        """All of them, and then take the requests of those who may.
+        """All of them, and then take the requests of those who may; or as many as there are places, if those come back
+        as soon as their requests are heard.
 
         Of the row nothing is left in this frame: whoever keeps a frame of Python keeps those that called it, so that a
         cycle which an error leaves behind one call would keep all of the row until it is found.
@@ -132,12 +151,16 @@ class Reception:
         waiting, granted = deque(calls), deque[InboundCall]()
         calls.clear()
         self._calls.wanted = len(waiting)
-        while waiting:
+        self._go_on()
+        while waiting and not _gets_a_place_after(granted, waiting[0][1]):
             self._admit_to(granted, *waiting.popleft())
+        self._calls.put_back(waiting)
+        crowded = bool(waiting)
+        waiting.clear()
         self._requests.wanted = sum(inbound.batched for inbound in granted)
         now = time.monotonic()
         while granted:
-            _expect(granted.popleft(), now)
+            _expect(granted.popleft(), now, self._hearing, crowded=crowded)
 
     def _admit_to(self, granted: deque[InboundCall], inbound: InboundCall, row: Row) -> None:
         if _outlived(inbound, _BEGINS, self._admit, inbound, row):
@@ -176,7 +199,8 @@ class Reception:
             if event is not None:
                 _hear(event)
             now = time.monotonic()
-            if self._calls.due(now, nothing_more=event is None):
+            heard = self._hearing.over(nothing_more=event is None)
+            if heard and self._calls.due(now, nothing_more=event is None):
                 self._judge(self._calls.take())
             if self._requests.due(now, nothing_more=event is None):
                 self._batches.put(*self._requests.take())
@@ -188,8 +212,8 @@ class Reception:
     def _patience(self, now: float) -> float | None:
         """How long to wait for what happens next."""
         most = IDLE_SECONDS if self._closing else None
-        for gathering in (self._calls, self._requests):
-            patience = gathering.patience(now)
+        heard = self._hearing.patience()
+        for patience in (self._calls.patience(now) if heard is None else heard, self._requests.patience(now)):
             if patience is not None and (most is None or patience < most):
                 most = patience
         return most
@@ -213,8 +237,14 @@ def _hear(event: Event) -> None:
         _LOG.exception("what happened to a call met an error of ours")
 
 
-def _expect(inbound: InboundCall, since: float) -> None:
-    _outlived(inbound, _BEGINS, inbound.expect, since)
+def _gets_a_place_after(granted: Iterable[InboundCall], row: Row) -> bool:
+    """Whether there is none now, and will be one when those have been heard."""
+    return row.lane.places.full() and any(each.makes_place_in(row.lane) for each in granted)
+
+
+def _expect(inbound: InboundCall, since: float, hearing: Hearing, *, crowded: bool) -> None:
+    if _outlived(inbound, _BEGINS, inbound.expect, since) or crowded:
+        hearing.add(inbound)
 
 
 def _outlived(

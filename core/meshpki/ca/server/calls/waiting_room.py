@@ -68,14 +68,23 @@ class WaitingRoom:
         """How many wait."""
         return len(self._waits)
 
-    def enter(self, call: Waits, since: float | None = None) -> None:
-        """Begin to wait; `since` the same moment as others that were judged in a row with it."""
+    def holds(self, call: Waits) -> bool:
+        """Whether it waits, and was not sent away."""
+        return call in self._waits and call.sent_away is None
+
+    def enter(self, call: Waits, since: float | None = None) -> bool:
+        """Begin to wait; `since` the same moment as others that were judged in a row with it.
+
+        Returns whether calls of another row may cost it its place before it is late: then let it be heard before them.
+        """
         call.since = now = self._clock() if since is None else since
         self._waits[call] = None
         if len(self._waits) > self._most:
             self._make_room(now)
-        if self._patience:
-            self._make_room_for_one_of_the_late(call, now)
+        if self._patience and self._lost(call, now):
+            self._make_room_for_one_of_the_late(call)
+            return True
+        return self._grace < LATE_SECONDS and len(self._waits) > self._most // 2  # a row is half as many at most
 
     def leave(self, call: Waits) -> None:
         """End the wait: from now on nobody sends it away."""
@@ -87,6 +96,11 @@ class WaitingRoom:
         now = self._clock()
         if now - call.since > LEFT_SECONDS:
             self._note(call, now)
+
+    def forgive(self, seconds: float) -> None:
+        """So long this process stood still: requests may have come that nobody could take, so no caller was late."""
+        for call in list(self._waits):
+            call.since += seconds
 
     def look(self, now: float) -> None:
         """Send away whoever keeps us waiting too long or too often. Call it some times a second."""
@@ -109,13 +123,12 @@ class WaitingRoom:
             if now - call.since > self._grace:
                 self._send_away(call, REQUEST_LATE)
 
-    def _make_room_for_one_of_the_late(self, call: Waits, now: float) -> None:
-        if self._lost(call, now):
-            account = self._of(call)
-            theirs = [each for each in list(self._waits) if each.sent_away is None and self._of(each) == account]
-            for each in theirs[:-MOST_OF_THE_LATE]:
-                if each.since != call.since:  # of its own row, no request can have been heard yet
-                    self._send_away(each, CALLER_LATE)
+    def _make_room_for_one_of_the_late(self, call: Waits) -> None:
+        account = self._of(call)
+        theirs = [each for each in list(self._waits) if each.sent_away is None and self._of(each) == account]
+        for each in theirs[:-MOST_OF_THE_LATE]:
+            if each.since != call.since:  # of its own row, no request can have been heard yet
+                self._send_away(each, CALLER_LATE)
 
     def _note(self, call: Waits, now: float) -> None:
         if self._account is not None and not call.noted:

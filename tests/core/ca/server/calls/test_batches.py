@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.002)
@@ -36,7 +36,7 @@ class Work:
         self.batches.append(list(items))
         self.threads.add(threading.get_ident())
         self.began.set()
-        assert self.go.wait(20)
+        assert self.go.wait(60)
         if "broken" in items:
             raise ZeroDivisionError
         if "ended" in items:
@@ -48,7 +48,7 @@ def test_those_who_come_meanwhile_share_the_next_batch_in_the_order_of_arrival()
     batches: Batches[object] = Batches(work)
     batches.start()
     batches.put(0, 1)
-    assert work.began.wait(20)
+    assert work.began.wait(60)
     for items in ((5,), (3, 8), (1,)):
         batches.put(*items)
     work.go.set()
@@ -114,7 +114,7 @@ def test_many_threads_bring_what_they_have_and_all_of_it_is_worked_on_once() -> 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     batches.stop()
     until(lambda: not batches._thread.is_alive())
     done = [item for batch in work.batches for item in batch if isinstance(item, int)]

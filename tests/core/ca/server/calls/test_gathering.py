@@ -89,3 +89,24 @@ def test_whatever_happens_all_come_in_order_and_none_waits_longer_than_it_may_or
             taken += batch
             one.wanted = len(batch)
     assert taken + one.take() == added
+
+
+def test_no_more_are_taken_than_may_be_and_those_that_are_put_back_are_the_first_again() -> None:
+    one: Gathering[int] = Gathering(SECONDS, 2)
+    for number in range(3):
+        assert one.nearly_full() is (number > 0)
+        one.add(number, 0.0)
+    assert one.take() == [0, 1]
+    one.put_back([1])
+    assert one.nearly_full()
+    assert one.due(0.0, nothing_more=False)
+    assert one.take() == [1, 2]
+    assert one.take() == []
+
+
+def test_it_is_never_nearly_full_with_nobody_there() -> None:
+    """Whoever waits until there is room for more would wait for nobody."""
+    one: Gathering[int] = Gathering(SECONDS, 1)
+    assert not one.nearly_full()
+    one.add(1, 0.0)
+    assert one.nearly_full()

@@ -32,7 +32,7 @@ class Loop:
     def tag(self, name: str) -> Callable[[Event], object]:
         return lambda event: self.told.append((name, event))
 
-    def step(self, seconds: float = 20.0) -> tuple[str, Event]:
+    def step(self, seconds: float = 60.0) -> tuple[str, Event]:
         event = self.queue.next(seconds)
         assert event is not None
         event.tag(event)
@@ -80,7 +80,7 @@ def test_no_time_to_wait_is_none_at_all(loop: Loop) -> None:
 def test_a_call_its_request_and_its_end(loop: Loop, channel: grpc.Channel) -> None:
     method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PATH)
     loop.server.accept(loop.tag("call"))
-    pending = method.future(b"request", metadata=(("who", "me"),), timeout=30)
+    pending = method.future(b"request", metadata=(("who", "me"),), timeout=60)
     name, event = loop.step()
     assert name == "call"
     found = call_of(event)
@@ -95,7 +95,7 @@ def test_a_call_its_request_and_its_end(loop: Loop, channel: grpc.Channel) -> No
     assert (name, message_of(event)) == ("request", b"request")
     call.answer(b"answer", loop.tag("answered"))
     assert loop.step()[0] == "answered"
-    assert pending.result(30) == b"answer"
+    assert pending.result(60) == b"answer"
 
 
 def test_whoever_waits_for_a_call_hears_when_there_will_be_none() -> None:
@@ -126,7 +126,7 @@ def test_a_server_is_freed_only_when_what_ends_it_has_returned() -> None:
         thread = threading.Thread(target=freeing)
         thread.start()
         loop.server.shut_down(loop.tag("end"))
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 

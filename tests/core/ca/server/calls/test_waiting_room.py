@@ -51,11 +51,12 @@ class Waits:
         account = cast("Callable[[object], Hashable]", lambda caller: str(caller).partition("-")[0])
         self.room = WaitingRoom(most, self.said.append, account=account, clock=lambda: self.now, **terms)
 
-    def begin(self, name: str) -> None:
-        """A call that waits, on the account that its name begins with."""
+    def begin(self, name: str) -> bool:
+        """A call that waits, on the account that its name begins with; whether the next ones may cost it its place."""
         self.calls[name] = Waiting(name)
-        self.room.enter(self.calls[name])
+        at_risk = self.room.enter(self.calls[name])
         self._let_go()
+        return at_risk
 
     def request(self, name: str) -> bool:
         """Its request comes; whether it was still waited for."""
@@ -208,6 +209,27 @@ def test_nobody_has_to_go_for_one_of_his_own_row() -> None:
     waits.begin("a-second")
     assert waits.gone(*first) == ["caller_late"] * (16 + 1 - MOST_OF_THE_LATE) + [""] * (MOST_OF_THE_LATE - 1)
     assert waits.request("a-second")
+
+
+def test_it_says_whom_the_next_row_may_cost_their_places() -> None:
+    waits = Waits(1000)
+    assert {waits.begin(f"a-{number}") for number in range(100)} == {False}
+    for _ in range(int(OFTEN) + 1):
+        waits.room._patience.note("b", waits.now)
+    assert [waits.begin("a-next"), waits.begin("b-1"), waits.begin("c-1")] == [False, True, False]
+    without_grace = Waits(32, grace=0.0)
+    assert [without_grace.begin(f"a-{number}") for number in range(20)] == [False] * 16 + [True] * 4
+
+
+def test_it_holds_whoever_waits_and_was_not_sent_away() -> None:
+    waits = Waits(1, grace=0.0)
+    waits.begin("a-1")
+    assert waits.room.holds(waits.calls["a-1"])
+    waits.now += 0.001
+    waits.begin("a-2")
+    assert [waits.room.holds(waits.calls[name]) for name in ("a-1", "a-2")] == [False, True]
+    waits.request("a-2")
+    assert not waits.room.holds(waits.calls["a-2"])
 
 
 def test_after_a_while_he_is_forgiven() -> None:

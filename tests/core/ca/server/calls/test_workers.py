@@ -32,7 +32,7 @@ def threads() -> list[threading.Thread]:
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.002)
@@ -67,7 +67,7 @@ def test_an_error_is_logged_and_ends_no_thread(
     all_here = threading.Barrier(8)
 
     def fail() -> None:
-        all_here.wait(20)
+        all_here.wait(60)
         raise error
 
     for _ in range(8):
