@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def heard(*numbers: signal.Signals) -> Iterator[Callable[[], int]]:
-    """Hear these from here on; the block gets what waits for the next of them. For the main thread.
+    """Hear these from here on; the block gets what waits for the next of them and says which. For the main thread.
 
     Handlers run in the main thread, and what it waits for has to end for that. A lock does not: the kernel gives a
     signal to another thread when the main one stands still (SIGSTOP) or has one to look at already, and then the main
@@ -28,14 +28,12 @@ def heard(*numbers: signal.Signals) -> Iterator[Callable[[], int]]:
             signal.signal(number, lambda *_: None)
         waker = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
-        kept: list[int] = []
-
-        def wait() -> int:
-            while not kept:
-                kept.extend(number for number in reader.recv(64) if number in numbers)
-            return kept.pop(0)
+        def following() -> int:
+            while (number := reader.recv(1)[0]) not in numbers:
+                pass
+            return number
 
         try:
-            yield wait
+            yield following
         finally:
             signal.set_wakeup_fd(waker)

@@ -191,9 +191,9 @@ def serve(config: CaConfig, read_again: Callable[[], CaConfig]) -> int:
     hangup = meaning()
     heeded = (signal.SIGTERM, signal.SIGINT, *(() if hangup is Hangup.NOTHING else (signal.SIGHUP,)))
     without_preemption()
-    with heard(*heeded) as wait, CaServer(config):
+    with heard(*heeded) as following, CaServer(config):
         settle()
-        while wait() == signal.SIGHUP and hangup is Hangup.LOOK:
+        while following() == signal.SIGHUP and hangup is Hangup.LOOK:
             _compare(config, read_again)
     return 0
 

@@ -6,7 +6,7 @@ import hashlib
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meshpki.agent.node.token import AUTHORIZATION, ISTIO_HEADER, check_header, token_of
@@ -90,13 +90,27 @@ def test_tokens_that_differ_in_one_byte_have_nothing_in_common() -> None:
     assert len(keys) == 4
 
 
+def told_of(value: bytes) -> str:
+    try:
+        token_of(((ISTIO_HEADER, value),), ISTIO_HEADER)
+    except TokenRefusedError as error:
+        return str(error)
+    return ""
+
+
+OF_OURS = "".join(map(told_of, (b"?", b"", b"\xff", b"a.b.c", b"e30.e30.")))
+"""Words that stand in what is told, whatever the token: hypothesis finds `-bin` in our sources, and tries that."""
+
+
 @given(st.binary(max_size=200))
+@example(b"-bin")
 def test_any_bytes_are_a_token_or_refused(value: bytes) -> None:
     for metadata in (((ISTIO_HEADER, value),), ((ISTIO_HEADER, b"e30.e30." + value),)):
         try:
             token = token_of(metadata, ISTIO_HEADER)
         except TokenRefusedError as error:
-            assert error.__context__ is None or value.decode("latin-1") not in str(error) or len(value) < 4
+            text = value.decode("latin-1")
+            assert error.__context__ is None or text not in str(error) or text in OF_OURS or len(value) < 4
         else:
             assert token.text.isascii()
             assert token.text.count(".") == 2
