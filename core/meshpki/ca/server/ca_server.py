@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from meshpki.ca.audit.log import AuditLog
 from meshpki.ca.issuer import Issuer
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from meshpki.runtime.http import Answer
 
 _LOG = logging.getLogger(__name__)
+HEED_SECONDS: Final = 1.0
+"""A signal that came while the process was stopped may be any thread's, and Python's handlers run in the main one,
+which would not hear of it in a wait without end."""
 
 
 class CaServer:
@@ -186,7 +189,8 @@ def serve(config: CaConfig) -> int:
     without_preemption()
     with CaServer(config):
         settle()
-        stop.wait()
+        while not stop.wait(HEED_SECONDS):
+            """Nothing to do but to heed signals."""
     return 0
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +21,6 @@ from support.tokens import TokenMaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.e2e
 
@@ -68,6 +69,21 @@ def test_a_signal_drains_and_ends_with_0(tmp_path: Path, number: int) -> None:
     issued = [line.record.serial for line in tail(server.audit, 100_000) if line.record.kind is RecordKind.ISSUED]
     assert sorted(issued) == sorted(received)  # every call that was begun got its answer
     assert tail(server.audit, 1)[0].record.kind is RecordKind.STOPPED
+
+
+def test_a_signal_that_another_thread_takes_is_heeded_too(tmp_path: Path) -> None:
+    """As after SIGSTOP, when the first to go on takes what waits; Python's handlers run in the main one alone."""
+    server = CaProcess(tmp_path, make_authority(), TokenMaker())
+    others = [int(task.name) for task in Path(f"/proc/{server.process.pid}/task").iterdir()]
+    others.remove(server.process.pid)
+    waits, quiet = Path(f"/proc/{server.process.pid}/wchan"), 0
+    while quiet < 20:
+        time.sleep(0.02)
+        quiet = quiet + 1 if "futex" in waits.read_text() else 0
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.tgkill(server.process.pid, min(others), int(signal.SIGTERM)) == 0
+    assert server.process.wait(60) == 0
+    server.client.close()
 
 
 def test_kill_9_under_load_loses_no_record_of_a_certificate_that_left(tmp_path: Path) -> None:
