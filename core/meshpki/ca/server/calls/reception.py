@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from meshpki.ca.server.calls.method_table import MethodTable, Row
     from meshpki.ca.server.calls.methods import Job, Work
     from meshpki.ca.server.calls.sent_away import SentAway
+    from meshpki.ca.server.calls.waiting_room import WaitingRoom
 
     Gathered: TypeAlias = tuple[InboundCall, Job, Work]
 
@@ -49,6 +50,10 @@ MOST_IN_A_ROW: Final = 16
 quarter of the places there are: the granted of a row take theirs before anybody can be sent away for them."""
 IDLE_SECONDS: Final = 0.05
 """Between two looks at whether all has ended."""
+HEAR_SECONDS: Final = 0.1
+"""While calls wait for their requests, all that came is heard so often, and what came later is not late yet."""
+UNHEARD_SECONDS: Final = 2.0
+"""So much, and no more, who waits may gain by what a flood, or a machine that is too busy, keeps unheard."""
 _BEGINS: Final = "the beginning of a call met an error of ours"
 _ENDS: Final = "the end of a call met an error of ours"
 DRAIN_SECONDS: Final = 10.0
@@ -74,12 +79,17 @@ class Reception:
         self._batches = Batches(self._work)
         self._thread = threading.Thread(target=self._run, name="reception", daemon=True)
         self._closing = False
+        self._rooms: tuple[WaitingRoom, ...] = ()
+        self._heard_at = time.monotonic()
 
     def listen(self, door: Door, table: MethodTable) -> str:
         """Bind a port for a table, and return the address with the port that it got. Raises MachineError."""
         listener = Listener(door, table, self._queue, partial(self._take, table), self._next)
         self._listeners.append(listener)
         self._calls.most = max(1, min(self._calls.most, *(lane.places.most // 4 for lane in table.lanes)))
+        for lane in table.lanes:
+            lane.room.heard = self.heard
+            self._rooms += (lane.room,)
         return listener.address
 
     def start(self) -> None:
@@ -177,6 +187,10 @@ class Reception:
             inbound.turn_away(row.busy)
         return False
 
+    def heard(self, now: float) -> float:
+        """Up to when all that came was heard. Safe for threads."""
+        return max(min(now, self._heard_at), now - UNHEARD_SECONDS)
+
     # --- what calls want of their desk
 
     def gather(self, inbound: InboundCall, job: Job, work: Work) -> None:
@@ -195,9 +209,12 @@ class Reception:
 
     def _run(self) -> None:
         while not self._closing or self._live or not all(each.ended for each in self._listeners):
-            event = self._queue.next(self._patience(time.monotonic()))
+            asked = time.monotonic()
+            event = self._queue.next(self._patience(asked))
             if event is not None:
                 _hear(event)
+            else:
+                self._heard_at = asked
             now = time.monotonic()
             heard = self._hearing.over(nothing_more=event is None)
             if heard and self._calls.due(now, nothing_more=event is None):
@@ -212,11 +229,17 @@ class Reception:
     def _patience(self, now: float) -> float | None:
         """How long to wait for what happens next."""
         most = IDLE_SECONDS if self._closing else None
+        if self._somebody_waits():
+            until_heard = max(0.0, self._heard_at + HEAR_SECONDS - now)
+            most = until_heard if most is None else min(most, until_heard)
         heard = self._hearing.patience()
         for patience in (self._calls.patience(now) if heard is None else heard, self._requests.patience(now)):
             if patience is not None and (most is None or patience < most):
                 most = patience
         return most
+
+    def _somebody_waits(self) -> bool:
+        return any(room.count() for room in self._rooms)
 
     def _work(self, batch: list[Gathered]) -> None:
         together: defaultdict[Work, list[tuple[InboundCall, Job]]] = defaultdict(list)

@@ -63,6 +63,8 @@ class WaitingRoom:
         self._waits: dict[Waits, None] = {}  # in the order in which they came
         self._lock = threading.Lock()
         self._patience = Patience()
+        self.heard: Callable[[float], float] = lambda now: now
+        """Up to when all that came was heard, from the time that it is: a request that lies there is not late."""
 
     def count(self) -> int:
         """How many wait."""
@@ -82,7 +84,7 @@ class WaitingRoom:
         if len(self._waits) > self._most:
             self._make_room(now)
         if self._patience and self._lost(call, now):
-            self._make_room_for_one_of_the_late(call)
+            self._make_room_for_one_of_the_late(call, now)
             return True
         return self._grace < LATE_SECONDS and len(self._waits) > self._most // 2  # a row is half as many at most
 
@@ -104,8 +106,9 @@ class WaitingRoom:
 
     def look(self, now: float) -> None:
         """Send away whoever keeps us waiting too long or too often. Call it some times a second."""
+        heard = self.heard(now)
         for call in list(self._waits):
-            waited = now - call.since
+            waited = heard - call.since
             if call.sent_away is not None or waited <= LATE_SECONDS:
                 continue
             self._note(call, now)
@@ -119,15 +122,17 @@ class WaitingRoom:
 
     def _make_room(self, now: float) -> None:
         here = [call for call in list(self._waits) if call.sent_away is None]
+        heard = self.heard(now)
         for call in here[: max(0, len(here) - self._most)]:
-            if now - call.since > self._grace:
+            if heard - call.since > self._grace:
                 self._send_away(call, REQUEST_LATE)
 
-    def _make_room_for_one_of_the_late(self, call: Waits) -> None:
-        account = self._of(call)
+    def _make_room_for_one_of_the_late(self, call: Waits, now: float) -> None:
+        account, heard = self._of(call), self.heard(now)
         theirs = [each for each in list(self._waits) if each.sent_away is None and self._of(each) == account]
         for each in theirs[:-MOST_OF_THE_LATE]:
-            if each.since != call.since:  # of its own row, no request can have been heard yet
+            # Of its own row no request can have been heard yet, nor of any that came since all was heard.
+            if each.since != call.since and each.since <= heard:
                 self._send_away(each, CALLER_LATE)
 
     def _note(self, call: Waits, now: float) -> None:

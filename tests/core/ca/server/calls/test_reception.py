@@ -26,6 +26,7 @@ from meshpki.ca.server.calls.lanes import aside_lane, lane
 from meshpki.ca.server.calls.listener import Door, Listener
 from meshpki.ca.server.calls.method_table import SERVER_BUSY, MethodTable
 from meshpki.ca.server.calls.methods import BatchMethod, Call, CallRefusedError, Method, StreamMethod, anyone
+from meshpki.ca.server.calls.patience import LATE_SECONDS, REQUEST_SECONDS
 from meshpki.ca.server.calls.reception import Reception
 from meshpki.ca.server.calls.sent_away import SentAway
 from meshpki.ca.server.calls.waiting_room import CALLER_LATE
@@ -585,6 +586,48 @@ def test_a_rule_that_waits_keeps_no_other_call_waiting() -> None:
             assert served.call(ECHO, b"good") == b"good"
         go.set()
         assert [call.result(60) for call in held] == [b"held"] * 40
+
+
+def test_a_request_that_lies_there_unheard_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without a processor to spare, or behind a flood; but no flood gains more than a bound by it."""
+    real, waiting, go = InboundCall.expect, threading.Event(), threading.Event()
+    since: list[float] = []
+
+    def expect(inbound: InboundCall, moment: float | None = None) -> bool:
+        at_risk = real(inbound, moment)
+        since.append(inbound.since)
+        waiting.set()
+        assert go.wait(60)  # the thread that takes requests stands still
+        return at_risk
+
+    monkeypatch.setattr(InboundCall, "expect", expect)
+    with serving(echo()) as served:
+        room, call = served.lane.room, served.begin(ECHO, b"here")
+        assert waiting.wait(60)
+        room.look(since[0] + reception_module.UNHEARD_SECONDS - 0.1)
+        assert not room._patience, "not even noted"
+        room.look(since[0] + reception_module.UNHEARD_SECONDS + LATE_SECONDS + 0.1)
+        assert room._patience
+        go.set()
+        assert call.result(60) == b"here"
+
+
+def test_who_sends_no_request_is_late_though_nothing_happens() -> None:
+    go = threading.Event()
+
+    def never() -> Any:  # Any: no request at all
+        go.wait(60)
+        yield from ()
+
+    with serving(echo()) as served:
+        stream: grpc.StreamUnaryMultiCallable[bytes, bytes] = served.channel.stream_unary(ECHO)
+        call, began = stream.future(never(), timeout=60), time.monotonic()
+        while not call.done():
+            served.lane.room.look(time.monotonic())
+            time.sleep(0.01)
+        assert time.monotonic() - began >= REQUEST_SECONDS
+        assert status(lambda: call.result(60))[1].startswith("request_late")
+        go.set()
 
 
 def test_whoever_leaves_gives_back_his_place() -> None:

@@ -129,6 +129,35 @@ def test_a_call_that_two_threads_want_to_send_away_is_sent_away_once() -> None:
     assert waits.said == ["request_late"]
 
 
+def test_who_came_since_all_was_heard_is_not_late() -> None:
+    waits, heard = Waits(1), [1000.0]
+    waits.room.heard = lambda now: min(now, heard[0])
+    waits.begin("a-1")
+    waits.begin("a-2")
+    waits.look(REQUEST_SECONDS * 2)
+    waits.begin("a-3")
+    assert waits.gone("a-1", "a-2", "a-3") == ["", "", ""], "neither is there one too many"
+    assert not waits.room._patience
+    heard[0] = waits.now
+    waits.look()
+    assert waits.gone("a-1", "a-2", "a-3") == ["request_late", "request_late", ""]
+
+
+def test_one_of_the_late_makes_no_room_before_it_could_be_heard() -> None:
+    waits, heard = Waits(100), [1000.0]
+    for _ in range(int(OFTEN) + 1):
+        waits.room._patience.note("a", waits.now)
+    waits.room.heard = lambda now: min(now, heard[0])
+    for number in range(2 * MOST_OF_THE_LATE):
+        waits.now += 0.001
+        waits.begin(f"a-{number}")
+    assert not waits.said
+    heard[0] = waits.now
+    waits.now += 0.001
+    waits.begin("a-last")
+    assert len(waits.said) == MOST_OF_THE_LATE + 1
+
+
 def test_one_that_does_not_come_is_waited_for_so_long() -> None:
     waits = Waits(4)
     waits.begin("a-1")
