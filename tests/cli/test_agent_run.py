@@ -162,7 +162,7 @@ _LOADED = """
 import sys
 import meshpki.agent.pod.run
 from meshpki_cli.app import app
-meshpki.agent.pod.run.run_agent = lambda config: print(*sorted(sys.modules))
+meshpki.agent.pod.run.run_agent = lambda config: print(*sorted(sys.modules), file=sys.__stdout__)
 app(sys.argv[1:])
 """
 

@@ -28,7 +28,7 @@ def main() -> None:
     def halt(call: str) -> None:
         if call == wanted and not reached:
             reached.append(call)
-            print(HALTED, flush=True)
+            print(HALTED, file=sys.__stdout__, flush=True)  # sys.stdout is not for what others print meanwhile
             sys.stdin.read()
 
     # Any: the other arguments are passed on as they are.
