@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
@@ -11,6 +12,7 @@ import grpc
 from meshpki.agent.renewal.credential import CertificateCredential, TokenCredential
 from meshpki.agent.rotation.bundle import pem_of
 from meshpki.errors import MachineError, MeshpkiError, RefusedError, UnavailableError, UsageError
+from meshpki.runtime.aside import aside
 from meshpki.runtime.logs import redact
 from meshpki.runtime.open_files import OpenFilesError, require
 from meshpki.wire import methods
@@ -18,6 +20,7 @@ from meshpki.wire.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateR
 from meshpki.wire.trust_bundles_pb2 import ReportRequest, ReportResponse
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from meshpki.agent.renewal.credential import Credential
@@ -28,6 +31,8 @@ _Answer = TypeVar("_Answer")
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
 MAX_DETAIL: Final = 400
+_LOOK_SECONDS: Final = 0.1
+"""Between two looks at whether anybody waits for the answer."""
 FILES_FOR_A_CALL: Final = 8
 """Connection and name look-up; gRPC's first channel takes six of its own, and ends the process if it cannot."""
 _CALLING: Final = "could not call the CA"
@@ -167,15 +172,26 @@ def sign_once(
     cluster: str = "",
     deadline_seconds: float = 10.0,
 ) -> list[str]:
-    """Ask once and wait, for callers without an event loop. Raises as `CaClient.sign` does."""
+    """Ask once and wait, for callers without an event loop. Raises as `CaClient.sign` does.
+
+    Ctrl-C ends the call. In its own thread alone: one that comes while gRPC begins a call would never let it end.
+    """
     request = IstioCertificateRequest(csr=csr_pem, validity_duration=ttl_seconds)
-    credentials = _credentials(endpoint.roots_pem)
-    with grpc.secure_channel(endpoint.address, credentials, _options(endpoint.server_name)) as channel:
-        create = channel.unary_unary(methods.CREATE_CERTIFICATE, _encode, _decode)
-        call = create.future(request, metadata=_metadata(token, cluster), timeout=deadline_seconds)
-        if call.exception() is not None:
-            raise _translate(call.code(), call.details(), (endpoint.address, endpoint.server_name), token)
-        return list(call.result().cert_chain)
+    credentials, metadata = _credentials(endpoint.roots_pem), _metadata(token, cluster)
+
+    def ask(given_up: threading.Event) -> list[str]:
+        with grpc.secure_channel(endpoint.address, credentials, _options(endpoint.server_name)) as channel:
+            create = channel.unary_unary(methods.CREATE_CERTIFICATE, _encode, _decode)
+            call = create.future(request, metadata=metadata, timeout=deadline_seconds)
+            while not call.done() and not given_up.is_set():
+                with contextlib.suppress(grpc.FutureTimeoutError):
+                    call.exception(_LOOK_SECONDS)
+            if not call.done() or call.exception() is not None:
+                call.cancel()
+                raise _translate(call.code(), call.details(), (endpoint.address, endpoint.server_name), token)
+            return list(call.result().cert_chain)
+
+    return aside(ask)
 
 
 def _metadata(token: str, cluster: str) -> tuple[tuple[str, str], ...]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
+from grpc import _channel
 
 from meshpki.agent.renewal.ca_client import Answer, CaClient, CaRefusedError, CaUnavailableError, sign_once
 from meshpki.agent.renewal.credential import TokenCredential
@@ -248,6 +251,23 @@ def test_sign_once_works_inside_an_event_loop_too(ca: FakeCa) -> None:
         return sign_once(endpoint(ca), TOKEN, CSR, 60)
 
     assert len(asyncio.run(inside())) == 3
+
+
+def test_sign_once_ends_by_ctrl_c_also_while_grpc_begins_the_call(ca: FakeCa, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the exception came before gRPC's thread that hears of a call's end, closing the channel waited for ever."""
+    begin = _channel._run_channel_spin_thread
+    begun_in: list[int] = []
+
+    def interrupted(state: _channel._ChannelCallState) -> None:
+        begun_in.append(threading.get_ident())
+        signal.raise_signal(signal.SIGINT)
+        begin(state)
+
+    ca.hang.clear()
+    monkeypatch.setattr(_channel, "_run_channel_spin_thread", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sign_once(endpoint(ca), TOKEN, CSR, 60)
+    assert begun_in != [threading.get_ident()]
 
 
 @pytest.mark.parametrize("roots", [b"", b"\n"], ids=["empty", "blank"])
