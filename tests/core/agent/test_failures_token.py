@@ -184,6 +184,7 @@ def _break_and_mend(kept: Record) -> None:
             at[name].token.rmdir()
         at[name].write_token(expires_at=time.time() + 600, mark="mended")
     all_in(at, list(BROKEN), "fresh")
+    until(lambda: all(len(kept.watch.serials(name)) > 1 for name in BROKEN), "each new certificate was seen")
 
 
 @pytest.mark.parametrize("name", BROKEN)
