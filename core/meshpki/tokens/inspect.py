@@ -78,7 +78,7 @@ def inspect(
     """
     if not token:
         nothing = "no token came: what was read is empty"
-        return Inspection((Finding("form", Verdict.PROBLEM, nothing, _ASK, TokenReason.MISSING.value),))
+        return Inspection((Finding("form", Verdict.PROBLEM, nothing, _ASK, TokenReason.MALFORMED.value),))
     try:
         head, payload, _ = split(token)
         header = read_part(head, "header")

@@ -145,7 +145,7 @@ def test_what_is_no_token_has_one_line() -> None:
 
 def test_nothing_is_called_so() -> None:
     (finding,) = examine(b"").findings
-    assert (finding.verdict, finding.reason) == (Verdict.PROBLEM, "token_missing")
+    assert (finding.verdict, finding.reason) == (Verdict.PROBLEM, "token_malformed")
     assert "no token came" in finding.text
 
 
