@@ -26,6 +26,7 @@ from meshpki.ca.server.calls.hearing import Hearing
 from meshpki.ca.server.calls.inbound import InboundCall
 from meshpki.ca.server.calls.listener import Listener
 from meshpki.ca.server.calls.methods import Call
+from meshpki.ca.server.calls.waiting_room import WaitingRoom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from meshpki.ca.server.calls.method_table import MethodTable, Row
     from meshpki.ca.server.calls.methods import Job, Work
     from meshpki.ca.server.calls.sent_away import SentAway
-    from meshpki.ca.server.calls.waiting_room import WaitingRoom
 
     Gathered: TypeAlias = tuple[InboundCall, Job, Work]
 
@@ -239,7 +239,7 @@ class Reception:
         return most
 
     def _somebody_waits(self) -> bool:
-        return any(room.count() for room in self._rooms)
+        return any(map(WaitingRoom.count, self._rooms))
 
     def _work(self, batch: list[Gathered]) -> None:
         together: defaultdict[Work, list[tuple[InboundCall, Job]]] = defaultdict(list)
